@@ -6,7 +6,7 @@
     │   ├── InvalidRequest · InvalidClient · InvalidGrant · UnauthorizedClient · InvalidScope · InvalidTarget
     │   ├── UnsupportedGrantType · UnsupportedResponseType · AccessDenied          (RFC 6749, RFC 8707)
     │   ├── InvalidHandle · InsufficientScope · UninterpretableInteraction         (RFC 6750 §3.1, on /fhir)
-    │   └── NotFound · TooLarge
+    │   └── NotFound · NotAcceptable · TooLarge
     ├── ReauthorizationRequired     the grant cannot be used until the EHR authorizes again
     ├── EhrError                    the EHR failed us
     │   ├── EhrUnreachable          definitely not processed: nothing was sent, or it said "later"
@@ -166,6 +166,15 @@ class NotFound(Refusal):
     status = 404
     issue = "not-found"
     says = "There is nothing of that name here."
+
+
+class NotAcceptable(Refusal):
+    """The app asks for a format whose links the broker cannot rewrite."""
+
+    code = "not_acceptable"
+    status = 406
+    issue = "not-supported"
+    says = "Only FHIR JSON is answered here. Ask for application/fhir+json."
 
 
 class TooLarge(Refusal):

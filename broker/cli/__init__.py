@@ -1,0 +1,39 @@
+"""The `broker` command: one file per command group; thin: parse, call, print. No command prints a raw token."""
+
+import sys
+
+import typer
+
+from broker.errors import BrokerError, ConfigurationError
+
+EXIT_CONFIGURATION = 78
+"""sysexits.h EX_CONFIG."""
+
+
+def main() -> None:
+    """Run the command line; an error is one or more lines on standard error, never a traceback."""
+    from broker.cli import apps, check, demo, grants, handles, serve  # noqa: PLC0415  # `--help` stays quick
+
+    cli = typer.Typer(
+        name="broker",
+        help="SMART on FHIR token broker: EHR tokens stay sealed here; apps hold handles.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    cli.command("demo")(demo.demo)
+    cli.command("serve")(serve.serve)
+    cli.command("check")(check.check)
+    cli.add_typer(grants.commands, name="grants")
+    cli.add_typer(handles.commands, name="handles")
+    cli.add_typer(apps.commands, name="apps")
+    try:
+        cli()
+    except ConfigurationError as error:
+        for fault in error.faults:
+            print(f"broker: {fault}", file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION)
+    except BrokerError as error:
+        print(f"broker: {error.code}: {error.detail}", file=sys.stderr)
+        sys.exit(1)

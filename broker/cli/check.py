@@ -1,0 +1,131 @@
+"""`broker check`: everything that would stop a start, or ought to, found in one go."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from broker.cli import EXIT_CONFIGURATION
+from broker.cli.session import NO_STORE, ConfigOption, JsonOption, StateOption, read_deployment
+from broker.clock import system_clock
+from broker.egress import Egress
+from broker.ehr.discovery import Discovery
+from broker.errors import BrokerError, ConfigurationError
+from broker.secret import Secret
+from broker.settings import Deployment, Settings, load
+from broker.settings.deployment import key_encryption_keys
+from broker.store.connection import connect, server_facts
+from broker.store.embedded import running_url
+
+MOST_CLOCK_OFFSET_SECONDS: Final = 2.0
+OLDEST_REDIS: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    part: Literal["environment", "broker.toml", "key", "store", "ehr"]
+    level: Literal["ok", "warning", "fault"]
+    text: str
+
+
+def check(
+    *, config: ConfigOption = None, state: StateOption = None, offline: bool = False, as_json: JsonOption = False
+) -> None:
+    """Check configuration, key, store and EHRs. Exit 0 when nothing is at fault, 78 otherwise."""
+    findings = asyncio.run(_check(config, state, offline=offline))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.level:<8} {finding.part:<12} {finding.text}")
+    if any(finding.level == "fault" for finding in findings):
+        sys.exit(EXIT_CONFIGURATION)
+
+
+async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> list[Finding]:
+    try:
+        deployment = read_deployment(config, state)
+    except ConfigurationError as error:
+        return [Finding("environment", "fault", fault) for fault in error.faults]
+    settings, findings = _settings(deployment)
+    findings += _key()
+    if not offline:
+        findings += [finding async for finding in _store(deployment.redis_url or running_url(deployment.state))]
+        if settings is not None:
+            findings += [finding async for finding in _ehrs(settings)]
+    elif deployment.redis_url is None:
+        findings.append(Finding("store", "fault", NO_STORE))
+    return findings
+
+
+def _settings(deployment: Deployment) -> tuple[Settings | None, list[Finding]]:
+    try:
+        settings = load(deployment.config, os.environ)
+    except ConfigurationError as error:
+        return None, [Finding("broker.toml", "fault", fault) for fault in error.faults]
+    counted = f"{len(settings.ehr)} EHRs, {len(settings.registration)} registrations, {len(settings.app)} apps"
+    findings = [Finding("broker.toml", "ok", f"{deployment.config}: {counted}")]
+    if settings.allow_loopback_http:
+        findings.append(Finding("broker.toml", "warning", "allow_loopback_http is for a sandbox on this machine only"))
+    return settings, findings
+
+
+def _key() -> Iterator[Finding]:
+    try:
+        keys = key_encryption_keys(os.environ)
+    except ConfigurationError as error:
+        yield from (Finding("key", "fault", fault) for fault in error.faults)
+    else:
+        yield Finding("key", "ok", f"{len(keys)} on the keyring")
+
+
+async def _store(url: Secret | None) -> AsyncIterator[Finding]:
+    if url is None:
+        yield Finding("store", "fault", NO_STORE)
+        return
+    try:
+        redis = connect(url, client_name="broker-check")
+        try:
+            facts = await server_facts(redis, system_clock)
+        finally:
+            await redis.aclose()
+    except BrokerError as error:
+        yield Finding("store", "fault", f"{error.code}: {error.detail}")
+        return
+    yield _version(facts.version)
+    if facts.maxmemory_policy not in {None, "noeviction"}:
+        text = f"maxmemory-policy is {facts.maxmemory_policy}: Redis would forget grants. Fix: noeviction"
+        yield Finding("store", "fault", text)
+    if facts.aof_enabled is False:
+        yield Finding("store", "warning", "appendonly is off: a restart of Redis loses grants. Fix: appendonly yes")
+    if facts.clock_offset is not None and abs(facts.clock_offset) > MOST_CLOCK_OFFSET_SECONDS:
+        yield Finding("store", "warning", f"its clock differs by {facts.clock_offset:+.1f} s. Fix: run NTP on both")
+
+
+def _version(version: str | None) -> Finding:
+    if version is None:
+        return Finding("store", "warning", "it answers, but its ACL does not let us ask for its version (INFO)")
+    product, _, number = version.partition(" ")
+    if product == "Redis" and int(number.partition(".")[0]) < OLDEST_REDIS:
+        return Finding("store", "fault", f"{version} is too old. Fix: Redis 7.0 or Valkey 8 or newer")
+    return Finding("store", "ok", version)
+
+
+async def _ehrs(settings: Settings) -> AsyncIterator[Finding]:
+    egress = Egress(allow_loopback_http=settings.allow_loopback_http)
+    try:
+        discovery = Discovery(egress, system_clock)
+        for ehr in settings.ehr:
+            try:
+                found = await discovery.endpoints(ehr.fhir_base)
+            except BrokerError as error:
+                yield Finding("ehr", "fault", f"{ehr.id}: {error.code}: {error.detail}")
+            else:
+                yield Finding("ehr", "ok", f"{ehr.id}: token endpoint found by {found.source}")
+    finally:
+        await egress.close()

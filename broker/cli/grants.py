@@ -1,0 +1,104 @@
+"""`broker grants`: what EHRs authorized. Never a token; never the context, which names a person."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker.app import Broker
+from broker.cli.session import ConfigOption, JsonOption, StateOption, open_session, print_rows, run
+from broker.errors import BrokerError
+from broker.grants import Grant
+
+commands = typer.Typer(help="Grants: what EHRs authorized.", no_args_is_help=True)
+_COLUMNS = ("grant", "state", "ehr", "app", "flow", "generation", "expires_at", "cause")
+
+
+@commands.command("list")
+def list_grants(*, config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """List all grants."""
+    print_rows(run(lambda: _list(config, state)), _COLUMNS, as_json=as_json)
+
+
+@commands.command("show")
+def show(
+    grant: Annotated[str, typer.Argument(help="the grant's id, as listed")],
+    *,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one grant and its live handles."""
+    shown = run(lambda: _show(grant, config, state))
+    if as_json:
+        print_rows([shown], (), as_json=True)
+        return
+    for name, value in shown.items():
+        print(f"{name:<12} {value if value not in (None, []) else '-'}")
+
+
+@commands.command("revoke")
+def revoke(
+    grant: Annotated[str, typer.Argument(help="the grant's id, as listed")],
+    *,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a grant: here at once with all its handles, then at the EHR as far as it offers that."""
+    at_ehr = run(lambda: _revoke(grant, config, state))
+    if as_json:
+        print_rows([{"grant": grant, "state": "revoked", "at_ehr": at_ehr}], (), as_json=True)
+    else:
+        print(f"{grant} is revoked; at the EHR: {at_ehr}")
+
+
+async def _list(config: Path | None, state: Path | None) -> list[dict[str, Any]]:
+    async with open_session(config, state) as broker:
+        return sorted([await _row(broker, tag) async for tag in broker.grants.tags()], key=lambda row: row["grant"])
+
+
+async def _row(broker: Broker, tag: str) -> dict[str, Any]:
+    try:
+        return describe(await broker.grants.read(tag))
+    except BrokerError as error:
+        return {"grant": tag, "state": "unreadable", "cause": error.code}
+
+
+async def _show(tag: str, config: Path | None, state: Path | None) -> dict[str, Any]:
+    async with open_session(config, state) as broker:
+        grant = await broker.grants.read(tag)
+        handles = await broker.handles.live(tag)
+        return {
+            **describe(grant),
+            "scopes": str(grant.terms.scopes),
+            "handles": [{"handle": h.id, "app": h.app, "expires_at": _when(h.expires_at)} for h in handles],
+        }
+
+
+async def _revoke(tag: str, config: Path | None, state: Path | None) -> str:
+    async with open_session(config, state) as broker:
+        return await broker.revoke_grant(tag, cause="revoked by an operator")
+
+
+def describe(grant: Grant) -> dict[str, Any]:
+    """Return what an operator may see of a grant."""
+    return {
+        "grant": grant.tag,
+        "state": grant.state,
+        "ehr": grant.terms.ehr,
+        "registration": grant.terms.registration,
+        "app": grant.terms.app,
+        "flow": grant.terms.flow,
+        "generation": grant.generation,
+        "refreshable": grant.refreshable,
+        "created_at": _when(grant.created_at),
+        "since": _when(grant.since),
+        "expires_at": _when(grant.expires_at),
+        "cause": grant.cause,
+    }
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,81 @@
+"""Send one FHIR request to the EHR with the raw token, and give the answer as it streams (PX-01…PX-11)."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from broker.egress import Egress, StreamedAnswer
+from broker.secret import Secret
+
+FHIR_JSON: Final = "application/fhir+json"
+REQUEST_HEADERS: Final = frozenset(
+    {
+        "accept-language",
+        "content-type",
+        "if-match",
+        "if-modified-since",
+        "if-none-exist",
+        "if-none-match",
+        "prefer",
+        "x-request-id",
+    }
+)
+"""What of an app's headers goes on; all else, its own Authorization and cookies first, stays here (PX-04)."""
+ANSWER_HEADERS: Final = frozenset(
+    {"content-type", "etag", "last-modified", "preference-applied", "retry-after", "x-request-id"}
+)
+"""What of the EHR's headers reaches the app; locations do after rewriting, challenges never (PX-10)."""
+_LONGEST_HEADER: Final = 4096
+
+
+class FhirServer:
+    """The EHR's FHIR side."""
+
+    def __init__(self, egress: Egress) -> None:
+        self._egress = egress
+
+    def send(
+        self,
+        *,
+        fhir_base: str,
+        token: Secret,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterator[bytes] | None,
+        timeout: float,
+    ) -> AbstractAsyncContextManager[StreamedAnswer]:
+        """Send to `fhir_base` and nowhere else: the URL is built from it and from parsed parts (PX-03).
+
+        `timeout` is the longest silence in seconds. Raises `EhrUnreachable`, `EhrAnswerLost`.
+        """
+        url = f"{fhir_base}/{path}" if path else fhir_base
+        return self._egress.stream(
+            method,
+            f"{url}?{query}" if query else url,
+            headers={**headers, "Authorization": f"Bearer {token.reveal()}"},
+            content=content,
+            timeout=timeout,
+        )
+
+
+def request_headers(presented: Iterable[tuple[bytes, bytes]], *, accept: str) -> dict[str, str]:
+    """Keep the headers that go on, and ask for what can be checked on the way back."""
+    kept = {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in presented
+        if name.decode("latin-1").lower() in REQUEST_HEADERS and len(value) <= _LONGEST_HEADER
+    }
+    return {**kept, "accept": accept}
+
+
+def answer_headers(received: Mapping[str, str]) -> dict[str, str]:
+    """Keep the headers that reach the app."""
+    return {name: received[name] for name in sorted(ANSWER_HEADERS) if name in received}
+
+
+def is_json(received: Mapping[str, str]) -> bool:
+    """Whether the answer calls itself JSON."""
+    media_type = received.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type in {"application/json", "text/json"} or media_type.endswith("+json")

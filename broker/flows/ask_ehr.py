@@ -1,0 +1,67 @@
+"""Send a browser to an EHR to authorize: the part that EHR launch and standalone launch share."""
+
+from dataclasses import dataclass
+
+from broker.apps import Allowance, App, Directory
+from broker.ehr.authorization import authorization_url
+from broker.ehr.discovery import Discovery
+from broker.errors import EhrMisbehaved
+from broker.launches import AppRequest, Browser, Launch, Launches
+from broker.scopes import Scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Where the browser goes next, with the cookie it must bring back and the one it can forget."""
+
+    url: str
+    browser: Browser | None = None
+    forget_cookie: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskEhr:
+    """Begins a launch at an EHR."""
+
+    directory: Directory
+    discovery: Discovery
+    launches: Launches
+
+    async def __call__(
+        self, app: App, allowance: Allowance, scopes: Scopes, *, ehr_launch: str | None, app_request: AppRequest | None
+    ) -> Redirect:
+        """Store the launch, then return the redirect. Raises `EhrError` when the EHR cannot be discovered."""
+        registration = allowance.registration
+        ehr = self.directory.ehr(registration.ehr)
+        endpoint = (await self.discovery.endpoints(ehr.fhir_base)).authorization_endpoint
+        if endpoint is None:
+            raise EhrMisbehaved(f"EHR {ehr.id} has no authorization_endpoint, so it cannot be launched (DS-04)")
+        state, cookie = self.launches.secret(), self.launches.secret()
+        launch = Launch(
+            registration=registration.id,
+            ehr=ehr.id,
+            app=app.id,
+            scope=str(scopes),
+            code_verifier=self.launches.secret(),
+            nonce=self.launches.secret(),
+            browser=self.launches.browser_of(cookie),
+            app_request=app_request,
+        )
+        await self.launches.begin(state, launch)
+        url = authorization_url(
+            endpoint,
+            client_id=registration.client_id,
+            redirect_uri=callback_uri(self.directory, registration.id),
+            scope=launch.scope,
+            state=state,
+            nonce=launch.nonce,
+            code_verifier=launch.code_verifier,
+            audience=ehr.fhir_base,
+            launch=ehr_launch,
+        )
+        return Redirect(url, Browser(self.launches.cookie_of(state), cookie))
+
+
+def callback_uri(directory: Directory, registration_id: str) -> str:
+    """Return the redirect URI registered at the EHR: fixed, the same byte for byte in both requests (RG-02)."""
+    return f"{directory.public_url}/callback/{registration_id}"

@@ -1,0 +1,122 @@
+"""`grant_type=client_credentials`: an app without a user gets a handle on a backend-services grant (spec §10)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from broker.apps import Allowance, App, Directory
+from broker.audit import AuditRecord, AuditTrail
+from broker.clock import Clock, Entropy
+from broker.credentials import KeyedHash, new_tag
+from broker.ehr.discovery import Discovery
+from broker.ehr.token_endpoint import TokenEndpoint
+from broker.errors import EhrMisbehaved, InvalidRequest, InvalidScope, NotFound, UnauthorizedClient
+from broker.flows.issue_handle import IssueHandle
+from broker.grants import Grant, Grants, Terms
+from broker.keys.signing import SigningKeys
+from broker.refresh.outcome import granted_scopes, token_set
+from broker.refresh.single_flight import SingleFlight
+from broker.scopes import Scopes
+from broker.settings import EhrSettings
+from broker.store import keys
+from broker.store.connection import store_errors
+
+_FAMILY_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHandle:
+    """Finds the backend grant for the registration and scope set, or asks the EHR for one."""
+
+    redis: Redis
+    directory: Directory
+    discovery: Discovery
+    token_endpoint: TokenEndpoint
+    signing_keys: SigningKeys
+    grants: Grants
+    issue_handle: IssueHandle
+    audit: AuditTrail
+    keyed_hash: KeyedHash
+    clock: Clock
+    entropy: Entropy
+    flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
+
+    async def __call__(self, app: App, form: Mapping[str, str], *, request_id: str) -> dict[str, Any]:
+        """Return the token response. Raises `InvalidScope`, `UnauthorizedClient`, `InvalidTarget`, `EhrError`."""
+        if app.settings.authentication == "none":
+            raise UnauthorizedClient(f"app {app.id} is public")
+        if not form.get("resource"):
+            raise InvalidRequest(
+                "resource is missing", public="resource is required: the FHIR base URL of this broker (RFC 8707)."
+            )
+        ehr = self.directory.ehr_by_audience(form["resource"])
+        allowance = app.allowance(ehr.id, "backend")
+        scopes = _within_policy(form.get("scope", ""), allowance)
+        grant = await self._grant(ehr, allowance, scopes)
+        family = self.entropy(_FAMILY_BYTES).hex()
+        return await self.issue_handle(app, grant, scopes, family=family, request_id=request_id)
+
+    async def _grant(self, ehr: EhrSettings, allowance: Allowance, scopes: Scopes) -> Grant:
+        purpose = f"{allowance.registration.id}\0{ehr.fhir_base}\0{scopes}"
+        pointer = keys.backend(self.keyed_hash("backend", purpose))
+        return await self._known(pointer) or await self.flights.run(
+            pointer, lambda: self._ask(ehr, allowance, scopes, pointer)
+        )
+
+    async def _known(self, pointer: str) -> Grant | None:
+        with store_errors():
+            tag = cast("bytes | None", await self.redis.get(pointer))
+        if tag is None:
+            return None
+        try:
+            grant = await self.grants.read(tag.decode())
+        except NotFound:
+            return None
+        return grant if grant.state == "active" else None
+
+    async def _ask(self, ehr: EhrSettings, allowance: Allowance, scopes: Scopes, pointer: str) -> Grant:
+        if (known := await self._known(pointer)) is not None:
+            return known
+        registration = allowance.registration
+        self.audit.record(
+            AuditRecord(
+                event="grant.create",
+                outcome="allowed",
+                ehr=ehr.id,
+                registration=registration.id,
+                scope=str(scopes),
+                reason="client_credentials",
+            )
+        )
+        answer = await self.token_endpoint.client_credentials(
+            (await self.discovery.endpoints(ehr.fhir_base)).token_endpoint,
+            await self.signing_keys.authenticate(registration),
+            scope=str(scopes),
+            timeout=ehr.token_timeout,
+        )
+        granted = granted_scopes(answer, scopes).intersection(scopes)
+        if not granted.resources:
+            raise EhrMisbehaved(f"EHR {ehr.id} granted no resource scope to registration {registration.id}")
+        terms = Terms(
+            ehr=ehr.id,
+            fhir_base=ehr.fhir_base,
+            registration=registration.id,
+            flow="backend",
+            app=None,
+            scopes=granted,
+        )
+        grant = await self.grants.create(new_tag(self.entropy), terms, token_set(answer, now=self.clock()))
+        with store_errors():
+            await self.redis.set(pointer, grant.tag, ex=86_400)
+        return grant
+
+
+def _within_policy(text: str, allowance: Allowance) -> Scopes:
+    asked = Scopes.parse(text)
+    if not asked.resources or asked.others:
+        raise InvalidScope("backend services take resource scopes only", public="scope must name system/ scopes.")
+    if not asked.narrows(allowance.scopes):
+        raise InvalidScope("the scope is more than the app's policy allows")
+    return asked

@@ -1,0 +1,122 @@
+"""What the broker says about an EHR to an app that asks where to authorize: both documents name the broker only."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from broker.apps import Directory
+from broker.clock import Clock
+from broker.egress import Egress
+from broker.ehr.discovery import parse_json_object
+from broker.errors import EhrMisbehaved
+
+_CACHE_SECONDS: Final = 300.0
+_TIMEOUT_SECONDS: Final = 10.0
+_STATEMENT_BYTES: Final = 16 << 20
+_OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+CAPABILITIES: Final = (
+    "launch-ehr",
+    "launch-standalone",
+    "client-public",
+    "client-confidential-symmetric",
+    "client-confidential-asymmetric",
+    "context-banner",
+    "context-style",
+    "context-ehr-patient",
+    "context-ehr-encounter",
+    "context-standalone-patient",
+    "permission-offline",
+    "permission-online",
+    "permission-patient",
+    "permission-user",
+    "permission-v1",
+    "permission-v2",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeEhr:
+    """Answers `.well-known/smart-configuration` and `metadata` for the broker's own FHIR bases."""
+
+    directory: Directory
+    egress: Egress
+    clock: Clock
+    statements: dict[str, tuple[float, bytes]] = field(default_factory=dict)
+
+    def smart_configuration(self, ehr_id: str) -> dict[str, Any]:
+        """Return the façade's SMART configuration (SMART 2.2). Raises `NotFound`."""
+        ehr = self.directory.ehr(ehr_id)
+        flows = {registration.flow for registration in self.directory.registrations if registration.ehr == ehr.id}
+        oauth = f"{self.directory.public_url}/oauth"
+        grants = {"launch": ["authorization_code", "refresh_token"], "backend": ["client_credentials"]}
+        return {
+            "authorization_endpoint": f"{oauth}/authorize",
+            "token_endpoint": f"{oauth}/token",
+            "introspection_endpoint": f"{oauth}/introspect",
+            "revocation_endpoint": f"{oauth}/revoke",
+            "grant_types_supported": [
+                grant for flow in ("launch", "backend") if flow in flows for grant in grants[flow]
+            ],
+            "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["ES384", "RS384"],
+            "scopes_supported": self._scopes(ehr.id),
+            "capabilities": list(CAPABILITIES)
+            if "launch" in flows
+            else ["client-confidential-asymmetric", "permission-v2"],
+        }
+
+    def _scopes(self, ehr_id: str) -> list[str]:
+        texts = [r.scopes for r in self.directory.registrations if r.ehr == ehr_id]
+        return sorted({scope for text in texts for scope in text.split()} - {"openid", "profile"})
+
+    async def metadata(self, ehr_id: str) -> bytes:
+        """Return the EHR's CapabilityStatement with endpoints and security pointing at the broker.
+
+        Raises `NotFound`, `EhrError`.
+        """
+        ehr = self.directory.ehr(ehr_id)
+        known = self.statements.get(ehr.id)
+        if known is not None and known[0] > self.clock():
+            return known[1]
+        answer = await self.egress.fetch(
+            "GET",
+            f"{ehr.fhir_base}/metadata",
+            headers={"Accept": "application/fhir+json"},
+            timeout=_TIMEOUT_SECONDS,
+            limit=_STATEMENT_BYTES,
+        )
+        statement = parse_json_object(answer.body) if answer.status == 200 else None
+        if statement is None or statement.get("resourceType") != "CapabilityStatement":
+            raise EhrMisbehaved(f"metadata of {ehr.id} (status {answer.status}) is not a CapabilityStatement (DS-14)")
+        body = json.dumps(self._point_here(statement, ehr.id, ehr.fhir_base)).encode()
+        self.statements[ehr.id] = (self.clock() + _CACHE_SECONDS, body)
+        return body
+
+    def _point_here(self, statement: dict[str, Any], ehr_id: str, ehr_base: str) -> dict[str, Any]:
+        base, oauth = self.directory.fhir_base(ehr_id), f"{self.directory.public_url}/oauth"
+        described: dict[str, Any] = json.loads(json.dumps(statement).replace(ehr_base, base))
+        endpoints = {"authorize": "authorize", "token": "token", "introspect": "introspect", "revoke": "revoke"}
+        security = {
+            "extension": [
+                {
+                    "url": _OAUTH_URIS,
+                    "extension": [{"url": u, "valueUri": f"{oauth}/{path}"} for u, path in endpoints.items()],
+                }
+            ],
+            "service": [{"coding": [{"system": _SERVICE, "code": "SMART-on-FHIR"}], "text": "SMART on FHIR"}],
+        }
+        rest = [
+            {**r, "security": security} for r in described.get("rest") or [{"mode": "server"}] if isinstance(r, dict)
+        ]
+        implementation = {**_dict(described.get("implementation")), "url": base}
+        implementation.setdefault("description", "FHIR server behind a SMART token broker")
+        return {**described, "rest": rest, "implementation": implementation}
+
+
+_SERVICE: Final = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,164 @@
+"""Launch, second half: the EHR sent the browser back to `/callback/{registration}` with a code.
+
+Checks, in order; each refusal uses the launch up (CB-01):
+(1) `state` is one of ours, unused, and for this registration (CB-07)
+(2) the browser is the one that began the launch (CB-02)
+(3) `iss`, where the EHR announces it (CB-08); an error answer ends here
+(4) the code buys tokens; the id_token verifies (ID-01)
+(5) something was granted
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from broker.apps import App, Directory
+from broker.audit import AuditRecord, AuditTrail, Outcome
+from broker.clock import Clock, Entropy
+from broker.credentials import new_tag
+from broker.ehr.authorization import parse_callback
+from broker.ehr.discovery import Discovery, Endpoints
+from broker.ehr.id_token import IdTokens
+from broker.ehr.token_endpoint import TokenAnswer, TokenEndpoint
+from broker.errors import AccessDenied, EhrError, InvalidRequest
+from broker.flows.answer_app import AnswerApp, with_query
+from broker.flows.ask_ehr import Redirect, callback_uri
+from broker.flows.launch_context import read_context
+from broker.grants import Grant, Grants, Terms
+from broker.handles import AppLaunch, Handles
+from broker.keys.signing import SigningKeys
+from broker.launches import Browser, Launch, Launches
+from broker.refresh.outcome import granted_scopes, token_set
+from broker.scopes import Scopes
+
+
+@dataclass(frozen=True, slots=True)
+class FinishLaunch:
+    """Turns the EHR's code into a grant, and sends the browser on to the app."""
+
+    directory: Directory
+    discovery: Discovery
+    token_endpoint: TokenEndpoint
+    id_tokens: IdTokens
+    signing_keys: SigningKeys
+    launches: Launches
+    grants: Grants
+    handles: Handles
+    answer_app: AnswerApp
+    audit: AuditTrail
+    clock: Clock
+    entropy: Entropy
+
+    async def __call__(
+        self, registration_id: str, parameters: Mapping[str, str], cookies: Mapping[str, str], *, request_id: str
+    ) -> Redirect:
+        """Return the redirect to the app. Raises a `BrokerError` when there is no app that could be told."""
+        registration = self.directory.registration(registration_id)
+        state = parameters.get("state", "")
+        cookie = self.launches.cookie_of(state)
+        launch = await self._take(registration.id, state, cookies.get(cookie), request_id)
+        try:
+            grant = await self._authorize(launch, parameters)
+        except (AccessDenied, EhrError, InvalidRequest) as error:
+            self._record(launch, "denied" if isinstance(error, AccessDenied) else "failed", error.detail, request_id)
+            if launch.app_request is None:
+                raise
+            return Redirect(self.answer_app.with_error(launch.app_request, error), forget_cookie=cookie)
+        self._record(launch, "allowed", "grant created", request_id, grant)
+        url, browser = await self._hand_over(launch, grant)
+        return Redirect(url, browser, forget_cookie=cookie)
+
+    async def _take(self, registration: str, state: str, cookie: str | None, request_id: str) -> Launch:
+        try:
+            launch = await self.launches.take(state)
+            if launch.registration != registration:
+                raise InvalidRequest("state belongs to another registration (CB-07)")
+            if cookie is None or self.launches.browser_of(cookie) != launch.browser:
+                raise InvalidRequest(
+                    "the browser is not the one that began the launch (CB-02)",
+                    public="This browser did not begin the launch, or its cookie is gone. Start again.",
+                )
+        except InvalidRequest as error:
+            self.audit.record(
+                AuditRecord(
+                    event="launch.finish",
+                    outcome="denied",
+                    registration=registration,
+                    reason=error.detail,
+                    request_id=request_id,
+                )
+            )
+            raise
+        return launch
+
+    async def _authorize(self, launch: Launch, parameters: Mapping[str, str]) -> Grant:
+        ehr = self.directory.ehr(launch.ehr)
+        endpoints = await self.discovery.endpoints(ehr.fhir_base)
+        code = parse_callback(parameters, issuer=endpoints.issuer, iss_required=endpoints.iss_in_callback)
+        registration = self.directory.registration(launch.registration)
+        answer = await self.token_endpoint.exchange_code(
+            endpoints.token_endpoint,
+            await self.signing_keys.authenticate(registration),
+            code=code,
+            redirect_uri=callback_uri(self.directory, registration.id),
+            code_verifier=launch.code_verifier,
+            timeout=ehr.token_timeout,
+        )
+        user = await self._fhir_user(launch, answer, endpoints, ehr.fhir_base, registration.client_id)
+        scopes = granted_scopes(answer, Scopes.parse(launch.scope))
+        if not scopes.resources:
+            raise AccessDenied("the EHR granted no resource scope")
+        terms = Terms(
+            ehr=ehr.id,
+            fhir_base=ehr.fhir_base,
+            registration=registration.id,
+            flow="launch",
+            app=launch.app,
+            scopes=scopes,
+            context=read_context(answer.members, fhir_user=user, fhir_base=ehr.fhir_base),
+        )
+        return await self.grants.create(new_tag(self.entropy), terms, token_set(answer, now=self.clock()))
+
+    async def _fhir_user(
+        self, launch: Launch, answer: TokenAnswer, endpoints: Endpoints, fhir_base: str, client_id: str
+    ) -> str | None:
+        if answer.id_token is None:
+            return None
+        identity = await self.id_tokens.verify(
+            answer.id_token, endpoints=endpoints, fhir_base=fhir_base, client_id=client_id, nonce=launch.nonce
+        )
+        return identity.fhir_user
+
+    async def _hand_over(self, launch: Launch, grant: Grant) -> tuple[str, Browser | None]:
+        """Answer the app that asked; or, in an EHR launch, launch the app with a `launch` value of our own."""
+        if launch.app_request is not None:
+            return await self.answer_app.with_code(launch.app_request, launch.app, grant), None
+        cookie = self.launches.secret()
+        value = await self.handles.issue_launch(
+            AppLaunch(tag=grant.tag, app=launch.app, ehr=launch.ehr, browser=self.launches.browser_of(cookie))
+        )
+        app = self._app(launch.app)
+        parameters = {"iss": self.directory.fhir_base(launch.ehr), "launch": value.reveal()}
+        return with_query(str(app.settings.launch_uri), parameters), Browser(self.launches.cookie_of(value), cookie)
+
+    def _app(self, app_id: str) -> App:
+        app = self.directory.app(app_id)
+        if app is None:
+            raise InvalidRequest(f"app {app_id!r} is no longer configured")
+        return app
+
+    def _record(
+        self, launch: Launch, outcome: Outcome, reason: str, request_id: str, grant: Grant | None = None
+    ) -> None:
+        self.audit.record(
+            AuditRecord(
+                event="launch.finish",
+                outcome=outcome,
+                app=launch.app,
+                ehr=launch.ehr,
+                registration=launch.registration,
+                grant=grant.tag if grant else None,
+                scope=str(Scopes(grant.terms.scopes.resources, frozenset())) if grant else None,
+                reason=reason,
+                request_id=request_id,
+            )
+        )

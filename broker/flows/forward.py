@@ -1,0 +1,154 @@
+"""One FHIR request, from handle to streamed answer. Read this first.
+
+    redeem the handle  →  parse the interaction  →  decide  →  record  →  current token  →  send  →  relay
+
+Each step takes the last one's result. No token can be asked for without the permit that `decide` gives, and nothing is
+sent before the audit record is with the kernel.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from broker.apps import Directory
+from broker.audit import AuditRecord, AuditTrail, Event, Outcome
+from broker.egress import StreamedAnswer
+from broker.ehr.fhir_server import FhirServer, request_headers
+from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
+from broker.flows.relay import FhirAnswer, accept_for, relay
+from broker.handles import Handles
+from broker.interactions import parse_interaction
+from broker.paging import PageLinks
+from broker.policy import Permit, decide
+from broker.refresh.current_token import CurrentToken, Refresher
+
+
+@dataclass(frozen=True, slots=True)
+class FhirRequest:
+    """What arrived at `/fhir/{ehr}/{path}`."""
+
+    ehr: str
+    handle: str
+    method: str
+    raw_path: bytes
+    """Relative to the FHIR base, as received, still percent-encoded."""
+    raw_query: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes | None
+    """The whole body where it has to be read before deciding (a search form, a batch)."""
+    body_stream: AsyncIterator[bytes] | None
+    """The body of a write, which passes through unread."""
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The FHIR proxy."""
+
+    directory: Directory
+    handles: Handles
+    refresher: Refresher
+    fhir_server: FhirServer
+    page_links: PageLinks
+    audit: AuditTrail
+
+    @asynccontextmanager
+    async def __call__(self, request: FhirRequest) -> AsyncIterator[FhirAnswer]:
+        """Give the answer while the EHR is still sending it. Raises a `BrokerError`; a `Refusal` sent nothing."""
+        permit = await self._permit(request)
+        self._record(permit, request, "handle.use", "allowed")
+        try:
+            async with AsyncExitStack() as open_answers:
+                answer = await self._send(permit, request, open_answers)
+                self._record(permit, request, "handle.answer", "allowed", status=answer.status)
+                yield answer
+        except BrokerError as error:
+            self._record(permit, request, "handle.answer", "failed", reason=f"{error.code}: {error.detail}")
+            raise
+
+    async def _permit(self, request: FhirRequest) -> Permit:
+        handle = grant = interaction = None
+        try:
+            handle, grant = await self.handles.redeem(request.handle, request.ehr)
+            query, link = self.page_links.take(request.raw_query)
+            interaction = parse_interaction(request.method, request.raw_path, query, request.headers, request.body)
+            interaction = self.page_links.restore(interaction, link, handle.family)
+            accept_for(interaction, request.headers)
+            return decide(handle, grant, self.directory.app(handle.app), interaction)
+        except (Refusal, ReauthorizationRequired) as error:
+            self.audit.record(
+                AuditRecord(
+                    event="handle.use",
+                    outcome="denied",
+                    app=handle.app if handle else None,
+                    ehr=handle.ehr if handle else None,
+                    grant=handle.tag if handle else None,
+                    handle=handle.id if handle else None,
+                    interaction=interaction.label if interaction else None,
+                    reason=f"{error.code}: {error.detail}",
+                    request_id=request.request_id,
+                )
+            )
+            raise
+
+    async def _send(self, permit: Permit, request: FhirRequest, open_answers: AsyncExitStack) -> FhirAnswer:
+        token = await self.refresher.current_token(permit)
+        received = await open_answers.enter_async_context(self._to_ehr(permit, request, token))
+        if received.status == 401:
+            token = await self.refresher.replace_refused(permit, token)
+            if not permit.interaction.safe:
+                raise EhrUnreachable("401 to a write", public="The EHR's token was renewed. Send the request again.")
+            received = await open_answers.enter_async_context(self._to_ehr(permit, request, token))
+            if received.status == 401:
+                raise ReauthorizationRequired(f"the EHR refuses the fresh token of grant {permit.grant.tag} (PX-08)")
+        return relay(
+            received,
+            permit.interaction,
+            ehr_base=permit.grant.terms.fhir_base,
+            broker_base=self.directory.fhir_base(request.ehr),
+            token=token.access_token,
+            extend_page=partial(self.page_links.extend, permit),
+        )
+
+    @asynccontextmanager
+    async def _to_ehr(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> AsyncIterator[StreamedAnswer]:
+        interaction, terms = permit.interaction, permit.grant.terms
+        accept = accept_for(interaction, request.headers)
+        async with self.fhir_server.send(
+            fhir_base=terms.fhir_base,
+            token=token.access_token,
+            method=interaction.method,
+            path=interaction.path,
+            query=interaction.query,
+            headers=request_headers(request.headers, accept=accept),
+            content=interaction.body if interaction.body is not None else request.body_stream,
+            timeout=self.directory.ehr(terms.ehr).fhir_timeout,
+        ) as answer:
+            yield answer
+
+    def _record(
+        self,
+        permit: Permit,
+        request: FhirRequest,
+        event: Event,
+        outcome: Outcome,
+        *,
+        status: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self.audit.record(
+            AuditRecord(
+                event=event,
+                outcome=outcome,
+                app=permit.handle.app,
+                ehr=permit.handle.ehr,
+                registration=permit.grant.terms.registration,
+                grant=permit.handle.tag,
+                handle=permit.handle.id,
+                interaction=permit.interaction.label,
+                status=status,
+                reason=reason,
+                request_id=request.request_id,
+            )
+        )

@@ -1,0 +1,87 @@
+"""What of an EHR's answer reaches the app: status, allow-listed headers, the body with its links turned to the broker.
+
+Refused instead of relayed: redirects (PX-05), HTML and anything that is not FHIR JSON (OA-04), links elsewhere. A raw
+token that an EHR echoes is cut out of headers and body (HB-07).
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from broker.egress import StreamedAnswer
+from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
+from broker.ehr.rewriting import SecretRemover, UrlRewriter, rewrite_url
+from broker.errors import EhrMisbehaved, NotAcceptable
+from broker.interactions import Interaction
+from broker.secret import Secret
+
+_RAW_TYPES = frozenset({"Binary"})
+"""Types that may be read as what they hold, not as FHIR JSON."""
+_UNSAFE_RAW = ("text/html", "application/xhtml", "image/svg", "text/javascript", "application/javascript", "xml")
+"""Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class FhirAnswer:
+    """What the app gets."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
+def accept_for(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the Accept header to send on. Raises `NotAcceptable` for formats whose links cannot be rewritten."""
+    asked = dict(interaction.parameters).get("_format") or _accept(headers)
+    if interaction.kind in {"read", "vread"} and interaction.type in _RAW_TYPES:
+        return asked or "*/*"
+    if asked and "json" not in asked and "*" not in asked:
+        raise NotAcceptable("the app accepts no JSON")
+    return FHIR_JSON
+
+
+def relay(
+    received: StreamedAnswer,
+    interaction: Interaction,
+    *,
+    ehr_base: str,
+    broker_base: str,
+    token: Secret,
+    extend_page: Callable[[str], str],
+) -> FhirAnswer:
+    """Build the app's answer. Raises `EhrMisbehaved`."""
+    if 300 <= received.status < 400 and received.status != 304:
+        raise EhrMisbehaved(f"the EHR redirects (status {received.status}); a token is never sent after it (PX-05)")
+    raw = interaction.type in _RAW_TYPES and not is_json(received.headers)
+    if "content-type" in received.headers and not is_json(received.headers):
+        _require_harmless(received, raw=raw)
+    headers = {**answer_headers(received.headers), **_locations(received.headers, ehr_base, broker_base)}
+    remover = SecretRemover(token)
+    clean = {name: remover.text(value) for name, value in headers.items()}
+    rewriter = None if raw else UrlRewriter(ehr_base, broker_base, extend_page)
+    return FhirAnswer(received.status, clean, _body(received.chunks, remover, rewriter))
+
+
+def _require_harmless(received: StreamedAnswer, *, raw: bool) -> None:
+    media_type = received.headers["content-type"].lower()
+    if not raw or any(word in media_type for word in _UNSAFE_RAW):
+        raise EhrMisbehaved(f"the EHR answered {received.status} with something that is not FHIR JSON (OA-04)")
+
+
+def _locations(headers: Mapping[str, str], ehr_base: str, broker_base: str) -> dict[str, str]:
+    found = {name: headers[name] for name in ("location", "content-location") if name in headers}
+    turned = {name: rewrite_url(url, ehr_base, broker_base) for name, url in found.items()}
+    return {name: url for name, url in turned.items() if url is not None}
+
+
+async def _body(
+    chunks: AsyncIterator[bytes], remover: SecretRemover, rewriter: UrlRewriter | None
+) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        if out := remover.feed(chunk):
+            yield rewriter.feed(out) if rewriter else out
+    rest = remover.finish()
+    yield rewriter.feed(rest) + rewriter.finish() if rewriter else rest
+
+
+def _accept(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    return ",".join(value.decode("latin-1") for name, value in headers if name.lower() == b"accept")

@@ -1,0 +1,42 @@
+"""Interactions: a FHIR REST request, parsed until it is known which scopes it needs, or refused (SC-02, SC-09, PX-07).
+
+Every way in ends in an `Interaction` rebuilt from what was understood, or in `UninterpretableInteraction`. Nothing is
+repaired and nothing is guessed: two programs that read one request differently are how a check is bypassed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from broker.interactions.bundle import read_bundle
+from broker.interactions.headers import RequestHeaders
+from broker.interactions.interaction import Interaction, Need
+from broker.interactions.requests import Request, interpret
+from broker.interactions.syntax import decode_pairs, decode_query, refuse, split_path
+
+__all__ = ["Interaction", "Need", "parse_interaction", "wants_body"]
+
+
+def wants_body(method: str, path: bytes) -> bool:
+    """Whether the body must be read before deciding: a search by form, or a Bundle posted to the base."""
+    return method == "POST" and (not path or path.rpartition(b"/")[2] == b"_search")
+
+
+def parse_interaction(
+    method: str, raw_path: bytes, raw_query: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes | None
+) -> Interaction:
+    """Return what a request is, from its parts as they were received.
+
+    `raw_path` is what follows the FHIR base and its slash, percent-encoding intact, at most 2048 bytes; `raw_query` has
+    no `?` and at most 8192 bytes. `body` is looked at where `wants_body` says so, and limited by the caller. Raises
+    `UninterpretableInteraction`, whose `detail` names why without quoting the request.
+    """
+    request = Request(method, split_path(raw_path), decode_query(raw_query), RequestHeaders.read(headers))
+    if not wants_body(method, raw_path):
+        return interpret(request)
+    if body is None:
+        refuse("the body was not read")
+    if not request.segments:
+        return read_bundle(request, body)
+    if request.headers.media_type != "application/x-www-form-urlencoded":
+        refuse("a search by POST is a form in UTF-8")
+    return interpret(replace(request, form=decode_pairs(body)))

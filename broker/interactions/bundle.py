@@ -1,0 +1,147 @@
+"""Batch and transaction: there is no scope for them, so every entry is an interaction of its own (SC-09).
+
+The Bundle is forwarded as it was received, so it must have one reading only: UTF-8, no member twice (not even in
+another case), no unknown member beside `method` and `url`, and a resource of the very type its URL names, since some
+servers follow the URL and some the resource.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
+from typing import Any, Final, NoReturn
+
+from broker.errors import UninterpretableInteraction
+from broker.interactions.headers import RequestHeaders
+from broker.interactions.interaction import Interaction, Need
+from broker.interactions.requests import FORMAT, Request, interpret
+from broker.interactions.search import NOWHERE, Reach, allow_only, read_criteria
+from broker.interactions.syntax import decode_query, encode_pairs, refuse, resource_type, split_path
+
+MOST_ENTRIES: Final = 500
+_JSON: Final = ("application/fhir+json", "application/json")
+_REQUEST_MEMBERS: Final = frozenset(
+    {"id", "extension", "method", "url", "ifNoneMatch", "ifModifiedSince", "ifMatch", "ifNoneExist"}
+)
+
+
+def read_bundle(request: Request, body: bytes) -> Interaction:
+    """Return the batch or transaction that `body` holds. Raises `UninterpretableInteraction` for any entry's sake."""
+    allow_only(FORMAT, request.query)
+    if request.headers.media_type not in _JSON or request.headers.if_none_exist is not None:
+        refuse("a Bundle is posted as UTF-8 JSON")
+    bundle = _load(body)
+    entries = bundle.get("entry")
+    if bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
+        refuse("not a Bundle of type batch or transaction")
+    if not isinstance(entries, list) or not 0 < len(entries) <= MOST_ENTRIES:
+        refuse(f"a Bundle has 1 to {MOST_ENTRIES} entries")
+    interactions = tuple(_numbered_entry(number, entry, request.headers) for number, entry in enumerate(entries, 1))
+    return Interaction(
+        kind=bundle["type"],
+        method=request.method,
+        path="",
+        query=encode_pairs(request.query),
+        needs=_distinct(entry.needs for entry in interactions),
+        patients=_distinct(entry.patients for entry in interactions),
+        body=body,
+        entries=interactions,
+    )
+
+
+def _numbered_entry(number: int, entry: Any, headers: RequestHeaders) -> Interaction:
+    try:
+        return _read_entry(entry, headers)
+    except UninterpretableInteraction as error:
+        raise UninterpretableInteraction(f"entry {number}: {error.detail}") from None
+
+
+def _read_entry(entry: Any, headers: RequestHeaders) -> Interaction:
+    request = entry.get("request") if isinstance(entry, dict) else None
+    if not isinstance(request, dict) or not _REQUEST_MEMBERS.issuperset(request):
+        refuse("no request, or one with members FHIR does not have")
+    method, url = _text(request, "method"), _text(request, "url")
+    path, _, query = url.encode("utf-8", "surrogatepass").partition(b"?")
+    entry_headers = RequestHeaders(
+        if_none_exist=_text(request, "ifNoneExist") if "ifNoneExist" in request else None,
+        if_none_match="ifNoneMatch" in request,
+        returns_stored=headers.returns_stored,
+    )
+    interaction = interpret(Request(method, split_path(path), decode_query(query), entry_headers))
+    if interaction.kind == "capabilities":
+        refuse("capabilities are not asked for in a Bundle")
+    reach = _read_resource(interaction, entry.get("resource"))
+    return replace(
+        interaction,
+        needs=_distinct((interaction.needs, reach.needs)),
+        patients=_distinct((interaction.patients, reach.patients)),
+    )
+
+
+def _read_resource(interaction: Interaction, resource: Any) -> Reach:
+    """Check the resource of an entry against its URL; its conditional references are searches."""
+    if interaction.method not in ("POST", "PUT", "PATCH"):
+        return NOWHERE if resource is None else refuse("a resource in an entry that has no use for it")
+    if not isinstance(resource, dict):
+        refuse("a write without a resource")
+    if interaction.method != "PATCH":
+        if resource.get("resourceType") != interaction.type or interaction.type == "Bundle":
+            refuse("a resource of another type than the URL, or a nested Bundle")
+        if interaction.id is not None and resource.get("id", interaction.id) != interaction.id:
+            refuse("a resource with another id than the URL")
+    return Reach.union(map(_read_reference, _references(resource)))
+
+
+def _references(resource: Any) -> Iterable[str]:
+    """Yield every `Reference.reference`, however deep it lies."""
+    waiting = [resource]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting.extend(node)
+        elif isinstance(node, dict):
+            yield from (text for name, text in node.items() if name.lower() == "reference" and isinstance(text, str))
+            waiting.extend(node.values())
+
+
+def _read_reference(reference: str) -> Reach:
+    """Read a reference; a conditional one (`Practitioner?identifier=…`) tells whether there is a match: `s`."""
+    if "?" not in reference:
+        return NOWHERE
+    type_, _, criteria = reference.partition("?")
+    found = read_criteria(resource_type(type_), decode_query(criteria.encode("utf-8", "surrogatepass")))
+    return Reach((Need(type_, "s"), *found.needs), found.patients)
+
+
+def _load(body: bytes) -> dict[str, Any]:
+    """Return the JSON object; numbers are not looked at, so they are not computed."""
+    try:
+        bundle = json.loads(
+            body.decode(),
+            object_pairs_hook=_unambiguous,
+            parse_int=str,
+            parse_float=str,
+            parse_constant=_no_constant,
+        )
+    except (ValueError, RecursionError):  # left behind here: its text or `doc` would hold the body
+        bundle = None
+    return bundle if isinstance(bundle, dict) else refuse("not one unambiguous JSON object in UTF-8")
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name.casefold() for name, _ in pairs}) != len(pairs):
+        raise ValueError("a member is there twice")
+    return dict(pairs)
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _text(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    return value if isinstance(value, str) else refuse("a member of the request that is not text")
+
+
+def _distinct(groups: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(groups)))

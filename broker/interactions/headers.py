@@ -1,0 +1,65 @@
+"""The request headers that change what a request means; no other header does."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from broker.interactions.syntax import refuse
+
+_OVERRIDES: Final = frozenset(
+    {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
+)
+_SINGLE: Final = ("content-type", "content-encoding", "if-none-exist", "if-none-match")
+
+_NOISE: Final = str.maketrans("", "", ' \t"')
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """What the request, or an entry of a Bundle, says beside its URL."""
+
+    media_type: str | None = None
+    """Of the body, in lower case, without parameters; the body is UTF-8 and not compressed."""
+    if_none_exist: str | None = None
+    """The criteria of a conditional create."""
+    if_none_match: bool = False
+    returns_stored: bool = False
+    """`Prefer: return=representation`: the answer to a write shows the resource as it is stored."""
+
+    @classmethod
+    def read(cls, headers: Iterable[tuple[bytes, bytes]]) -> "RequestHeaders":
+        """Refuses method and path overrides, asynchronous answers, and a meaningful header that is repeated."""
+        values: defaultdict[str, list[str]] = defaultdict(list)
+        for name, value in headers:
+            values[name.decode("latin-1").lower()].append(value.decode("latin-1").strip(" \t"))
+        if not _OVERRIDES.isdisjoint(values):
+            refuse("a header that overrides the method or the path")
+        if any(len(values[name]) > 1 for name in _SINGLE if name in values):
+            refuse("a header that may be sent once is repeated")
+        single = {name: values[name][0] for name in _SINGLE if name in values}
+        preferences = _preferences(values.get("prefer", []))
+        if "respond-async" in preferences:
+            refuse("asynchronous requests are not supported")
+        return cls(
+            media_type=_media_type(single.get("content-type"), single.get("content-encoding", "identity")),
+            if_none_exist=single.get("if-none-exist"),
+            if_none_match="if-none-match" in single,
+            returns_stored="return=representation" in preferences,
+        )
+
+
+def _preferences(values: Iterable[str]) -> frozenset[str]:
+    """Split `Prefer` (RFC 7240), reading more into it rather than less: case, blanks and quotes do not hide a word."""
+    return frozenset(_plain(",".join(values)).replace(";", ",").split(","))
+
+
+def _media_type(content_type: str | None, encoding: str) -> str | None:
+    """Return None for a body that is compressed or in another charset: such a body is not interpretable."""
+    media_type, *parameters = (content_type or "").lower().split(";")
+    charsets = {part for part in map(_plain, parameters) if part.startswith("charset")}
+    return media_type.strip() if charsets <= {"charset=utf-8"} and encoding.lower() == "identity" else None
+
+
+def _plain(text: str) -> str:
+    return text.lower().translate(_NOISE)

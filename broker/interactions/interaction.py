@@ -1,0 +1,57 @@
+"""What a parsed request is, and what it needs."""
+
+from dataclasses import dataclass, field
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One scope letter on one FHIR type; type `*` is every type.
+
+    `parameters` are the decoded search pairs that restrict this access and no other. A scope with search parameters may
+    count on them (SC-05); it may not count on those of the whole request, because the filter of one batch entry does
+    not restrict another, and the filter of a search does not restrict what `_include` adds to it.
+    """
+
+    type: str
+    letter: str
+    parameters: Pairs = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """A FHIR interaction. What is forwarded is what was decided on: `method`, `path`, `query` and `body`.
+
+    Its `repr` holds no id and no search value.
+    """
+
+    kind: str
+    """A FHIR interaction name: read, vread, history-instance, history-type, history-system, search-type, search-system,
+    search-compartment, search-page, create, update, patch, delete, each of these four with `conditional-`, operation,
+    capabilities, batch, transaction."""
+    method: str
+    path: str = field(repr=False)
+    """Relative to the FHIR base, without a leading slash."""
+    query: str = field(repr=False)
+    type: str | None = None
+    """The type that is read, searched or written; None where a request is about several."""
+    id: str | None = field(default=None, repr=False)
+    needs: tuple[Need, ...] = ()
+    """Without repetitions. Empty for capabilities alone."""
+    parameters: Pairs = field(default=(), repr=False)
+    """Decoded search pairs, of the URL and then of the form."""
+    patients: tuple[str, ...] = field(default=(), repr=False)
+    """Every patient id the request names, in whatever sense. That only one is named does not mean that only this
+    patient's data is answered."""
+    safe: bool = False
+    """May be sent again after a 401 (PX-08)."""
+    body: bytes | None = field(default=None, repr=False)
+    """What to send instead of the received body; None where the body is not looked at and streams through."""
+    entries: tuple["Interaction", ...] = field(default=(), repr=False)
+    """Of a batch or transaction, each entry on its own (SC-09)."""
+
+    @property
+    def label(self) -> str:
+        """Kind and type, for the audit record: never an id or a value."""
+        return f"{self.kind} {self.type}" if self.type else self.kind

@@ -1,0 +1,59 @@
+"""JSON lines on standard error. Who logs gives codes and identifiers; what foreign code says is cut down to its kind."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+Fields = MutableMapping[str, Any]
+
+
+def configure(level: str = "INFO") -> None:
+    """Send all logging of this process, ours and the libraries', through one formatter."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        name_exception,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, first_line],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for chatty in ("httpx2", "httpcore2", "httpx", "httpcore", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)  # at INFO they write URLs with their queries
+    logging.getLogger("uvicorn.access").disabled = True  # it writes queries: codes, states, search values
+
+
+def name_exception(_: object, __: str, fields: Fields) -> Fields:
+    """Replace a traceback by its exception's type: messages and frames of foreign code may hold anything."""
+    raised = fields.pop("exc_info", None)
+    if raised is True:
+        raised = sys.exc_info()
+    if isinstance(raised, tuple):
+        raised = raised[1]
+    if isinstance(raised, BaseException):
+        fields["exception"] = type(raised).__name__
+    return fields
+
+
+def first_line(_: object, __: str, fields: Fields) -> Fields:
+    """Keep the first line of what a library logs."""
+    fields["event"] = str(fields.get("event", "")).split("\n", 1)[0][:300]
+    return fields

@@ -1,0 +1,72 @@
+"""The decision: may this handle do this interaction? Pure: no store, no network, no clock.
+
+A handle can do what its own scopes, its grant's scopes and its app's policy allow together, and nothing else. Checks,
+in order, the first refusal wins:
+
+1. the grant is active                                                  (else `ReauthorizationRequired`)
+2. the handle's app is known and its policy still names the registration
+3. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policy (SC-01…SC-09)
+4. where a `patient/` scope is what covers it: no other patient is named, and a patient is in context (CX-10, PX-14)
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from broker.apps import App
+from broker.errors import InsufficientScope, UnauthorizedClient
+from broker.grants import Grant
+from broker.handles import Handle
+from broker.interactions import Interaction, Need
+from broker.scopes import Scopes
+
+_DECIDED: Final = object()
+_WIDE: Final = ("user", "system")
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Proof that a handle may do one interaction. Only `decide` makes one; without it nobody can ask for a token."""
+
+    handle: Handle
+    grant: Grant
+    interaction: Interaction
+    made_by: object
+
+    def __post_init__(self) -> None:
+        if self.made_by is not _DECIDED:
+            raise TypeError("a Permit comes from policy.decide alone")
+
+
+def effective_scopes(handle: Handle, grant: Grant, app: App | None) -> Scopes:
+    """Return what is left of the handle after its grant and its app's policy. Raises `UnauthorizedClient`."""
+    if app is None:
+        raise UnauthorizedClient(f"app {handle.app!r} is not configured")
+    allowance = app.allowance(grant.terms.ehr, grant.terms.flow)
+    if allowance.registration.id != grant.terms.registration:
+        raise UnauthorizedClient(f"app {app.id!r} may no longer use registration {grant.terms.registration!r}")
+    return handle.scopes.intersection(grant.terms.scopes).intersection(allowance.scopes)
+
+
+def decide(handle: Handle, grant: Grant, app: App | None, interaction: Interaction) -> Permit:
+    """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule."""
+    grant.require_usable()
+    scopes = effective_scopes(handle, grant, app)
+    by_patient = [need for need in interaction.needs if not _covers(scopes, need, _WIDE)]
+    for need in by_patient:
+        if not _covers(scopes, need, ("patient",)):
+            raise InsufficientScope(f"no scope covers {need.type}.{need.letter}")
+    if by_patient:
+        _bind_to_patient(grant, interaction)
+    return Permit(handle, grant, interaction, _DECIDED)
+
+
+def _covers(scopes: Scopes, need: Need, levels: tuple[str, ...]) -> bool:
+    return scopes.covers(need.type, need.letter, parameters=need.parameters, levels=levels)
+
+
+def _bind_to_patient(grant: Grant, interaction: Interaction) -> None:
+    patient = grant.terms.context.patient
+    if patient is None:
+        raise InsufficientScope("a patient/ scope without a patient in context (CX-10)")
+    if any(named != patient for named in interaction.patients):
+        raise InsufficientScope("the request names another patient (PX-14)")

@@ -1,0 +1,1 @@
+"""Keeps grants current. One refresh of a grant at a time, over all replicas; callers only wait."""

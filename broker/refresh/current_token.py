@@ -1,0 +1,69 @@
+"""The only way to a raw access token: with a permit, at the moment it is sent."""
+
+from dataclasses import dataclass, field
+
+from broker.clock import Clock
+from broker.errors import EhrError, ReauthorizationRequired
+from broker.grants import Grant, Grants
+from broker.policy import Permit
+from broker.refresh.renewal import Renewal
+from broker.refresh.single_flight import SingleFlight
+from broker.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentToken:
+    """An access token that is alive, and the generation it belongs to."""
+
+    access_token: Secret
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refresher:
+    """Gives out current tokens, and renews them when they are due."""
+
+    grants: Grants
+    renewal: Renewal
+    clock: Clock
+    flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
+
+    async def current_token(self, permit: Permit) -> CurrentToken:
+        """Open the grant's access token, renewing it first when it is due.
+
+        Raises `ReauthorizationRequired`, or `EhrError` when it is past its end and cannot be renewed now.
+        """
+        grant = permit.grant
+        if self.clock() >= grant.renew_at:
+            grant = await self._renew_in_time(grant)
+        tokens = await self.grants.open_tokens(grant)
+        return CurrentToken(tokens.access_token, grant.generation)
+
+    async def replace_refused(self, permit: Permit, refused: CurrentToken) -> CurrentToken:
+        """Renew because the EHR answered 401 to that token (PX-08); if it was renewed meanwhile, give the newer one."""
+        grant = await self.grants.read(permit.grant.tag)
+        grant.require_usable()
+        if grant.generation == refused.generation:
+            grant = await self._renew(grant)
+        tokens = await self.grants.open_tokens(grant)
+        return CurrentToken(tokens.access_token, grant.generation)
+
+    async def close(self) -> None:
+        """Wait for refreshes under way."""
+        await self.flights.close()
+
+    async def _renew_in_time(self, grant: Grant) -> Grant:
+        alive = self.clock() < grant.expires_at
+        if alive and not grant.refreshable:
+            return grant
+        try:
+            return await self._renew(grant)
+        except EhrError:
+            if alive:
+                return grant  # the EHR's trouble is not yet the app's
+            raise
+
+    async def _renew(self, grant: Grant) -> Grant:
+        if not grant.refreshable:
+            raise ReauthorizationRequired(f"grant {grant.tag} has expired and has no refresh token")
+        return await self.flights.run(f"{grant.tag}:{grant.generation}", lambda: self.renewal.renew(grant))

@@ -1,0 +1,106 @@
+"""Where this process runs: `BROKER_*` environment variables. What it does stands in `broker.toml`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.errors import ConfigurationError
+from broker.secret import Secret
+from broker.vault.keyring import parse_keys, read_key_file
+
+VARIABLES: Final[Mapping[str, str]] = {
+    "BROKER_CONFIG": "path of broker.toml (default: broker.toml)",
+    "BROKER_STATE": "directory for what a local run writes (default: .broker)",
+    "BROKER_HOST": "address to listen on (default: 127.0.0.1)",
+    "BROKER_PORT": "port to listen on (default: 8080)",
+    "BROKER_REDIS_URL": "redis://, rediss:// or unix:// URL of the store; holds a password, so prefer the next one",
+    "BROKER_REDIS_URL_FILE": "file that holds the URL of the store",
+    "BROKER_KEK": "key-encryption keys: 32 random bytes in base64, one a line, the first one seals",
+    "BROKER_KEK_FILE": "file of mode 0600 that holds the same",
+    "BROKER_AUDIT_FILE": "file for audit records as JSON lines; - is standard output (default: audit.jsonl in BROKER_STATE)",
+    "BROKER_FORWARDED_ALLOW_IPS": "addresses of proxies whose X-Forwarded-* are believed (default: none)",
+    "BROKER_DRAIN_SECONDS": "seconds that requests may go on after SIGTERM (default: 30)",
+}
+
+# A Kubernetes Service named "broker" puts variables like these into every pod of its namespace.
+_OF_KUBERNETES: Final = re.compile(r"^BROKER_(SERVICE_\w+|PORT_\d+_\w+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The settings of one process."""
+
+    config: Path
+    state: Path
+    host: str
+    port: int
+    redis_url: Secret | None
+    audit_file: Path | None
+    """None is standard output."""
+    forwarded_allow_ips: str
+    drain_seconds: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Deployment":
+        """Read the environment. Raises `ConfigurationError` with one line per fault."""
+        faults = [
+            f"{name} is not a setting. Known: {', '.join(VARIABLES)}"
+            for name in environ
+            if name.startswith("BROKER_") and name not in VARIABLES and not _OF_KUBERNETES.match(name)
+        ]
+        port = _number(environ, "BROKER_PORT", 8080, 0, 65535, faults)
+        drain = _number(environ, "BROKER_DRAIN_SECONDS", 30, 0, 3600, faults)
+        redis_url = _redis_url(environ, faults)
+        if faults:
+            raise ConfigurationError(*faults)
+        state = Path(environ.get("BROKER_STATE") or ".broker")
+        audit = environ.get("BROKER_AUDIT_FILE") or str(state / "audit.jsonl")
+        return cls(
+            config=Path(environ.get("BROKER_CONFIG") or "broker.toml"),
+            state=state,
+            host=environ.get("BROKER_HOST") or "127.0.0.1",
+            port=port,
+            redis_url=redis_url,
+            audit_file=None if audit == "-" else Path(audit),
+            forwarded_allow_ips=environ.get("BROKER_FORWARDED_ALLOW_IPS", ""),
+            drain_seconds=drain,
+        )
+
+
+def key_encryption_keys(environ: Mapping[str, str]) -> list[bytes]:
+    """Return the keyring, the sealing key first. Raises `ConfigurationError`: nothing starts without a key."""
+    text, path = environ.get("BROKER_KEK"), environ.get("BROKER_KEK_FILE")
+    if bool(text) == bool(path):
+        both = "both are set; keep one" if text else "neither is set"
+        raise ConfigurationError(
+            f"BROKER_KEK_FILE or BROKER_KEK must hold the key-encryption key: {both}. "
+            "Fix: (umask 077; openssl rand -base64 32 > kek) and BROKER_KEK_FILE=kek"
+        )
+    keys = parse_keys(text, "BROKER_KEK") if text else read_key_file(Path(str(path)))
+    if not keys:
+        raise ConfigurationError("the key-encryption key is empty. Fix: openssl rand -base64 32")
+    return keys
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, least: int, most: int, faults: list[str]) -> int:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if text.isascii() and text.isdigit() and least <= int(text) <= most:
+        return int(text)
+    faults.append(f"{name}={text!r} is not a number from {least} to {most}")
+    return default
+
+
+def _redis_url(environ: Mapping[str, str], faults: list[str]) -> Secret | None:
+    url, path = environ.get("BROKER_REDIS_URL"), environ.get("BROKER_REDIS_URL_FILE")
+    if url and path:
+        faults.append("BROKER_REDIS_URL and BROKER_REDIS_URL_FILE are both set; keep one")
+    elif path:
+        try:
+            url = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            faults.append(f"BROKER_REDIS_URL_FILE={path} cannot be read ({type(error).__name__})")
+    return Secret(url) if url else None

@@ -1,0 +1,104 @@
+"""Read `broker.toml`: every fault is found in one go, each with its line and what to do."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from broker.errors import ConfigurationError
+from broker.secret import Secret
+from broker.settings.model import Settings
+from broker.settings.rules import find_faults
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Read and check the file; secrets it refers to are read too.
+
+    Raises `ConfigurationError` with one line per fault: `broker.toml:12: ehr.fhir_base: …`.
+    """
+    text = _read(path)
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    faults = _resolve_secrets(tables, path.parent, environ)
+    try:
+        settings = Settings.model_validate(tables)
+    except ValidationError as error:
+        faults += [(tuple(e["loc"]), _explain(e["type"], e["msg"], tuple(e["loc"]))) for e in error.errors()]
+    else:
+        faults += find_faults(settings)
+        if not faults:
+            return settings
+    raise ConfigurationError(*(f"{path}:{_line_of(text, place)}: {_name(place)}: {what}" for place, what in faults))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path} does not exist. Fix: give --config, or set BROKER_CONFIG") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__})") from None
+
+
+def _resolve_secrets(
+    tables: dict[str, Any], folder: Path, environ: Mapping[str, str]
+) -> list[tuple[tuple[str | int, ...], str]]:
+    faults: list[tuple[tuple[str | int, ...], str]] = []
+    rows = tables.get("registration")
+    for index, row in enumerate(rows if isinstance(rows, list) else []):
+        if isinstance(row, dict) and "client_secret" in row:
+            try:
+                row["client_secret"] = resolve_secret(row["client_secret"], folder, environ)
+            except ConfigurationError as error:
+                faults.append((("registration", index, "client_secret"), error.detail))
+                del row["client_secret"]
+    return faults
+
+
+def resolve_secret(reference: object, folder: Path, environ: Mapping[str, str]) -> Secret:
+    """Follow `env:NAME` or `file:PATH` (relative to `broker.toml`). Raises `ConfigurationError`, for literals too."""
+    kind, _, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
+    if kind == "env":
+        value = environ.get(name, "")
+    elif kind == "file":
+        value = _read(folder / name).rstrip("\r\n")
+    else:
+        raise ConfigurationError("a secret never stands in the file itself. Fix: write env:NAME or file:PATH")
+    if not value:
+        raise ConfigurationError(f"{reference} is empty or not set")
+    return Secret(value)
+
+
+def _explain(kind: str, message: str, place: tuple[str | int, ...]) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown key {place[-1]!r}. Fix: remove it, or see docs/configuration.md for the known ones"
+    if kind == "missing":
+        return "is missing"
+    return message.removeprefix("Value error, ")
+
+
+def _name(place: tuple[str | int, ...]) -> str:
+    return ".".join(f"[{part + 1}]" if isinstance(part, int) else part for part in place).replace(".[", "[")
+
+
+def _line_of(text: str, place: tuple[str | int, ...]) -> int:
+    """Find the line of a key: the n-th `[[table]]` header along the path, then the key below it (1 if not found)."""
+    lines = text.splitlines()
+    start, path = 0, ""
+    for part, following in zip(place, [*place[1:], None], strict=True):
+        if isinstance(part, int):
+            continue
+        path = f"{path}.{part}" if path else part
+        if isinstance(following, int):
+            header = re.compile(rf"\s*\[\[\s*{re.escape(path)}\s*\]\]")
+            found = [i for i, line in enumerate(lines) if i >= start and header.match(line)]
+            start = found[following] if following < len(found) else start
+        else:
+            key = re.compile(rf"\s*{re.escape(part)}\s*=")
+            start = next((i for i in range(start, len(lines)) if key.match(lines[i])), start)
+    return start + 1

@@ -1,0 +1,120 @@
+"""Faults that only show when the tables of `broker.toml` are held against each other. Each names what to fix."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from broker.scopes import Scopes
+from broker.settings.model import AppSettings, RegistrationSettings, Settings, is_loopback
+
+Fault = tuple[tuple[str | int, ...], str]
+"""The place of the fault, as keys and indexes from the top of the file, and its text."""
+
+
+def find_faults(settings: Settings) -> list[Fault]:
+    """Return every fault, not only the first."""
+    return [*_repeated(settings), *_insecure(settings), *_registrations(settings), *_apps(settings)]
+
+
+def _repeated(settings: Settings) -> Iterator[Fault]:
+    tables = {
+        "ehr": [ehr.id for ehr in settings.ehr],
+        "registration": [registration.id for registration in settings.registration],
+        "app": [app.id for app in settings.app],
+    }
+    for table, ids in tables.items():
+        for index, name in enumerate(ids):
+            if ids.count(name) > 1:
+                yield (table, index, "id"), f"{table} {name!r} is defined more than once"
+    bases = Counter(ehr.fhir_base for ehr in settings.ehr)
+    for index, ehr in enumerate(settings.ehr):
+        if bases[ehr.fhir_base] > 1:
+            yield (
+                ("ehr", index, "fhir_base"),
+                "two EHRs have this FHIR base; a launch could not tell them apart (AL-02)",
+            )
+
+
+def _insecure(settings: Settings) -> Iterator[Fault]:
+    for place, url in _urls(settings):
+        if urlsplit(url).scheme == "https" or (settings.allow_loopback_http and is_loopback(url)):
+            continue
+        fix = "set allow_loopback_http = true" if is_loopback(url) else "use https"
+        yield place, f"{url} is plain http: tokens would travel readable (TK-08). Fix: {fix}"
+
+
+def _urls(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    yield ("public_url",), settings.public_url
+    for index, ehr in enumerate(settings.ehr):
+        yield ("ehr", index, "fhir_base"), ehr.fhir_base
+    for index, app in enumerate(settings.app):
+        for uri in app.redirect_uris:
+            yield ("app", index, "redirect_uris"), uri
+        if app.launch_uri:
+            yield ("app", index, "launch_uri"), app.launch_uri
+        if app.jwks_uri:
+            yield ("app", index, "jwks_uri"), app.jwks_uri
+
+
+def _registrations(settings: Settings) -> Iterator[Fault]:
+    ehrs = {ehr.id for ehr in settings.ehr}
+    apps = {app.id: app for app in settings.app}
+    for index, registration in enumerate(settings.registration):
+        if registration.ehr not in ehrs:
+            yield ("registration", index, "ehr"), _unknown("EHR", registration.ehr, ehrs)
+        if registration.app is not None:
+            for text in _launched_app(registration, apps.get(registration.app), apps):
+                yield ("registration", index, "app"), text
+
+
+def _launched_app(registration: RegistrationSettings, app: AppSettings | None, known: Iterable[str]) -> Iterator[str]:
+    if app is None:
+        yield _unknown("app", str(registration.app), known)
+        return
+    if app.launch_uri is None:
+        yield f"app {app.id!r} has no launch_uri, so an EHR launch has nowhere to go"
+    if registration.id not in {access.registration for access in app.access}:
+        yield f"app {app.id!r} has no [[app.access]] for registration {registration.id!r}"
+
+
+def _apps(settings: Settings) -> Iterator[Fault]:
+    registrations = {registration.id: registration for registration in settings.registration}
+    for index, app in enumerate(settings.app):
+        taken: set[tuple[str, str]] = set()
+        for number, access in enumerate(app.access):
+            place = ("app", index, "access", number)
+            registration = registrations.get(access.registration)
+            if registration is None:
+                yield (*place, "registration"), _unknown("registration", access.registration, registrations)
+                continue
+            if (registration.ehr, registration.flow) in taken:
+                yield (
+                    (*place, "registration"),
+                    f"a second {registration.flow} registration for EHR {registration.ehr!r}",
+                )
+            taken.add((registration.ehr, registration.flow))
+            yield from (((*place, "scopes"), text) for text in _access_scopes(access.scopes, registration))
+            if registration.flow == "launch" and not app.redirect_uris:
+                yield ("app", index, "id"), f"app {app.id!r} uses a launch registration but has no redirect_uris"
+            if registration.flow == "backend" and app.authentication == "none":
+                yield (
+                    (*place, "registration"),
+                    f"app {app.id!r} proves nothing, so it cannot use a backend registration",
+                )
+
+
+def _access_scopes(scopes: str, registration: RegistrationSettings) -> Iterator[str]:
+    allowed = Scopes.parse(scopes)
+    if not allowed:
+        yield "scopes is empty: this access allows nothing"
+    beyond = [str(scope) for scope in sorted(map(str, allowed.resources)) if not _within(scope, registration.scopes)]
+    if beyond:
+        yield f"{' '.join(beyond)} is more than registration {registration.id!r} may ask the EHR for"
+
+
+def _within(scope: str, limit: str) -> bool:
+    return Scopes.parse(scope).narrows(Scopes.parse(limit))
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    return f"there is no {what} {name!r}; defined: {', '.join(sorted(known)) or 'none'}"

@@ -1,0 +1,46 @@
+"""Names of keys in Redis. Everything of one grant shares its routing tag in braces, so it lies in one cluster slot."""
+
+from typing import Final
+
+PREFIX: Final = "sb:"
+ANY_GRANT: Final = "sb:{*}:grant"
+
+
+def grant(tag: str) -> str:
+    """A hash: the grant's state and generation, and its sealed terms and tokens."""
+    return f"sb:{{{tag}}}:grant"
+
+
+def lease(tag: str) -> str:
+    """A string: who refreshes the grant at the moment."""
+    return f"sb:{{{tag}}}:lease"
+
+
+def handles(tag: str) -> str:
+    """A sorted set: what was handed out for the grant (`family:kind:hash`), by its end in milliseconds."""
+    return f"sb:{{{tag}}}:handles"
+
+
+def issued(tag: str, kind: str, digest: str) -> str:
+    """A handle, refresh handle, code or launch, under its keyed hash."""
+    return f"sb:{{{tag}}}:{kind}:{digest}"
+
+
+def launch(digest: str) -> str:
+    """A string: a launch in progress at an EHR, sealed, under the keyed hash of its `state`."""
+    return f"sb:launch:{{{digest}}}"
+
+
+def backend(digest: str) -> str:
+    """A string: the routing tag of the backend grant for one registration and scope set."""
+    return f"sb:backend:{{{digest}}}"
+
+
+def sealed_key(name: str) -> str:
+    """A string: one of the broker's own keys, sealed."""
+    return f"sb:key:{{{name}}}"
+
+
+def replay(digest: str) -> str:
+    """A string: a `jti` that was seen."""
+    return f"sb:jti:{{{digest}}}"

@@ -1,0 +1,12 @@
+-- Take the lease on refreshing a grant and write down the intent before anything is sent.
+-- KEYS: grant, lease    ARGV: owner, lease in ms, generation that the caller saw, "repeat" if an earlier unfinished
+--                             attempt may be repeated
+local state, generation, intent = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation', 'intent'))
+if not generation then return 'gone' end
+if state ~= 'active' then return state end
+if generation ~= ARGV[3] then return 'moved' end
+if redis.call('EXISTS', KEYS[2]) == 1 then return 'held' end
+if intent and ARGV[4] ~= 'repeat' then return 'interrupted' end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[1], 'intent', ARGV[1])
+return 'claimed'

@@ -1,0 +1,83 @@
+"""The FastAPI application: routers in, one dialect out for everything that no route answered."""
+
+from collections.abc import Iterable
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker import __version__
+from broker.errors import BrokerError, InvalidRequest, NotFound, TooLarge
+from broker.web.errors import fhir_error, oauth_error, problem, unexpected
+from broker.web.parameters import request_id
+
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+
+def create_application(routers: Iterable[APIRouter], fhir: ASGIApp) -> FastAPI:
+    """Build the application. `fhir` answers everything below `/fhir` that no router does."""
+    app = FastAPI(
+        title="SMART on FHIR token broker",
+        version=__version__,
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+        telemetry={"operation_spans": False, "logs": False},  # spans would hold codes, states and search values
+    )
+    for router in routers:
+        app.include_router(router)
+    app.mount("/fhir", fhir)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_middleware(_Entrance)
+    return app
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    rid = request_id(request.headers)
+    if status == 413:
+        return _translate(request.url.path, TooLarge("the body is too large"), rid)
+    if status == 405:
+        response = _translate(request.url.path, InvalidRequest("wrong method", public="Method not allowed."), rid)
+        response.status_code = 405
+        response.headers["Allow"] = (
+            str((error.headers or {}).get("Allow", "")) if isinstance(error, HTTPException) else ""
+        )
+        return response
+    return _translate(request.url.path, NotFound(f"no route (status {status})"), rid)
+
+
+def _translate(path: str, error: BrokerError, rid: str) -> Response:
+    if path.startswith("/oauth/"):
+        return oauth_error(error, request_id=rid)
+    return fhir_error(error, request_id=rid) if path.startswith("/fhir/") else problem(error, request_id=rid)
+
+
+class _Entrance:
+    """Answers what nobody foresaw, and adds the headers every answer has; pure ASGI, so streams stay streams."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(h for h in _HEADERS if h[0] not in present)]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001  # the outermost room: its type and place are logged, not its text
+            if started:
+                return
+            rid = request_id({n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]})
+            await _translate(scope["path"], unexpected(error), rid)(scope, receive, send_with_headers)

@@ -1,0 +1,109 @@
+"""`ANY /fhir/{ehr}/{path}`: raw ASGI around `flows/forward.py`, because this is the hot path."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from broker.errors import BrokerError, InvalidHandle, InvalidRequest, TooLarge
+from broker.flows.forward import FhirRequest, Forward
+from broker.flows.relay import FhirAnswer
+from broker.interactions import wants_body
+from broker.web.errors import fhir_error, unexpected
+from broker.web.parameters import request_id
+
+log = structlog.get_logger()
+
+DECIDED_BODY_BYTES: Final = 8 << 20
+"""Most that a body may be which has to be read before deciding: search forms and batches."""
+PASSED_BODY_BYTES: Final = 64 << 20
+"""Most that a body may be which passes through: creates and updates."""
+_BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
+
+
+class FhirProxy:
+    """An ASGI application, mounted at `/fhir`."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        rid, started, presented = request_id(headers), False, "authorization" in headers
+        try:
+            request = await _read_request(scope, receive, rid)
+            async with self._forward(request) as answer:
+                started = True
+                await _send_answer(answer, rid, send, head=scope["method"] == "HEAD")
+        except Exception as error:  # noqa: BLE001  # the last place where anything can be turned into an answer
+            refusal = error if isinstance(error, BrokerError) else unexpected(error)
+            if started:
+                # Nothing but a broken connection can still say that the body is not whole.
+                log.warning("answer_broken_off", code=refusal.code, detail=refusal.detail, request_id=rid)
+                return
+            await fhir_error(refusal, request_id=rid, presented=presented)(scope, receive, send)
+
+
+async def _read_request(scope: Scope, receive: Receive, rid: str) -> FhirRequest:
+    method, raw_query = scope["method"], scope["query_string"]
+    ehr, _, raw_path = scope["raw_path"].partition(b"?")[0].removeprefix(b"/fhir/").partition(b"/")
+    handle = bearer(scope)
+    if b"access_token" in raw_query:
+        raise InvalidRequest("a token in the URL", public="The access token belongs in the Authorization header.")
+    body, stream = None, None
+    if wants_body(method, raw_path):
+        body = b"".join([chunk async for chunk in _read_body(receive, DECIDED_BODY_BYTES)])
+    elif method not in _BODILESS:
+        stream = _read_body(receive, PASSED_BODY_BYTES)
+    return FhirRequest(
+        ehr=ehr.decode("latin-1"),
+        handle=handle,
+        method=method,
+        raw_path=raw_path,
+        raw_query=raw_query,
+        headers=tuple(scope["headers"]),
+        body=body,
+        body_stream=stream,
+        request_id=rid,
+    )
+
+
+def bearer(scope: Scope) -> str:
+    """Return what stands after `Bearer`. Raises `InvalidHandle` unless there is exactly one such header (OA-08)."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not token:
+        raise InvalidHandle("no bearer token, or two")
+    return token.strip()
+
+
+async def _read_body(receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("the app went away while sending")
+        chunk = message.get("body", b"")
+        size, more = size + len(chunk), message.get("more_body", False)
+        if size > limit:
+            raise TooLarge(f"a body of more than {limit} bytes")
+        if chunk:
+            yield chunk
+
+
+async def _send_answer(answer: FhirAnswer, rid: str, send: Send, *, head: bool) -> None:
+    own = {"cache-control": "private, no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+    headers = {"x-request-id": rid, **answer.headers, **own}
+    start: Message = {
+        "type": "http.response.start",
+        "status": answer.status,
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+    }
+    await send(start)
+    if not head:
+        async for chunk in answer.chunks:
+            if chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,56 @@
+"""Read what a request says, strictly: no parameter twice, empty ones absent, bounded sizes (OA-01)."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from broker.errors import InvalidRequest, TooLarge
+
+FORM_BYTES: Final = 64 * 1024
+QUERY_BYTES: Final = 64 * 1024
+_MOST_PARAMETERS: Final = 100
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+
+
+def parse_parameters(text: bytes) -> dict[str, str]:
+    """Parse a query or form. Raises `InvalidRequest` for a repeated parameter or text that is not UTF-8."""
+    try:
+        pairs = parse_qsl(
+            text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS
+        )
+    except ValueError:
+        raise InvalidRequest("the parameters cannot be read", public="The parameters cannot be read.") from None
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise InvalidRequest("a parameter is repeated", public="No parameter may be given twice.")
+    return {name: value for name, value in pairs if value}
+
+
+def query_parameters(request: Request) -> dict[str, str]:
+    """Raises `InvalidRequest`, `TooLarge`."""
+    query: bytes = request.scope["query_string"]
+    if len(query) > QUERY_BYTES:
+        raise TooLarge("the query is too long")
+    return parse_parameters(query)
+
+
+async def form_parameters(request: Request) -> dict[str, str]:
+    """Read a form body of at most 64 KiB. Raises `InvalidRequest`, `TooLarge`."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/x-www-form-urlencoded":
+        raise InvalidRequest("not a form", public="The body must be application/x-www-form-urlencoded (RFC 6749 §3.2).")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_BYTES:
+            raise TooLarge("the form is too long")
+    return parse_parameters(bytes(body))
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    """Return the caller's `X-Request-Id` if it is a plain word, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

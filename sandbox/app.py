@@ -1,0 +1,77 @@
+"""The composition root: settings in, one ASGI application out."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import httpx2
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from sandbox.control import control_routes
+from sandbox.ehr import Ehr
+from sandbox.journal import Journal
+from sandbox.marks import Entropy
+from sandbox.oauth.id_tokens import SigningKey
+from sandbox.oauth.metadata import smart_style
+from sandbox.oauth.routes import oauth_routes, smart_configuration_route
+from sandbox.oauth.server import AuthorizationServer
+from sandbox.pages.authorize import authorize_routes
+from sandbox.pages.home import home_routes
+from sandbox.recorder import Recorder
+from sandbox.settings import Settings
+
+LARGEST_BODY = 8 * 1024 * 1024
+"""Bytes of a request body."""
+JWKS_TIMEOUT = 5.0
+"""Seconds to fetch a client's JWK Set."""
+
+
+def create_app(
+    settings: Settings,
+    clock: Callable[[], float],
+    entropy: Entropy = os.urandom,
+    signing_key: SigningKey | None = None,
+) -> Starlette:
+    """Return the sandbox; `clock` gives seconds since 1970-01-01T00:00:00Z, and without a signing key it makes one."""
+    # No redirects and no proxies: a client's keys come from the URL it registered or not at all.
+    http = httpx2.AsyncClient(timeout=JWKS_TIMEOUT, follow_redirects=False, trust_env=False)
+    journal = Journal(clock)
+    server = AuthorizationServer(settings, clock, entropy, http, journal, signing_key or SigningKey.generate())
+    ehr = Ehr(server, clock)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with http:
+            yield
+
+    async def style(_request: Request) -> JSONResponse:
+        return JSONResponse(smart_style())
+
+    app = Starlette(
+        routes=[
+            Mount("/api/FHIR/R4", routes=[smart_configuration_route(server), Mount("/", app=ehr)]),
+            Mount("/oauth2", routes=[*authorize_routes(server, ehr), *oauth_routes(server)]),
+            Route("/static/smart-style-v1.json", style),
+            *control_routes(server, ehr),
+            *home_routes(server, ehr),
+        ],
+        middleware=[
+            # Against DNS rebinding: a page of another site must not reach this machine by a name of its own.
+            Middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings), www_redirect=False),
+            Middleware(Recorder, journal=journal, settings=settings),
+        ],
+        lifespan=lifespan,
+        max_body_size=LARGEST_BODY,
+    )
+    app.state.server = server
+    return app
+
+
+def _hosts(settings: Settings) -> list[str]:
+    return [urlsplit(settings.public_url).hostname or "", "127.0.0.1", "localhost", "::1"]

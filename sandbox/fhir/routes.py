@@ -1,0 +1,106 @@
+"""HTTP in, HTTP out: the FHIR server as routes below the FHIR base."""
+
+import secrets
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import Scope
+
+from sandbox.access import Access
+from sandbox.fhir.capability import capability_statement, wants_json
+from sandbox.fhir.exchange import Answer, Call
+from sandbox.fhir.interactions import answer
+from sandbox.fhir.outcome import FhirError
+from sandbox.fhir.paging import Paging
+from sandbox.fhir.repository import Repository
+from sandbox.fhir.rights import Rights
+from sandbox.fhir.server import Server
+from sandbox.fhir.xml import to_xml
+from sandbox.population.elements import Population
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+Authorize = Callable[[str | None], Access | None]
+
+
+class FhirBase(Mount):
+    """A Mount that also answers at its own path: batches are posted to the base, and page links are queries of it.
+
+    A plain Mount redirects `/R4?_getpages=…` to `/R4/?_getpages=…`, which a client that follows no redirects loses.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match `path` as `path/`."""
+        if scope["path"] != scope.get("root_path", "") + self.path:
+            return super().matches(scope)
+        path = f"{scope['path']}/"
+        match, child = super().matches({**scope, "path": path})
+        return match, {**child, "path": path}
+
+
+def random_id() -> str:
+    """Return an id as EHRs make them: long, opaque, within FHIR's `[A-Za-z0-9-.]{1,64}`."""
+    return f"e{secrets.token_urlsafe(16).replace('_', '.')}3"
+
+
+def fhir_routes(
+    population: Population,
+    base_url: Callable[[], str],
+    authorize: Authorize,
+    clock: Callable[[], float],
+    capability_extras: Callable[[], dict[str, str]],
+    *,
+    new_id: Callable[[], str] = random_id,
+) -> list[BaseRoute]:
+    """Return the routes of one FHIR server with its own copy of `population`.
+
+    `base_url` is the absolute FHIR base without a slash at its end, asked on each request. `authorize` gets the
+    Authorization header and answers None when it opens nothing. `clock` is in seconds since 1970.
+    `capability_extras` names the OAuth endpoints: authorize, token, introspect, revoke (DS-11).
+    """
+    repository = Repository(population, clock)
+    server = Server(repository, Paging(repository, base_url, new_id), base_url, new_id)
+
+    async def metadata(request: Request) -> Response:
+        statement = capability_statement(base_url(), capability_extras())
+        if wants_json(request.query_params.get("_format"), request.headers.get("accept", "")):
+            return _response(request, Answer(200, statement))
+        xml = Answer(200, content=to_xml(statement), media_type="application/fhir+xml; charset=utf-8")
+        return _response(request, xml)
+
+    async def interact(request: Request) -> Response:
+        try:
+            return _response(request, answer(server, await _call(request, authorize)))
+        except FhirError as error:
+            return _response(request, Answer(error.status, error.resource, error.headers))
+
+    return [Route("/metadata", metadata), Route("/{path:path}", interact, methods=METHODS)]
+
+
+async def _call(request: Request, authorize: Authorize) -> Call:
+    """Return the request as a Call; raises FhirError (401) before anything of it is looked at."""
+    authorization = request.headers.get("authorization")
+    access = authorize(authorization)
+    if access is None:
+        challenge = "Bearer" if authorization is None else 'Bearer error="invalid_token"'
+        raise FhirError(401, "login", "A live access token is needed.", {"WWW-Authenticate": challenge})
+    return Call(
+        method="GET" if request.method == "HEAD" else request.method,
+        segments=tuple(part for part in str(request.path_params["path"]).split("/") if part),
+        query=tuple(parse_qsl(request.url.query, keep_blank_values=True)),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=await request.body(),
+        rights=Rights(access),
+    )
+
+
+def _response(request: Request, sent: Answer) -> Response:
+    headers = {"Cache-Control": "no-store", **sent.headers}
+    if "x-request-id" in request.headers:
+        headers["X-Request-Id"] = request.headers["x-request-id"]
+    if sent.body:
+        headers["Content-Type"] = sent.media_type
+    return Response(sent.body, sent.status, headers)

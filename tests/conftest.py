@@ -1,0 +1,57 @@
+"""Real servers for each test process: a store, a simulated EHR; and for each test a clean broker in front of them."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.store.connection import connect
+from broker.store.embedded import EmbeddedServer, wheel_server
+from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer.start(tmp_path_factory.mktemp("store"), server=wheel_server()) as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(valkey: EmbeddedServer) -> AsyncIterator[Redis]:
+    client = connect(valkey.url())
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[Sandbox]:
+    with running_sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(sandbox_process: Sandbox) -> Sandbox:
+    sandbox_process.reset()
+    return sandbox_process
+
+
+@pytest.fixture
+async def stage(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> AsyncIterator[BrokerStage]:
+    async with open_stage(sandbox, redis, tmp_path) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def app(stage: BrokerStage) -> AsyncIterator[App]:
+    app = stage.app()
+    yield app
+    await app.close()
+
+
+@pytest.fixture
+async def reports(stage: BrokerStage) -> AsyncIterator[App]:
+    app = stage.app("reports")
+    yield app
+    await app.close()

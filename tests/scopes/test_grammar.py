@@ -1,0 +1,321 @@
+import pytest
+
+from broker.errors import InvalidScope
+from broker.scopes import MOST_RESOURCE_SCOPES, ResourceScope, Scopes
+
+CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
+
+
+@pytest.mark.parametrize(
+    ("word", "scope"),
+    [
+        ("patient/Observation.rs", ResourceScope("patient", "Observation", "rs")),
+        ("user/*.cruds", ResourceScope("user", "*", "cruds")),
+        ("system/Patient.s", ResourceScope("system", "Patient", "s")),
+        ("patient/Observation.read", ResourceScope("patient", "Observation", "rs")),
+        ("patient/Observation.write", ResourceScope("patient", "Observation", "cud")),
+        ("patient/Observation.*", ResourceScope("patient", "Observation", "cruds")),
+        ("user/*.*", ResourceScope("user", "*", "cruds")),
+        (
+            f"patient/Observation.rs?category={CATEGORY}",
+            ResourceScope("patient", "Observation", "rs", (("category", CATEGORY),)),
+        ),
+        (
+            "patient/Observation.s?code=a%26b%3Dc&category=x%20y",
+            ResourceScope("patient", "Observation", "s", (("category", "x y"), ("code", "a&b=c"))),
+        ),
+        ("user/Task.r?a=1&a=1&a=2", ResourceScope("user", "Task", "r", (("a", "1"), ("a", "2")))),
+        (
+            "patient/Condition.r?code:in=http://v.example/s",
+            ResourceScope("patient", "Condition", "r", (("code:in", "http://v.example/s"),)),
+        ),
+        (
+            "patient/Group.r?patient.birthdate=1990",
+            ResourceScope("patient", "Group", "r", (("patient.birthdate", "1990"),)),
+        ),
+        ("http://smarthealthit.org/fhir/scopes/patient/*.r", ResourceScope("patient", "*", "r")),
+    ],
+)
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_resource_scope_is_read(word: str, scope: ResourceScope, *, lenient: bool) -> None:
+    assert Scopes.parse(word, lenient=lenient) == Scopes(frozenset({scope}))
+
+
+MALFORMED = [
+    "patient/Observation.dus",
+    "patient/Observation.sr",
+    "patient/Observation.rr",
+    "patient/Observation.",
+    "patient/Observation",
+    "patient/.rs",
+    "patient/",
+    "patient/..",
+    "patient/*",
+    "patient/*.**",
+    "patient/Observation.x",
+    "patient/Observation.readx",
+    "patient/Observation.rread",
+    "patient/Observation.RS",
+    "patient/observation.rs",
+    "patient/Observation2.rs",
+    "patient/Obs*.rs",
+    "patient/*Observation.rs",
+    "patient/Observation.rs.rs",
+    "patient//Observation.rs",
+    "patient/Observation/1.rs",
+    "Patient/Observation.rs",
+    "USER/Observation.rs",
+    "system/Patient.read?category=x",
+    "system/Patient.*?category=x",
+    "patient/Observation.rs?",
+    "patient/Observation.rs?category",
+    "patient/Observation.rs?category=",
+    "patient/Observation.rs?=x",
+    "patient/Observation.rs?a=1&",
+    "patient/Observation.rs?&a=1",
+    "patient/Observation.rs?a=1&&b=2",
+    "patient/Observation.rs?a=b=c",
+    "patient/Observation.rs?a=%zz",
+    "patient/Observation.rs?a=%4",
+    "patient/Observation.rs?a=%ff",
+    "patient/Observation.rs?a=%00",
+    "patient/Observation.rs?a=x%0ay",
+    "patient/Observation.rs?a=x+y",
+    "patient/Observation.rs?a%20b=x",
+    "patient/Observation.rs?1=x",
+    "patient/Observation.rs#x",
+    "patient/Observation.rs\\",
+    'patient/"Observation".rs',
+    "patient/Observation.rs\n",
+    "patient/Observation.rs\tpatient/Patient.rs",
+    "patient/Observátion.rs",
+    "launch/",
+    "launch/Patient",
+    "launch/patient?role=",
+    "launch/patient?role=a&role=b",
+    "launch/patient?x=y",
+    "launch/patient/1",
+    "Launch/patient",
+    "http://smarthealthit.org/fhir/scopes/patient/Observation.dus",
+    "http://smarthealthit.org/fhir/scopes/launch/Patient",
+    "open\x00id",
+    "ünbekannt",
+]
+
+
+@pytest.mark.parametrize("word", MALFORMED)
+def test_a_malformed_word_is_refused_by_name_when_an_app_wrote_it(word: str) -> None:
+    with pytest.raises(InvalidScope) as refused:
+        Scopes.parse(f"openid {word}")
+    assert "malformed scope" in refused.value.detail
+    assert repr(word)[1:15] in refused.value.detail
+
+
+@pytest.mark.parametrize("word", [word for word in MALFORMED if "\t" not in word and "\n" not in word])
+def test_a_malformed_word_grants_nothing_when_an_ehr_answered_it(word: str) -> None:
+    assert Scopes.parse(f"openid {word}", lenient=True) == Scopes.parse("openid")
+
+
+def test_a_long_malformed_word_is_not_repeated_in_full() -> None:
+    with pytest.raises(InvalidScope) as refused:
+        Scopes.parse("patient/" + "x" * 5000)
+    assert len(refused.value.detail) < 150
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "launch",
+        "launch/patient",
+        "launch/imagingstudy",
+        "launch/list?role=https://example.org/med-list-at-home",
+        "openid",
+        "fhirUser",
+        "profile",
+        "offline_access",
+        "online_access",
+        "__profilePhoto.manage",
+        "https://ehr.example.org/scopes/profilePhoto.manage",
+        "epic.scanning.dmsusername",
+        "athena/service/Athenanet.MDP.*",
+        "sandbox",
+        "Observation.read",
+        "*/*.rs",
+        "http://smarthealthit.org/fhir/scopes/sandbox",
+        "http://openid.net/specs/openid-connect-core-1_0#patient/*.rs",
+    ],
+)
+def test_another_word_is_kept_as_it_is_and_opens_no_data(word: str) -> None:
+    scopes = Scopes.parse(word)
+    assert scopes == Scopes(others=frozenset({word}))
+    assert str(scopes) == word
+    assert not scopes.covers("Observation", "r")
+
+
+@pytest.mark.parametrize(
+    ("uri", "short"),
+    [
+        ("http://smarthealthit.org/fhir/scopes/launch", "launch"),
+        ("http://smarthealthit.org/fhir/scopes/launch/patient", "launch/patient"),
+        ("http://smarthealthit.org/fhir/scopes/fhirUser", "fhirUser"),
+        ("http://smarthealthit.org/fhir/scopes/offline_access", "offline_access"),
+        ("http://openid.net/specs/openid-connect-core-1_0#openid", "openid"),
+        ("http://openid.net/specs/openid-connect-core-1_0#offline_access", "offline_access"),
+    ],
+)
+def test_a_uri_form_is_its_short_form(uri: str, short: str) -> None:
+    assert Scopes.parse(uri) == Scopes.parse(short)
+    assert Scopes.parse(f"{uri} x").intersection(Scopes.parse(short)) == Scopes.parse(short)
+
+
+@pytest.mark.parametrize(
+    ("answered", "meant"),
+    [
+        ("patient/Observation.Read patient/Observation.read", "patient/Observation.rs"),
+        ("patient/Observation.WRITE", "patient/Observation.cud"),
+        ("patient/Patient.read  patient/Patient.read ", "patient/Patient.rs"),
+        (" openid\tfhirUser\n", "fhirUser openid"),
+        ("patient/Patient.r patient/Patient.s", "patient/Patient.rs"),
+        ("http://smarthealthit.org/fhir/scopes/patient/Patient.Read", "patient/Patient.rs"),
+        ("patient/Patient.RS", ""),
+        ("patient/Observation.s?code=x.READ", "patient/Observation.s?code=x.READ"),
+        ("epic.x.Read", "epic.x.Read"),
+        ("", ""),
+    ],
+)
+def test_what_ehrs_really_answer_is_understood_and_not_widened(answered: str, meant: str) -> None:
+    assert str(Scopes.parse(answered, lenient=True)) == meant
+
+
+@pytest.mark.parametrize("word", ["patient/Observation.Read", "patient/Observation.WRITE"])
+def test_a_shouted_v1_verb_is_an_error_when_an_app_wrote_it(word: str) -> None:
+    with pytest.raises(InvalidScope):
+        Scopes.parse(word)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("", ""),
+        ("   ", ""),
+        ("patient/Observation.s patient/Observation.r", "patient/Observation.rs"),
+        ("user/Patient.write user/Patient.read", "user/Patient.cruds"),
+        ("patient/*.rs patient/Observation.rs", "patient/*.rs"),
+        ("patient/*.rs patient/Observation.crs", "patient/*.rs patient/Observation.c"),
+        ("user/*.rs patient/Observation.rs", "patient/Observation.rs user/*.rs"),
+        ("patient/Observation.rs patient/Observation.rs?category=x", "patient/Observation.rs"),
+        (
+            "patient/Observation.r patient/Observation.rs?category=x",
+            "patient/Observation.r patient/Observation.s?category=x",
+        ),
+        ("patient/*.rs?a=1 patient/Observation.r?a=1&b=2", "patient/*.rs?a=1"),
+        ("patient/Observation.rs?b=2&a=1", "patient/Observation.rs?a=1&b=2"),
+        ("openid launch patient/Patient.r openid", "launch openid patient/Patient.r"),
+        (f"patient/Observation.rs?category={CATEGORY}", f"patient/Observation.rs?category={CATEGORY}"),
+        ("patient/Task.r?a=%c3%a9%20%26%3d%2b%25%22%5c", "patient/Task.r?a=%C3%A9%20%26%3D%2B%25%22%5C"),
+    ],
+)
+def test_the_canonical_text_is_sorted_merged_and_shortest(text: str, canonical: str) -> None:
+    assert str(Scopes.parse(text)) == canonical
+    assert Scopes.parse(canonical) == Scopes.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "v1"),
+    [
+        ("patient/Observation.rs openid", "openid patient/Observation.read"),
+        ("patient/Observation.cud", "patient/Observation.write"),
+        ("user/*.cruds launch/patient", "launch/patient user/*.*"),
+        ("patient/*.rs patient/Observation.cruds", "patient/*.read patient/Observation.write"),
+        ("", ""),
+    ],
+)
+def test_v1_text_says_exactly_the_same(text: str, v1: str) -> None:
+    assert Scopes.parse(text).as_v1() == v1
+    assert Scopes.parse(v1) == Scopes.parse(text)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "patient/Observation.r",
+        "patient/Observation.s",
+        "user/Task.cu",
+        "user/Task.crus",
+        "patient/Observation.rs?category=x",
+    ],
+)
+def test_what_v1_cannot_say_exactly_is_refused_by_name_and_never_widened(word: str) -> None:
+    with pytest.raises(InvalidScope) as refused:
+        Scopes.parse(f"openid {word}").as_v1()
+    assert word in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "type_", "letter", "parameters", "levels", "covered"),
+    [
+        ("patient/Observation.rs", "Observation", "r", (), ("patient",), True),
+        ("patient/Observation.rs", "Observation", "r", (), ("user", "system"), False),
+        ("patient/Observation.rs", "Observation", "r", (), (), False),
+        ("patient/Observation.rs", "Observation", "u", (), ("patient",), False),
+        ("patient/Observation.rs", "Observation", "", (), ("patient",), False),
+        ("patient/Observation.rs", "Observation", "rs", (), ("patient",), False),
+        ("patient/Observation.rs", "Observatio", "r", (), ("patient",), False),
+        ("patient/Observation.rs", "observation", "r", (), ("patient",), False),
+        ("patient/Observation.rs", "*", "r", (), ("patient",), False),
+        ("patient/*.rs", "*", "r", (), ("patient",), True),
+        ("patient/*.rs", "Unheard", "s", (), ("patient",), True),
+        ("user/*.rs patient/*.cud", "Patient", "c", (), ("user",), False),
+        ("patient/Observation.s?a=1", "Observation", "s", (), ("patient",), False),
+        ("patient/Observation.s?a=1", "Observation", "s", (("a", "1"),), ("patient",), True),
+        ("patient/Observation.s?a=1", "Observation", "s", (("b", "2"), ("a", "1")), ("patient",), True),
+        ("patient/Observation.s?a=1", "Observation", "s", (("a", "1,2"),), ("patient",), False),
+        ("patient/Observation.s?a=1", "Observation", "s", (("a:not", "1"),), ("patient",), False),
+        ("patient/Observation.s?a=1", "Observation", "s", (("A", "1"),), ("patient",), False),
+        ("patient/Observation.s?a=1&a=2", "Observation", "s", (("a", "1"),), ("patient",), False),
+        ("patient/Observation.r?a=1 patient/Observation.s", "Observation", "r", (), ("patient",), False),
+        ("launch openid", "Patient", "r", (), ("patient",), False),
+        ("", "Patient", "r", (), ("patient", "user", "system"), False),
+    ],
+)
+def test_a_scope_covers_what_it_says_and_nothing_else(
+    text: str,
+    type_: str,
+    letter: str,
+    parameters: tuple[tuple[str, str], ...],
+    levels: tuple[str, ...],
+    *,
+    covered: bool,
+) -> None:
+    assert Scopes.parse(text).covers(type_, letter, parameters=parameters, levels=levels) is covered
+
+
+def test_no_scopes_are_falsy_and_any_scope_is_not() -> None:
+    assert not Scopes()
+    assert Scopes.parse("openid")
+    assert Scopes.parse("patient/Patient.r")
+
+
+def _many(count: int, parameter: str = "code") -> str:
+    return " ".join(f"patient/Observation.r?{parameter}={number}" for number in range(count))
+
+
+def test_more_scopes_than_can_be_compared_are_refused() -> None:
+    assert len(Scopes.parse(_many(MOST_RESOURCE_SCOPES)).resources) == MOST_RESOURCE_SCOPES
+    with pytest.raises(InvalidScope, match="more than 500"):
+        Scopes.parse(_many(MOST_RESOURCE_SCOPES + 1))
+
+
+def test_an_ehr_that_answers_too_many_scopes_gives_the_first_of_them() -> None:
+    scopes = Scopes.parse(_many(MOST_RESOURCE_SCOPES + 1) + " patient/Observation.s?code=0 openid", lenient=True)
+    assert len(scopes.resources) == MOST_RESOURCE_SCOPES
+    assert scopes.covers("Observation", "s", parameters=[("code", "0")])
+    assert not scopes.covers("Observation", "r", parameters=[("code", str(MOST_RESOURCE_SCOPES))])
+    assert scopes.others == {"openid"}
+    assert Scopes.parse(str(scopes)) == scopes
+
+
+def test_an_intersection_that_explodes_is_refused() -> None:
+    one, other = Scopes.parse(_many(30, "a")), Scopes.parse(_many(30, "b"))
+    with pytest.raises(InvalidScope, match="more than 500"):
+        one.intersection(other)

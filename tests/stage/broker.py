@@ -1,0 +1,193 @@
+"""The broker on a real port, on the test's own event loop, so that a test can move its clock."""
+
+import asyncio
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from redis.asyncio import Redis
+
+from broker.app import Broker, open_broker
+from broker.credentials import APP_SECRET, mint
+from broker.settings import load
+from tests.stage.app import LAUNCH_URI, REDIRECT_URI, App
+from tests.stage.clock import MovableClock
+from tests.stage.sandbox import Sandbox
+
+EHR: Final = "sandbox"
+KEY: Final = bytes(range(32))
+LAUNCH_SCOPES: Final = (
+    "launch launch/patient openid fhirUser offline_access online_access patient/*.cruds user/Practitioner.rs"
+)
+BACKEND_SCOPES: Final = "system/*.cruds"
+SANDBOX_SCOPES: Final = f"{LAUNCH_SCOPES} {BACKEND_SCOPES} patient/*.read"
+APP_SECRET_TEXT: Final = mint(APP_SECRET, "", lambda count: hashlib.sha256(b"stage").digest()[:count]).reveal()
+
+_TOML: Final = """
+public_url = "{public_url}"
+allow_loopback_http = true
+
+[[ehr]]
+id = "sandbox"
+fhir_base = "{fhir_base}"
+token_timeout = 2
+refresh_tokens = "{refresh_tokens}"
+
+[[registration]]
+id = "sandbox-launch"
+ehr = "sandbox"
+flow = "launch"
+client_id = "broker-launch"
+authentication = "{authentication}"
+{secret}
+scopes = "{launch_scopes}"
+app = "growth-chart"
+
+[[registration]]
+id = "sandbox-backend"
+ehr = "sandbox"
+flow = "backend"
+client_id = "broker-backend"
+signing_algorithm = "RS384"
+scopes = "{backend_scopes}"
+
+[[app]]
+id = "growth-chart"
+authentication = "none"
+redirect_uris = ["{redirect_uri}"]
+launch_uri = "{launch_uri}"
+[[app.access]]
+registration = "sandbox-launch"
+scopes = "launch launch/patient openid fhirUser offline_access patient/*.rs patient/Observation.cruds"
+
+[[app]]
+id = "reports"
+authentication = "client_secret_basic"
+secret_hash = "{secret_hash}"
+redirect_uris = ["{redirect_uri}"]
+[[app.access]]
+registration = "sandbox-backend"
+scopes = "system/Patient.rs system/Observation.rs"
+[[app.access]]
+registration = "sandbox-launch"
+scopes = "launch/patient patient/Patient.rs"
+{more}
+"""
+
+
+@dataclass
+class BrokerStage:
+    """A broker that can be talked to."""
+
+    broker: Broker
+    public_url: str
+    redis: Redis
+    sandbox: Sandbox
+    state: Path
+    clock: MovableClock
+
+    @property
+    def base(self) -> str:
+        """The FHIR base URL that apps are given."""
+        return f"{self.public_url}/fhir/{EHR}"
+
+    def app(self, client_id: str = "growth-chart") -> App:
+        """Make an app; `reports` has a secret."""
+        return App(self.base, client_id, auth=("reports", APP_SECRET_TEXT) if client_id == "reports" else None)
+
+    def audit_lines(self) -> list[str]:
+        """Return what the audit file holds."""
+        return (self.state / "audit.jsonl").read_text().splitlines()
+
+
+def stage_toml(
+    public_url: str,
+    fhir_base: str,
+    *,
+    authentication: str = "private_key_jwt",
+    refresh_tokens: str = "rotating",
+    more: str = "",
+) -> str:
+    """Return the stage's broker.toml."""
+    return _TOML.format(
+        public_url=public_url,
+        fhir_base=fhir_base,
+        authentication=authentication,
+        secret='client_secret = "env:STAGE_SECRET"' if authentication == "client_secret_basic" else "",
+        refresh_tokens=refresh_tokens,
+        launch_scopes=LAUNCH_SCOPES,
+        backend_scopes=BACKEND_SCOPES,
+        redirect_uri=REDIRECT_URI,
+        launch_uri=LAUNCH_URI,
+        secret_hash="sha256:" + hashlib.sha256(APP_SECRET_TEXT.encode()).hexdigest(),
+        more=more,
+    )
+
+
+def register_broker(sandbox: Sandbox, public_url: str, *, authentication: str, refresh: str) -> dict[str, str]:
+    """Register the broker's two clients at the sandbox; returns the environment with what it was given."""
+    keyed = {"jwks_uri": f"{public_url}/jwks/sandbox-launch"} if authentication == "private_key_jwt" else {}
+    launch = sandbox.register(
+        client_id="broker-launch",
+        authentication=authentication,
+        **keyed,
+        redirect_uris=[f"{public_url}/callback/sandbox-launch"],
+        launch_uri=f"{public_url}/launch/sandbox-launch",
+        scopes=SANDBOX_SCOPES,
+        refresh=refresh,
+    )
+    sandbox.register(
+        client_id="broker-backend",
+        authentication="private_key_jwt",
+        jwks_uri=f"{public_url}/jwks/sandbox-backend",
+        grant_types=["client_credentials"],
+        scopes=BACKEND_SCOPES,
+    )
+    return {"STAGE_SECRET": launch.get("client_secret", "")}
+
+
+@asynccontextmanager
+async def open_stage(
+    sandbox: Sandbox,
+    redis: Redis,
+    state: Path,
+    *,
+    authentication: str = "private_key_jwt",
+    refresh: str = "rotate",
+    refresh_tokens: str = "rotating",
+    more: str = "",
+    fhir_base: str | None = None,
+) -> AsyncIterator[BrokerStage]:
+    """Serve a broker for this sandbox until the block ends."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    public_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    environ = register_broker(sandbox, public_url, authentication=authentication, refresh=refresh)
+    config, clock = state / "broker.toml", MovableClock()
+    toml = stage_toml(
+        public_url,
+        fhir_base or sandbox.fhir_base,
+        authentication=authentication,
+        refresh_tokens=refresh_tokens,
+        more=more,
+    )
+    config.write_text(toml)
+    settings = load(config, {**os.environ, **environ})
+    async with open_broker(settings, redis=redis, keys=[KEY], audit_file=state / "audit.jsonl", clock=clock) as broker:
+        server = uvicorn.Server(
+            uvicorn.Config(broker.application, log_config=None, access_log=False, lifespan="off", ws="none")
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        try:
+            yield BrokerStage(broker, public_url, redis, sandbox, state, clock)
+        finally:
+            server.should_exit = True
+            await serving
+            listener.close()
