@@ -84,10 +84,14 @@ class AuditTrail:
         self._descriptor: int | None = None
         self._backlog: list[str] = []
         self._waiting = asyncio.Event()
+        self._shipping = asyncio.Lock()
+        self._torn = False
+        """The file ends in half a record; the next one starts on a line of its own."""
         self._shipper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the file (append, mode 0600) and start the shipper. Raises `AuditUnavailable`."""
+        self._make_folder()
         self._descriptor = self._open_file()
         self._shipper = asyncio.create_task(self._keep_shipping(), name="audit-shipper")
 
@@ -107,26 +111,37 @@ class AuditTrail:
         if len(self._backlog) >= _BACKLOG:
             raise AuditUnavailable(f"{_BACKLOG} audit records wait for the store")
         line = record.line(self._clock())
-        data = line.encode() + b"\n"
+        data = (b"\n" if self._torn else b"") + line.encode() + b"\n"
         try:
             written = os.write(self._open_descriptor(), data)
         except OSError as error:
             raise AuditUnavailable(f"the audit file cannot be written (errno {error.errno})") from None
-        if written != len(data):
+        self._torn = written != len(data)
+        if self._torn:
             raise AuditUnavailable("the audit file took only part of a record; is the disk full?")
         self._backlog.append(line)
         self._waiting.set()
 
+    def _make_folder(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise AuditUnavailable(f"{self._file.parent} cannot be made (errno {error.errno})") from None
+
     def _open_descriptor(self) -> int:
         if self._descriptor is None:
             raise AuditUnavailable("the audit trail is not open")
+        if self._file is not None and os.fstat(self._descriptor).st_nlink == 0:  # deleted: what we wrote would be lost
+            reopened = self._open_file()
+            os.close(self._descriptor)
+            self._descriptor = reopened
         return self._descriptor
 
     def _open_file(self) -> int:
         if self._file is None:
             return 1
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             return os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise AuditUnavailable(f"{self._file} cannot be opened (errno {error.errno})") from None
@@ -141,8 +156,9 @@ class AuditTrail:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _drain(self) -> None:
-        while self._backlog:
-            batch = self._backlog[:_BATCH]
-            await self._ship(batch)
-            del self._backlog[: len(batch)]
-        self._waiting.clear()
+        async with self._shipping:  # `close` drains too, and a batch is taken off the backlog by whoever shipped it
+            while self._backlog:
+                batch = self._backlog[:_BATCH]
+                await self._ship(batch)
+                del self._backlog[: len(batch)]
+            self._waiting.clear()

@@ -125,7 +125,8 @@ class Egress:
                 url,
                 headers=dict(headers),
                 content=content,
-                timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
+                # Below the limit of `fetch`, so that "never connected" is not mistaken for "answer lost".
+                timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout / 2)),
             )
             response = await client.send(request, stream=True, follow_redirects=False)
         except _NOT_SENT as error:
@@ -140,7 +141,12 @@ class Egress:
             await response.aclose()
 
     def _require_callable(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise EhrMisbehaved("the URL cannot be read") from None
+        if "@" in parts.netloc:
+            raise EhrMisbehaved("the URL holds a user name, which would be sent as a second authentication (TK-06)")
         if parts.scheme == "https" and parts.hostname:
             return
         if parts.scheme == "http" and parts.hostname in _LOOPBACK and self._allow_loopback_http:

@@ -133,13 +133,16 @@ class Handles:
         """
         now = self._clock()
         limits = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family}
+        kept = (
+            str(spends.scopes) if spends else str(scopes)
+        )  # a narrower handle leaves the refresh handle as wide (RFC 6749 §6)
         handle, digest, member, sealed = await self._make(
             HANDLE, "handle", tag, limits | {"expires_at": now + lifetime}
         )
         refresh, refresh_digest, refresh_member, refresh_sealed = None, digest, "", b""
         if refresh_lifetime:
             refresh, refresh_digest, refresh_member, refresh_sealed = await self._make(
-                REFRESH_HANDLE, "refresh", tag, limits
+                REFRESH_HANDLE, "refresh", tag, limits | {"scopes": kept}
             )
         with store_errors():
             said: bytes = await self._issue(

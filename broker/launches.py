@@ -1,7 +1,7 @@
 """Launches: one authorization at an EHR in progress. Used once, minutes-long, bound to the browser that began it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, cast
 
 from redis.asyncio import Redis
@@ -24,7 +24,7 @@ class AppRequest:
     """What an app asked at `/oauth/authorize`; it is answered when the EHR has authorized."""
 
     redirect_uri: str
-    state: str
+    state: str = field(repr=False)
     code_challenge: str
     scope: str
     """What the app may get of what it asked, in canonical form."""

@@ -1,13 +1,15 @@
-"""JSON lines on standard error. Who logs gives codes and identifiers; what foreign code says is cut down to its kind."""
+"""JSON lines on standard error. We log codes and identifiers; what foreign code says is cut down to its kind."""
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 Fields = MutableMapping[str, Any]
+_QUERY: Final = re.compile(r"\?\S+")
 
 
 def configure(level: str = "INFO") -> None:
@@ -26,10 +28,10 @@ def configure(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, first_line],
+            foreign_pre_chain=[*shared, cut_down],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
+                structlog.processors.JSONRenderer(default=_kind),
             ],
         )
     )
@@ -43,6 +45,7 @@ def configure(level: str = "INFO") -> None:
 
 def name_exception(_: object, __: str, fields: Fields) -> Fields:
     """Replace a traceback by its exception's type: messages and frames of foreign code may hold anything."""
+    fields.pop("stack_info", None)
     raised = fields.pop("exc_info", None)
     if raised is True:
         raised = sys.exc_info()
@@ -53,7 +56,13 @@ def name_exception(_: object, __: str, fields: Fields) -> Fields:
     return fields
 
 
-def first_line(_: object, __: str, fields: Fields) -> Fields:
-    """Keep the first line of what a library logs."""
-    fields["event"] = str(fields.get("event", "")).split("\n", 1)[0][:300]
+def cut_down(_: object, __: str, fields: Fields) -> Fields:
+    """Keep the first line of a library's message template, without what was filled in and without queries."""
+    template = fields["_record"].msg
+    text = template if isinstance(template, str) else _kind(template)
+    fields["event"] = _QUERY.sub("?…", text.split("\n", 1)[0])[:300]
     return fields
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

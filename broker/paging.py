@@ -1,7 +1,7 @@
-"""Next links that no longer say what they search (PX-07): `{base}?_getpages=…` names no type, so no scope could be checked.
+"""Next links that no longer say what they search (PX-07): `{base}?_getpages=…` names no type to check a scope for.
 
-The broker adds to such a link what the search it belongs to needed, under a keyed hash that binds it to the query and to
-the app's authorization. Following it needs the same scopes again; nobody else can use it, and nobody can make one.
+The broker adds to such a link what the search it belongs to needed, under a keyed hash that binds it to the query and
+to the app's authorization. Following it needs the same scopes again; nobody else can use it, and nobody can make one.
 """
 
 import base64

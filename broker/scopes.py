@@ -241,7 +241,7 @@ def _parameters(query: str | None, word: str) -> Parameters:
     if query is None:
         return ()
     pairs = [tuple(_decode(part, word) for part in pair.split("=")) for pair in query.split("&")]
-    if not all(len(pair) == 2 and _PARAMETER_NAME.fullmatch(pair[0]) and pair[1] for pair in pairs):  # noqa: PLR2004 -- a pair
+    if not all(len(pair) == 2 and _PARAMETER_NAME.fullmatch(pair[0]) and pair[1] for pair in pairs):
         raise _malformed(word)
     return _sorted_pairs((name, value) for name, value in pairs)
 

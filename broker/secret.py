@@ -31,8 +31,8 @@ class Secret:
         return hashlib.sha256(self._text.encode()).hexdigest()
 
     def matches(self, text: str) -> bool:
-        """Compare with presented text in constant time."""
-        return hmac.compare_digest(self._text.encode(), text.encode())
+        """Compare with presented text in constant time; text that is not Unicode (JSON can write that) is unequal."""
+        return hmac.compare_digest(self._text.encode(errors="surrogatepass"), text.encode(errors="surrogatepass"))
 
     def __eq__(self, other: object) -> bool:
         return self.matches(other.reveal()) if isinstance(other, Secret) else NotImplemented

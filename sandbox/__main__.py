@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from sandbox.app import create_app
 from sandbox.control import add_client
 from sandbox.faults import FAULTS, FOREVER
-from sandbox.oauth.clients import RegistrationError
+from sandbox.oauth.server import AuthorizationServer
 from sandbox.settings import Settings
 
 GRACE = 1
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.list_faults:
         print("\n".join(_fault_lines()))
         return
-    with socket.create_server((options.host, options.port)) as listener:
+    with _listener(options.host, options.port) as listener:
         settings = settings_of(options, listener.getsockname()[1])
         app = create_app(settings, time.time)
         for path in options.client:
@@ -110,12 +110,19 @@ def _positive(text: str) -> int:
     return number
 
 
-def _add_clients(server: Any, path: Path) -> None:
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        sys.exit(f"sandbox: cannot listen on {host} port {port}: {error.strerror}")
+
+
+def _add_clients(server: AuthorizationServer, path: Path) -> None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         for client in document if isinstance(document, list) else [document]:
             add_client(server, client)
-    except (OSError, ValueError, RegistrationError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"sandbox: {path}: {error}")
 
 

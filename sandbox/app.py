@@ -12,6 +12,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.control import control_routes
 from sandbox.ehr import Ehr
@@ -26,6 +27,7 @@ from sandbox.pages.home import home_routes
 from sandbox.recorder import Recorder
 from sandbox.settings import Settings
 
+FHIR_PATH = "/api/FHIR/R4"
 LARGEST_BODY = 8 * 1024 * 1024
 """Bytes of a request body."""
 JWKS_TIMEOUT = 5.0
@@ -55,7 +57,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            Mount("/api/FHIR/R4", routes=[smart_configuration_route(server), Mount("/", app=ehr)]),
+            Mount(FHIR_PATH, routes=[smart_configuration_route(server), Mount("/", app=ehr)]),
             Mount("/oauth2", routes=[*authorize_routes(server, ehr), *oauth_routes(server)]),
             Route("/static/smart-style-v1.json", style),
             *control_routes(server, ehr),
@@ -65,12 +67,25 @@ def create_app(
             # Against DNS rebinding: a page of another site must not reach this machine by a name of its own.
             Middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings), www_redirect=False),
             Middleware(Recorder, journal=journal, settings=settings),
+            Middleware(_BaseWithoutSlash),
         ],
         lifespan=lifespan,
         max_body_size=LARGEST_BODY,
     )
     app.state.server = server
     return app
+
+
+class _BaseWithoutSlash:
+    """Takes `{base}` for `{base}/`, as FHIR means it: a search page or a batch is not to be redirected."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == FHIR_PATH:
+            scope = {**scope, "path": f"{FHIR_PATH}/"}
+        await self._app(scope, receive, send)
 
 
 def _hosts(settings: Settings) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from typing import Annotated
 
 import structlog
@@ -25,6 +26,9 @@ def serve(
     state: StateOption = None,
     host: Annotated[str | None, typer.Option(help="address to listen on (default: BROKER_HOST)")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on (default: BROKER_PORT)", min=0, max=65535)] = None,
+    fd: Annotated[
+        int | None, typer.Option(help="listening socket handed over by the parent, instead of a port")
+    ] = None,
 ) -> None:
     """Serve apps and EHRs until SIGTERM, then finish the requests under way."""
     logging_setup.configure()
@@ -34,11 +38,18 @@ def serve(
     keys = key_encryption_keys(os.environ)
     settings = load(deployment.config, os.environ)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_until_stopped(deployment, settings, keys, host=host, port=port))
+        listener = socket.socket(fileno=fd) if fd is not None else None
+        runner.run(serve_until_stopped(deployment, settings, keys, host=host, port=port, listener=listener))
 
 
 async def serve_until_stopped(
-    deployment: Deployment, settings: Settings, keys: list[bytes], *, host: str | None, port: int | None
+    deployment: Deployment,
+    settings: Settings,
+    keys: list[bytes],
+    *,
+    host: str | None,
+    port: int | None,
+    listener: socket.socket | None,
 ) -> None:
     """Open the rooms, listen, drain on SIGTERM, close. Raises `ConfigurationError`, `StoreUnavailable`."""
     if deployment.redis_url is None:
@@ -72,6 +83,6 @@ async def serve_until_stopped(
                 )
             )
             log.info("serving", public_url=settings.public_url, ehrs=len(settings.ehr), apps=len(settings.app))
-            await server.serve()
+            await server.serve(sockets=[listener] if listener else None)
     finally:
         await redis.aclose()

@@ -48,7 +48,7 @@ def read_deployment(config: Path | None, state: Path | None) -> Deployment:
 
 
 def read_settings(deployment: Deployment) -> tuple[Deployment, Settings, list[bytes]]:
-    """Read `broker.toml` and the keys; where a demo runs under the state directory, its own. Raises `ConfigurationError`."""
+    """Read `broker.toml` and the keys; where a demo runs under the state directory, its own."""
     if deployment.redis_url is None and (url := running_url(deployment.state)) is not None:
         demo = replace(deployment, redis_url=url, config=deployment.state / DEMO_CONFIG)
         return demo, load(demo.config, os.environ), read_key_file(deployment.state / DEMO_KEY_FILE)

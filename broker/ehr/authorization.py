@@ -33,7 +33,7 @@ def authorization_url(
         scope=scope,
         state=state.reveal(),
         aud=audience,
-        launch=launch,
+        launch=launch or None,
         nonce=nonce.reveal() if "openid" in scope.split() else None,
         code_challenge=create_s256_code_challenge(code_verifier.reveal()),
         code_challenge_method="S256",

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from broker.clock import Clock
 from broker.egress import Egress
-from broker.errors import EhrError, EhrMisbehaved
+from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
 
 CACHE_SECONDS: Final = 3600.0
 _TIMEOUT_SECONDS: Final = 10.0
@@ -76,9 +76,13 @@ class Discovery:
         return found
 
     async def _document(self, url: str, accept: str, limit: int = 1 << 20) -> dict[str, Any] | None:
-        answer = await self._egress.fetch("GET", url, headers={"Accept": accept}, timeout=_TIMEOUT_SECONDS, limit=limit)
-        if answer.status >= 500:
-            raise EhrError(f"discovery was answered with status {answer.status}")
+        headers = {"Accept": accept}
+        try:
+            answer = await self._egress.fetch("GET", url, headers=headers, timeout=_TIMEOUT_SECONDS, limit=limit)
+        except EhrAnswerLost as lost:  # a GET can be sent again; it must not be taken for a lost token answer (RF-05)
+            raise EhrUnreachable(f"discovery: {lost.detail}") from None
+        if answer.status == 429 or answer.status >= 500:
+            raise EhrUnreachable(f"discovery was answered with status {answer.status}")
         if answer.status != 200:
             return None
         return parse_json_object(answer.body)
@@ -122,12 +126,12 @@ def parse_smart_configuration(document: Mapping[str, Any], fhir_base: str) -> En
 
 def parse_oauth_uris(statement: Mapping[str, Any], fhir_base: str) -> Endpoints | None:
     """Read the `oauth-uris` extension of a CapabilityStatement (DS-11); None if it names no token endpoint."""
-    found: dict[str, str] = {}
+    found: dict[str, object] = {}
     for rest in _list(statement.get("rest")):
         for extension in _list(_dict(rest.get("security")).get("extension")):
             if extension.get("url") == _OAUTH_URIS:
                 parts = _list(extension.get("extension"))
-                found |= {str(part.get("url")): str(part.get("valueUri")) for part in parts}
+                found |= {str(part.get("url")): part.get("valueUri") for part in parts}
     endpoints = {name: _endpoint(found.get(part), fhir_base) for name, part in _ENDPOINTS.items()}
     if endpoints["token_endpoint"] is None:
         return None

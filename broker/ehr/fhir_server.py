@@ -1,10 +1,12 @@
 """Send one FHIR request to the EHR with the raw token, and give the answer as it streams (PX-01…PX-11)."""
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from broker.egress import Egress, StreamedAnswer
+from broker.errors import InvalidRequest
 from broker.secret import Secret
 
 FHIR_JSON: Final = "application/fhir+json"
@@ -26,6 +28,7 @@ ANSWER_HEADERS: Final = frozenset(
 )
 """What of the EHR's headers reaches the app; locations do after rewriting, challenges never (PX-10)."""
 _LONGEST_HEADER: Final = 4096
+_JSON: Final = re.compile(r"text/json|application/(?:[a-z0-9.-]+\+)?json")
 
 
 class FhirServer:
@@ -61,12 +64,18 @@ class FhirServer:
 
 
 def request_headers(presented: Iterable[tuple[bytes, bytes]], *, accept: str) -> dict[str, str]:
-    """Keep the headers that go on, and ask for what can be checked on the way back."""
-    kept = {
-        name.decode("latin-1").lower(): value.decode("latin-1")
-        for name, value in presented
-        if name.decode("latin-1").lower() in REQUEST_HEADERS and len(value) <= _LONGEST_HEADER
-    }
+    """Keep the headers that go on, and ask for what can be checked on the way back.
+
+    Raises `InvalidRequest` for one that cannot go on as it is: a write without its `If-Match` would mean another thing.
+    """
+    kept: dict[str, str] = {}
+    for raw_name, value in presented:
+        name = raw_name.decode("latin-1").lower()
+        if name not in REQUEST_HEADERS:
+            continue
+        if len(value) > _LONGEST_HEADER or not value.isascii():
+            raise InvalidRequest(f"{name} is too long or not ASCII", public=f"The header {name} cannot be passed on.")
+        kept[name] = f"{kept[name]}, {value.decode()}" if name in kept else value.decode()
     return {**kept, "accept": accept}
 
 
@@ -78,4 +87,4 @@ def answer_headers(received: Mapping[str, str]) -> dict[str, str]:
 def is_json(received: Mapping[str, str]) -> bool:
     """Whether the answer calls itself JSON."""
     media_type = received.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type in {"application/json", "text/json"} or media_type.endswith("+json")
+    return bool(_JSON.fullmatch(media_type))

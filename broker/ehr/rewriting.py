@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from broker.secret import Secret
 
@@ -17,7 +18,9 @@ _BEFORE: Final = re.compile(
 )
 _URL_KEY: Final = re.compile(rb'"url"\s{0,64}:\s{0,64}"\Z')
 _RELATION_AFTER: Final = re.compile(rb'[^"]{0,8192}"\s{0,64},\s{0,64}"relation"\s{0,64}:')
-_OPAQUE_TAIL: Final = re.compile(rb'((?:\\?/)?\?)((?:[^"\\\x00-\x1f]|\\[/\\]|\\u00[2-7][0-9a-fA-F]){1,8192})(?=")')
+_OPAQUE_TAIL: Final = re.compile(
+    rb'((?:\\?/)?\?)(?=[^"]{1,8192}")((?:[ !#-\[\]-~]|\\[/\\]|\\u00[2-7][0-9a-fA-F])+)(?=")'
+)
 _LOOK_BEHIND: Final = 1024
 _LOOK_AHEAD: Final = 9216
 _ENDS_BASE: Final = frozenset(b'/"?\\')
@@ -32,9 +35,10 @@ class UrlRewriter:
 
     def __init__(self, ehr_base: str, broker_base: str, extend_page: Callable[[str], str] = lambda _: "") -> None:
         self._extend_page = extend_page
-        plain, escaped = ehr_base.encode(), ehr_base.replace("/", "\\/").encode()
-        self._replacements = {plain: broker_base.encode(), escaped: broker_base.replace("/", "\\/").encode()}
-        self._base = re.compile(b"|".join(re.escape(base) for base in (plain, escaped)))
+        plain = dict.fromkeys(_spellings(ehr_base), broker_base)
+        escaped = {base.replace("/", "\\/"): broker_base.replace("/", "\\/") for base in plain}
+        self._replacements = {base.encode(): ours.encode() for base, ours in {**plain, **escaped}.items()}
+        self._base = re.compile(b"|".join(map(re.escape, self._replacements)))
         self._window = b""
         self._done = 0
         """How much of the window has been given out already; it stays only to be looked back at."""
@@ -85,9 +89,20 @@ class UrlRewriter:
 
 def rewrite_url(url: str, ehr_base: str, broker_base: str) -> str | None:
     """Map a URL under the EHR's base to the broker's; None for any other, which must not reach the app."""
-    if url == ehr_base or url.startswith((f"{ehr_base}/", f"{ehr_base}?")):
-        return broker_base + url[len(ehr_base) :]
+    for base in _spellings(ehr_base):
+        if url == base or url.startswith((f"{base}/", f"{base}?")):
+            return broker_base + url[len(base) :]
     return None
+
+
+def _spellings(base: str) -> tuple[str, ...]:
+    """Return the base without and with its scheme's own port: an EHR behind a proxy may write either (PX-06)."""
+    parts = urlsplit(base)
+    port = 443 if parts.scheme == "https" else 80
+    if parts.port not in {None, port}:
+        return (base,)
+    host = parts.netloc.removesuffix(f":{port}")
+    return tuple(f"{parts.scheme}://{netloc}{parts.path}" for netloc in (host, f"{host}:{port}"))
 
 
 class SecretRemover:

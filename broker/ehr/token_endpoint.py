@@ -1,5 +1,6 @@
 """Token requests to an EHR and what its answers mean (TK-*, TR-*, RF-*, BS-*)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -106,15 +107,17 @@ def parse_answer(answer: Answer) -> TokenAnswer:
     document = parse_json_object(answer.body)
     if answer.status == 200 and document is not None and "error" not in document:
         return _parse_success(document)
-    if document is not None and isinstance(document.get("error"), str):
-        error = document["error"] if document["error"] in _OAUTH_ERRORS else "unknown_error"
+    later = answer.status == 429 or answer.status >= 500
+    named = document.get("error") if document is not None else None
+    if document is not None and isinstance(named, str) and (named in _OAUTH_ERRORS or not later):
+        error = named if named in _OAUTH_ERRORS else "unknown_error"
         uri = document.get("error_uri")
         raise EhrRefused(
             f"the token endpoint answered {error} (status {answer.status})",
             error=error,
             error_uri=uri if isinstance(uri, str) else None,
         )
-    if answer.status == 429 or answer.status >= 500:
+    if later:
         raise EhrUnreachable(f"the token endpoint answered with status {answer.status}")
     raise EhrMisbehaved(f"the token endpoint answered status {answer.status} without a JSON object (OA-04)")
 
@@ -139,11 +142,11 @@ def _parse_success(document: dict[str, Any]) -> TokenAnswer:
 
 def parse_lifetime(value: object) -> float:
     """Return seconds from `expires_in`: a number, a number in a string, or absent (spec §21 case 1)."""
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value.strip()):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         return DEFAULT_LIFETIME_SECONDS
-    return min(float(value), _LONGEST_LIFETIME_SECONDS)
+    return float(min(value, _LONGEST_LIFETIME_SECONDS))
 
 
 def _token(document: Mapping[str, Any], name: str) -> Secret | None:

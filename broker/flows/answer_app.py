@@ -38,8 +38,8 @@ class AnswerApp:
 
     def with_error(self, request: AppRequest, error: BrokerError) -> str:
         """Return the redirect with the OAuth code and public text (RFC 6749 §4.1.2.1); the detail stays here."""
-        parameters = {"error": error.oauth, "error_description": error.public, "state": request.state}
-        return with_query(request.redirect_uri, parameters)
+        parameters = {"error": error.oauth, "error_description": error.public}
+        return with_query(request.redirect_uri, parameters | ({"state": request.state} if request.state else {}))
 
 
 def with_query(uri: str, parameters: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 """Send a browser to an EHR to authorize: the part that EHR launch and standalone launch share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.apps import Allowance, App, Directory
 from broker.ehr.authorization import authorization_url
@@ -14,7 +14,8 @@ from broker.scopes import Scopes
 class Redirect:
     """Where the browser goes next, with the cookie it must bring back and the one it can forget."""
 
-    url: str
+    url: str = field(repr=False)
+    """Holds a `state` or a code."""
     browser: Browser | None = None
     forget_cookie: str | None = None
 

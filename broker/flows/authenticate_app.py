@@ -34,6 +34,7 @@ ALGORITHMS: Final = ["ES384", "RS384"]
 LONGEST_ASSERTION_SECONDS: Final = 300
 LEEWAY_SECONDS: Final = 5
 _JWKS_CACHE_SECONDS: Final = 300.0
+_JWKS_COOLDOWN_SECONDS: Final = 10.0
 _JWKS_TIMEOUT_SECONDS: Final = 5.0
 _LONGEST_JTI: Final = 256
 
@@ -70,7 +71,7 @@ class AuthenticateApp:
             if app is None:
                 raise InvalidClient("unknown client_id")
             await self._prove(app, form, secret, audience)
-        except InvalidClient as error:
+        except (InvalidClient, InvalidRequest) as error:
             self._audit.record(
                 AuditRecord(
                     event="app.authenticate",
@@ -126,7 +127,7 @@ class AuthenticateApp:
         try:
             return await asyncio.to_thread(_decode, assertion, key_set)
         except InvalidClient:
-            if fetched or app.settings.jwks_uri is None:
+            if fetched or not self._may_fetch_again(app):
                 raise
         self._jwks.pop(app.id, None)  # an unknown kid may be a new key (CA-10)
         return await asyncio.to_thread(_decode, assertion, (await self._key_set(app))[0])
@@ -142,6 +143,12 @@ class AuthenticateApp:
             key_set, lasts = await self._fetch(app.settings.jwks_uri), _JWKS_CACHE_SECONDS
         self._jwks[app.id] = (self._clock() + lasts, key_set)
         return key_set, True
+
+    def _may_fetch_again(self, app: App) -> bool:
+        """Not for keys that stand in `broker.toml`, and not more often than anybody's bad assertions should cost."""
+        if app.settings.jwks_uri is None or app.id not in self._jwks:
+            return False
+        return self._clock() >= self._jwks[app.id][0] - _JWKS_CACHE_SECONDS + _JWKS_COOLDOWN_SECONDS
 
     async def _fetch(self, url: str) -> KeySet:
         try:
@@ -167,11 +174,11 @@ def check_claims(claims: Mapping[str, Any], *, app_id: str, audience: str, now: 
         or not 0 < len(jti) <= _LONGEST_JTI
     ):
         raise InvalidClient("the assertion has no usable exp or jti (CA-06, CA-07)")
-    if exp <= now - LEEWAY_SECONDS or exp > now + LONGEST_ASSERTION_SECONDS + LEEWAY_SECONDS:
+    if not now - LEEWAY_SECONDS < exp <= now + LONGEST_ASSERTION_SECONDS + LEEWAY_SECONDS:  # NaN is refused, too
         raise InvalidClient("the assertion has expired, or lives longer than 5 minutes (CA-06)")
     for claim in ("nbf", "iat"):
         value = claims.get(claim, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value > now + LEEWAY_SECONDS:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value <= now + LEEWAY_SECONDS:
             raise InvalidClient(f"the assertion's {claim} is not a time in the past (CA-11)")
     return jti, float(exp)
 

@@ -51,13 +51,16 @@ class AuthorizeApp:
 
     async def __call__(self, parameters: Mapping[str, str], cookies: Mapping[str, str], *, request_id: str) -> Redirect:
         """Return the redirect. Raises `Refusal` when app or redirect URI are unknown: then nothing is redirected."""
-        app = self._client(parameters)
-        redirect_uri = self._redirect_uri(app, parameters)
-        answer_to = AppRequest(redirect_uri, parameters.get("state", "")[:_LONGEST_STATE], "", "")
+        app = redirect_uri = None
         try:
+            app = self._client(parameters)
+            redirect_uri = self._redirect_uri(app, parameters)
             return await self._authorize(app, redirect_uri, parameters, cookies, request_id)
         except (Refusal, EhrError) as error:
             self._record(app, None, "denied" if isinstance(error, Refusal) else "failed", error, request_id)
+            if redirect_uri is None:
+                raise
+            answer_to = AppRequest(redirect_uri, parameters.get("state", ""), code_challenge="", scope="")
             return Redirect(self.answer_app.with_error(answer_to, error))
 
     def _client(self, parameters: Mapping[str, str]) -> App:
@@ -107,7 +110,7 @@ class AuthorizeApp:
 
     def _record(
         self,
-        app: App,
+        app: App | None,
         ehr: str | None,
         outcome: Outcome,
         error: BrokerError | None,
@@ -118,7 +121,7 @@ class AuthorizeApp:
             AuditRecord(
                 event="app.authorize",
                 outcome=outcome,
-                app=app.id,
+                app=app.id if app else None,
                 ehr=ehr,
                 scope=scope,
                 reason=error.detail if error else None,

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from broker.apps import App, Directory
-from broker.audit import AuditRecord, AuditTrail
-from broker.errors import InvalidRequest, NotFound
+from broker.audit import AuditRecord, AuditTrail, Outcome
+from broker.errors import EhrError, InvalidRequest, NotFound, Refusal
 from broker.flows.ask_ehr import AskEhr, Redirect
 from broker.scopes import Scopes
+from broker.settings import RegistrationSettings
 
 _LONGEST_LAUNCH = 8192
 
@@ -25,46 +26,58 @@ class BeginLaunch:
         The registration and `iss` must be on file before anything is fetched: an unknown `iss` is refused with no
         outbound request at all (AL-02). Raises `InvalidRequest`, `NotFound`, `EhrError`.
         """
-        registration = self.directory.registration(registration_id)
+        registration = None
+        try:
+            registration = self.directory.registration(registration_id)
+            return await self._begin(registration, iss, launch, request_id)
+        except (Refusal, EhrError) as error:
+            outcome: Outcome = "denied" if isinstance(error, Refusal) else "failed"
+            self._record(registration, outcome, error.detail, request_id)
+            raise
+
+    async def _begin(self, registration: RegistrationSettings, iss: str, launch: str, request_id: str) -> Redirect:
         ehr = self.directory.ehr(registration.ehr)
         app = self._launched_app(registration.app)
-        if iss.rstrip("/") != ehr.fhir_base:
-            self.audit.record(
-                AuditRecord(
-                    event="launch.begin",
-                    outcome="denied",
-                    registration=registration.id,
-                    ehr=ehr.id,
-                    app=app.id,
-                    reason="iss is not this registration's FHIR base (AL-02)",
-                    request_id=request_id,
-                )
+        if iss.removesuffix("/") != ehr.fhir_base:
+            raise InvalidRequest(
+                "iss is not this registration's FHIR base (AL-02)",
+                public="iss is not an EHR that this registration is for.",
             )
-            raise InvalidRequest("iss is not on file", public="iss is not an EHR that this registration is for.")
         if not launch or len(launch) > _LONGEST_LAUNCH:
             raise InvalidRequest("launch is missing or too long", public="launch is missing or too long.")
         allowance = app.allowance(ehr.id, "launch")
         scopes = Scopes(allowance.scopes.resources, Scopes.parse(registration.scopes).others - STANDALONE_ONLY)
-        self.audit.record(
-            AuditRecord(
-                event="launch.begin",
-                outcome="allowed",
-                registration=registration.id,
-                ehr=ehr.id,
-                app=app.id,
-                scope=str(scopes),
-                reason="EHR launch",
-                request_id=request_id,
-            )
-        )
+        self._record(registration, "allowed", "EHR launch", request_id, scope=str(scopes))
         asked = scopes.union(Scopes.parse("launch"))
         return await self.ask_ehr(app, allowance, asked, ehr_launch=launch, app_request=None)
 
     def _launched_app(self, app_id: str | None) -> App:
         app = self.directory.app(app_id) if app_id else None
         if app is None:
-            raise NotFound("no app", public="This registration launches no app.")
+            raise NotFound("the registration names no app", public="This registration launches no app.")
         return app
+
+    def _record(
+        self,
+        registration: RegistrationSettings | None,
+        outcome: Outcome,
+        reason: str,
+        request_id: str,
+        *,
+        scope: str | None = None,
+    ) -> None:
+        self.audit.record(
+            AuditRecord(
+                event="launch.begin",
+                outcome=outcome,
+                registration=registration.id if registration else None,
+                ehr=registration.ehr if registration else None,
+                app=registration.app if registration else None,
+                scope=scope,
+                reason=reason,
+                request_id=request_id,
+            )
+        )
 
 
 STANDALONE_ONLY = frozenset({"launch/patient", "launch/encounter"})

@@ -19,7 +19,7 @@ from broker.ehr.authorization import parse_callback
 from broker.ehr.discovery import Discovery, Endpoints
 from broker.ehr.id_token import IdTokens
 from broker.ehr.token_endpoint import TokenAnswer, TokenEndpoint
-from broker.errors import AccessDenied, EhrError, InvalidRequest
+from broker.errors import AccessDenied, EhrError, InvalidRequest, Refusal
 from broker.flows.answer_app import AnswerApp, with_query
 from broker.flows.ask_ehr import Redirect, callback_uri
 from broker.flows.launch_context import read_context
@@ -52,14 +52,13 @@ class FinishLaunch:
         self, registration_id: str, parameters: Mapping[str, str], cookies: Mapping[str, str], *, request_id: str
     ) -> Redirect:
         """Return the redirect to the app. Raises a `BrokerError` when there is no app that could be told."""
-        registration = self.directory.registration(registration_id)
         state = parameters.get("state", "")
         cookie = self.launches.cookie_of(state)
-        launch = await self._take(registration.id, state, cookies.get(cookie), request_id)
+        launch = await self._take(registration_id, state, cookies.get(cookie), request_id)
         try:
             grant = await self._authorize(launch, parameters)
         except (AccessDenied, EhrError, InvalidRequest) as error:
-            self._record(launch, "denied" if isinstance(error, AccessDenied) else "failed", error.detail, request_id)
+            self._record(launch, "denied" if isinstance(error, Refusal) else "failed", error.detail, request_id)
             if launch.app_request is None:
                 raise
             return Redirect(self.answer_app.with_error(launch.app_request, error), forget_cookie=cookie)
@@ -67,22 +66,24 @@ class FinishLaunch:
         url, browser = await self._hand_over(launch, grant)
         return Redirect(url, browser, forget_cookie=cookie)
 
-    async def _take(self, registration: str, state: str, cookie: str | None, request_id: str) -> Launch:
+    async def _take(self, registration_id: str, state: str, cookie: str | None, request_id: str) -> Launch:
+        registration = None
         try:
+            registration = self.directory.registration(registration_id)
             launch = await self.launches.take(state)
-            if launch.registration != registration:
+            if launch.registration != registration.id:
                 raise InvalidRequest("state belongs to another registration (CB-07)")
             if cookie is None or self.launches.browser_of(cookie) != launch.browser:
                 raise InvalidRequest(
                     "the browser is not the one that began the launch (CB-02)",
                     public="This browser did not begin the launch, or its cookie is gone. Start again.",
                 )
-        except InvalidRequest as error:
+        except Refusal as error:
             self.audit.record(
                 AuditRecord(
                     event="launch.finish",
                     outcome="denied",
-                    registration=registration,
+                    registration=registration.id if registration else None,
                     reason=error.detail,
                     request_id=request_id,
                 )

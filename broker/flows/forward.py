@@ -8,7 +8,7 @@ sent before the audit record is with the kernel.
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from broker.apps import Directory
@@ -29,13 +29,13 @@ class FhirRequest:
     """What arrived at `/fhir/{ehr}/{path}`."""
 
     ehr: str
-    handle: str
+    handle: str = field(repr=False)
     method: str
-    raw_path: bytes
+    raw_path: bytes = field(repr=False)
     """Relative to the FHIR base, as received, still percent-encoded."""
-    raw_query: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes | None
+    raw_query: bytes = field(repr=False)
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    body: bytes | None = field(repr=False)
     """The whole body where it has to be read before deciding (a search form, a batch)."""
     body_stream: AsyncIterator[bytes] | None
     """The body of a write, which passes through unread."""

@@ -42,6 +42,7 @@ class IssueHandle:
         if not resources:
             raise InvalidScope("the EHR granted nothing of what the app asked")
         scopes = Scopes(resources, requested.others & allowance.scopes.others)
+        refreshable = (spends.scopes if spends else scopes).others & _REFRESHABLE
         self._record(app, grant, scopes, request_id)
         issued = await self.handles.issue(
             tag=grant.tag,
@@ -50,7 +51,7 @@ class IssueHandle:
             scopes=scopes,
             family=family,
             lifetime=app.settings.handle_lifetime,
-            refresh_lifetime=app.settings.refresh_lifetime if scopes.others & _REFRESHABLE else 0,
+            refresh_lifetime=app.settings.refresh_lifetime if refreshable else 0,
             spends=spends,
         )
         response: dict[str, Any] = {

@@ -44,7 +44,7 @@ def _boolean(value: object) -> bool | None:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= 2048 else None
+    return value if isinstance(value, str) and 0 < len(value) <= 2048 and value.isprintable() else None
 
 
 def _fhir_context(value: object) -> tuple[Mapping[str, Any], ...]:

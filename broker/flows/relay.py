@@ -4,6 +4,7 @@ Refused instead of relayed: redirects (PX-05), HTML and anything that is not FHI
 token that an EHR echoes is cut out of headers and body (HB-07).
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from broker.secret import Secret
 
 _RAW_TYPES = frozenset({"Binary"})
 """Types that may be read as what they hold, not as FHIR JSON."""
-_UNSAFE_RAW = ("text/html", "application/xhtml", "image/svg", "text/javascript", "application/javascript", "xml")
+_UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
 
 
@@ -34,7 +35,7 @@ def accept_for(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]])
     asked = dict(interaction.parameters).get("_format") or _accept(headers)
     if interaction.kind in {"read", "vread"} and interaction.type in _RAW_TYPES:
         return asked or "*/*"
-    if asked and "json" not in asked and "*" not in asked:
+    if asked and "json" not in asked.lower() and "*" not in asked:
         raise NotAcceptable("the app accepts no JSON")
     return FHIR_JSON
 
@@ -56,14 +57,14 @@ def relay(
         _require_harmless(received, raw=raw)
     headers = {**answer_headers(received.headers), **_locations(received.headers, ehr_base, broker_base)}
     remover = SecretRemover(token)
-    clean = {name: remover.text(value) for name, value in headers.items()}
+    clean = {name: remover.text(value) for name, value in headers.items() if value.isascii()}
     rewriter = None if raw else UrlRewriter(ehr_base, broker_base, extend_page)
     return FhirAnswer(received.status, clean, _body(received.chunks, remover, rewriter))
 
 
 def _require_harmless(received: StreamedAnswer, *, raw: bool) -> None:
     media_type = received.headers["content-type"].lower()
-    if not raw or any(word in media_type for word in _UNSAFE_RAW):
+    if not raw or _UNSAFE_RAW.search(media_type):
         raise EhrMisbehaved(f"the EHR answered {received.status} with something that is not FHIR JSON (OA-04)")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from broker.apps import App
 from broker.audit import AuditRecord, AuditTrail
-from broker.errors import BrokerError, InvalidRequest, UnsupportedGrantType
+from broker.errors import BrokerError, InvalidRequest, Refusal, UnsupportedGrantType
 from broker.flows.authenticate_app import AuthenticateApp
 from broker.flows.backend_handle import BackendHandle
 from broker.flows.exchange_code import ExchangeCode
@@ -33,7 +33,11 @@ class Token:
         except BrokerError as error:
             self.audit.record(
                 AuditRecord(
-                    event="handle.mint", outcome="denied", app=app.id, reason=error.detail, request_id=request_id
+                    event="handle.mint",
+                    outcome="denied" if isinstance(error, Refusal) else "failed",
+                    app=app.id,
+                    reason=error.detail,
+                    request_id=request_id,
                 )
             )
             raise

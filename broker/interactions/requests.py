@@ -114,7 +114,7 @@ def _search_system(request: Request) -> Interaction:
     is_page = request.form is None and any(name == "_getpages" for name, _ in pairs)
     apart = _PAGE if is_page else frozenset({"_type"})
     kind = "search-page" if is_page else "search-system"
-    needs = tuple(Need(type_, "s") for type_ in listed_types(() if is_page else pairs))
+    needs = tuple(Need(type_, "s") for type_ in listed_types(pairs))
     reach = read_search("*", tuple((name, value) for name, value in pairs if name not in apart))
     return _interaction(request, kind, "*", needs=needs, reach=reach, parameters=pairs)
 

@@ -33,8 +33,10 @@ def granted_scopes(answer: TokenAnswer, requested: Scopes) -> Scopes:
 
 def names_another_patient(terms: Terms, answer: TokenAnswer) -> bool:
     """Whether a refresh speaks of another patient than the grant: a security event, never an update (CX-11)."""
-    patient = answer.members.get("patient")
-    return patient is not None and terms.context.patient not in {None, str(patient)}
+    patient, known = answer.members.get("patient"), terms.context.patient
+    if patient in (None, "") or known is None:
+        return False
+    return str(patient) not in {known, f"Patient/{known}", f"{terms.fhir_base}/Patient/{known}"}
 
 
 def refreshed_terms(terms: Terms, answer: TokenAnswer) -> Terms:

@@ -19,13 +19,13 @@ VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_REDIS_URL_FILE": "file that holds the URL of the store",
     "BROKER_KEK": "key-encryption keys: 32 random bytes in base64, one a line, the first one seals",
     "BROKER_KEK_FILE": "file of mode 0600 that holds the same",
-    "BROKER_AUDIT_FILE": "file for audit records as JSON lines; - is standard output (default: audit.jsonl in BROKER_STATE)",
+    "BROKER_AUDIT_FILE": "file for audit records; - is standard output (default: audit.jsonl in BROKER_STATE)",
     "BROKER_FORWARDED_ALLOW_IPS": "addresses of proxies whose X-Forwarded-* are believed (default: none)",
     "BROKER_DRAIN_SECONDS": "seconds that requests may go on after SIGTERM (default: 30)",
 }
 
 # A Kubernetes Service named "broker" puts variables like these into every pod of its namespace.
-_OF_KUBERNETES: Final = re.compile(r"^BROKER_(SERVICE_\w+|PORT_\d+_\w+)$")
+_OF_KUBERNETES: Final = re.compile(r"BROKER_(SERVICE_\w+|PORT_\d+_\w+)=|BROKER_PORT=(tcp|udp|sctp)://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,11 @@ class Deployment:
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Deployment":
         """Read the environment. Raises `ConfigurationError` with one line per fault."""
+        environ = {name: text for name, text in environ.items() if not _OF_KUBERNETES.match(f"{name}={text}")}
         faults = [
             f"{name} is not a setting. Known: {', '.join(VARIABLES)}"
             for name in environ
-            if name.startswith("BROKER_") and name not in VARIABLES and not _OF_KUBERNETES.match(name)
+            if name.startswith("BROKER_") and name not in VARIABLES
         ]
         port = _number(environ, "BROKER_PORT", 8080, 0, 65535, faults)
         drain = _number(environ, "BROKER_DRAIN_SECONDS", 30, 0, 3600, faults)
@@ -88,7 +89,7 @@ def _number(environ: Mapping[str, str], name: str, default: int, least: int, mos
     text = environ.get(name, "")
     if not text:
         return default
-    if text.isascii() and text.isdigit() and least <= int(text) <= most:
+    if re.fullmatch(r"[0-9]{1,9}", text) and least <= int(text) <= most:
         return int(text)
     faults.append(f"{name}={text!r} is not a number from {least} to {most}")
     return default
@@ -100,7 +101,8 @@ def _redis_url(environ: Mapping[str, str], faults: list[str]) -> Secret | None:
         faults.append("BROKER_REDIS_URL and BROKER_REDIS_URL_FILE are both set; keep one")
     elif path:
         try:
-            url = Path(path).read_text(encoding="utf-8").strip()
+            if not (url := Path(path).read_text(encoding="utf-8").strip()):
+                faults.append(f"BROKER_REDIS_URL_FILE={path} is empty")
         except (OSError, UnicodeDecodeError) as error:
             faults.append(f"BROKER_REDIS_URL_FILE={path} cannot be read ({type(error).__name__})")
     return Secret(url) if url else None

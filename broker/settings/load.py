@@ -19,7 +19,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 
     Raises `ConfigurationError` with one line per fault: `broker.toml:12: ehr.fhir_base: …`.
     """
-    text = _read(path)
+    text = _read(path, "give --config, or set BROKER_CONFIG")
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -36,11 +36,11 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     raise ConfigurationError(*(f"{path}:{_line_of(text, place)}: {_name(place)}: {what}" for place, what in faults))
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, fix: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigurationError(f"{path} does not exist. Fix: give --config, or set BROKER_CONFIG") from None
+        raise ConfigurationError(f"{path} does not exist. Fix: {fix}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read ({type(error).__name__})") from None
 
@@ -56,7 +56,7 @@ def _resolve_secrets(
                 row["client_secret"] = resolve_secret(row["client_secret"], folder, environ)
             except ConfigurationError as error:
                 faults.append((("registration", index, "client_secret"), error.detail))
-                del row["client_secret"]
+                row["client_secret"] = Secret("")  # stands in, so that it is not reported as missing too
     return faults
 
 
@@ -66,7 +66,7 @@ def resolve_secret(reference: object, folder: Path, environ: Mapping[str, str]) 
     if kind == "env":
         value = environ.get(name, "")
     elif kind == "file":
-        value = _read(folder / name).rstrip("\r\n")
+        value = _read(folder / name, "name a file that holds the secret").rstrip("\r\n")
     else:
         raise ConfigurationError("a secret never stands in the file itself. Fix: write env:NAME or file:PATH")
     if not value:

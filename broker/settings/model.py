@@ -25,7 +25,7 @@ def _scopes(text: str) -> str:
 
 def _url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.username or parts.password:
+    if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.port == 0:
         raise ValueError("must be an absolute https URL without user name or password")
     if parts.fragment or re.search(r"[\s<>\"\\^`{|}]", text):
         raise ValueError("must have no fragment, blanks or characters that a URL cannot hold")
@@ -119,6 +119,17 @@ class AppSettings(_Table):
     refresh_lifetime: int = Field(default=8 * 3600, ge=60, le=90 * 86400)
     """Seconds a refresh handle lives unused."""
     access: tuple[Access, ...] = ()
+
+    @field_validator("jwks")
+    @classmethod
+    def _public_keys(cls, jwks: dict[str, Any] | None) -> dict[str, Any] | None:
+        keys = jwks.get("keys") if jwks is not None else []
+        is_public = isinstance(keys, list) and all(
+            isinstance(key, dict) and key.get("kty") in {"RSA", "EC"} and "d" not in key for key in keys
+        )
+        if not is_public or jwks == {"keys": []}:
+            raise ValueError("must be a JWK Set of public RSA or EC keys; a private key never stands in this file")
+        return jwks
 
     @field_validator("access")
     @classmethod

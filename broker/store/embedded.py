@@ -255,7 +255,8 @@ def _running(server: Path, configuration: bytes, directory: Path, lock: int) -> 
     with tempfile.TemporaryFile(dir=directory) as stdin, os.fdopen(log, "ab"):
         stdin.write(configuration)
         stdin.seek(0)
-        with child([str(server), "-"], cwd=directory, stdin=stdin, output=log, lock=lock) as process:
+        command = [str(server), "-"]
+        with child(command, cwd=directory, env={}, stdin=stdin, stdout=log, pass_fds=[lock]) as process:
             yield process
 
 

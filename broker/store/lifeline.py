@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Final
@@ -22,22 +22,29 @@ WATCHER: Final = "import os, sys; os.read(0, 1) or os.kill(int(sys.argv[1]), 15)
 
 @contextmanager
 def child(
-    command: list[str], *, cwd: Path, stdin: IO[bytes], output: int, lock: int
+    command: list[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str],
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdout: int,
+    stderr: int = subprocess.STDOUT,
+    pass_fds: Collection[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `command` for as long as the block: SIGTERM at its end, SIGKILL five seconds later.
 
-    Its standard output and error go to the file descriptor `output`, and it inherits `lock`. On Linux it also ends with
-    the thread that called this, so call it from the main thread.
+    Besides its standard streams it inherits `pass_fds` alone, and its environment is `env` alone: the parent's may hold
+    secrets. On Linux it also ends with the thread that called this, so call it from the main thread.
     """
     process = subprocess.Popen(  # noqa: S603 - the caller chose the program
         command,
         cwd=cwd,
         stdin=stdin,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env={},  # the parent's environment may hold secrets
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
         umask=0o077,
-        pass_fds=(lock,),
+        pass_fds=tuple(pass_fds),
         start_new_session=True,  # Ctrl-C is for the parent, which still needs its child while it drains
         preexec_fn=_binding_to_parent(),  # noqa: PLW1509 - two system calls through a library loaded before the fork
     )

@@ -23,7 +23,7 @@ def create_application(routers: Iterable[APIRouter], fhir: ASGIApp) -> FastAPI:
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
-        telemetry={"operation_spans": False, "logs": False},  # spans would hold codes, states and search values
+        telemetry={"tracing": False, "logs": False},  # spans would hold codes, states, search values and patient ids
     )
     for router in routers:
         app.include_router(router)

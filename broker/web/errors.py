@@ -44,7 +44,7 @@ def oauth_error(error: BrokerError, *, request_id: str) -> Response:
     if isinstance(error, Unavailable):
         headers["Retry-After"] = "1"
     body = json.dumps({"error": error.oauth, "error_description": error.public})
-    status = error.status if error.status in {401, 413, 502, 503, 504} or error.status < 400 else 400
+    status = error.status if error.status in {401, 404, 413, 502, 503, 504} or error.status < 400 else 400
     if error.code == "reauthorization_required":
         status = 400
     return Response(body, status, headers, "application/json")

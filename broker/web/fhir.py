@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -50,7 +51,7 @@ async def _read_request(scope: Scope, receive: Receive, rid: str) -> FhirRequest
     method, raw_query = scope["method"], scope["query_string"]
     ehr, _, raw_path = scope["raw_path"].partition(b"?")[0].removeprefix(b"/fhir/").partition(b"/")
     handle = bearer(scope)
-    if b"access_token" in raw_query:
+    if b"access_token" in unquote_to_bytes(raw_query):
         raise InvalidRequest("a token in the URL", public="The access token belongs in the Authorization header.")
     body, stream = None, None
     if wants_body(method, raw_path):

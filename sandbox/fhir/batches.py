@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from sandbox.fhir.exchange import Answer, Call, parse_resource
 from sandbox.fhir.outcome import FhirError, bad_request
+from sandbox.fhir.parameters import PARAMETERS
 from sandbox.fhir.server import Server
 from sandbox.fhir.writing import find_existing
 from sandbox.population.elements import Resource
@@ -87,7 +88,8 @@ def _split(url: str) -> SplitResult:
 
 def _name(server: Server, call: Call) -> str:
     """Return what a reference to an entry's `fullUrl` becomes: the resource it will be, or the one that exists."""
-    existing = find_existing(server, call, call.segments[0]) if call.method == "POST" else None
+    conditional = call.method == "POST" and call.segments[0] in PARAMETERS
+    existing = find_existing(server, call, call.segments[0]) if conditional else None
     if existing:
         return f"{existing['resourceType']}/{existing['id']}"
     return "/".join((*call.segments, call.assigned_id) if call.assigned_id else call.segments)

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sandbox.fhir.outcome import FhirError, bad_request
 from sandbox.fhir.rights import Rights
 from sandbox.population.elements import Resource
 
+DEEPEST = 100
+"""Levels of nesting in a body."""
 FHIR_JSON = "application/fhir+json; charset=utf-8"
 
 
@@ -57,7 +60,18 @@ def parse_resource(call: Call, type_: str) -> Resource:
         raise bad_request(f"The body is not a {type_}.", "structure")
     if not isinstance(resource.get("meta", {}), dict):
         raise bad_request("meta is not an object.", "structure")
+    _require_shallow(resource)
     return resource
+
+
+def _require_shallow(resource: Resource) -> None:
+    """Raise FhirError (400) for nesting that no resource has and that recursion would not survive."""
+    level: list[Any] = [resource]
+    for _ in range(DEEPEST):
+        inner = [list(node.values()) if isinstance(node, dict) else node for node in level]
+        level = [child for nodes in inner for child in nodes if isinstance(child, dict | list)]
+    if level:
+        raise bad_request(f"The body is nested more than {DEEPEST} deep.", "structure")
 
 
 def _refuse_constant(name: str) -> float:

@@ -6,8 +6,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Mount, Route
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Route
 
 from sandbox.access import Access
 from sandbox.fhir.capability import capability_statement, wants_json
@@ -24,21 +23,6 @@ from sandbox.population.elements import Population
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 Authorize = Callable[[str | None], Access | None]
-
-
-class FhirBase(Mount):
-    """A Mount that also answers at its own path: batches are posted to the base, and page links are queries of it.
-
-    A plain Mount redirects `/R4?_getpages=…` to `/R4/?_getpages=…`, which a client that follows no redirects loses.
-    """
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match `path` as `path/`."""
-        if scope["path"] != scope.get("root_path", "") + self.path:
-            return super().matches(scope)
-        path = f"{scope['path']}/"
-        match, child = super().matches({**scope, "path": path})
-        return match, {**child, "path": path}
 
 
 def random_id() -> str:
@@ -60,6 +44,7 @@ def fhir_routes(
     `base_url` is the absolute FHIR base without a slash at its end, asked on each request. `authorize` gets the
     Authorization header and answers None when it opens nothing. `clock` is in seconds since 1970.
     `capability_extras` names the OAuth endpoints: authorize, token, introspect, revoke (DS-11).
+    Batches and page links use the base without a slash at its end: whoever mounts the routes sees to that.
     """
     repository = Repository(population, clock)
     server = Server(repository, Paging(repository, base_url, new_id), base_url, new_id)

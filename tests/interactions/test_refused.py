@@ -265,7 +265,7 @@ QUERIES = [
     "subject:Patient=Device/1",
     "encounter._id=a b",
     "&".join(["code=1"] * 257),
-    "code=" + "a" * 8192,
+    "code=" + "a" * 8188,
 ]
 
 
@@ -280,6 +280,27 @@ def test_a_search_that_cannot_be_checked_is_refused(line: str, query: str) -> No
 def test_a_form_that_cannot_be_checked_is_refused(form: str) -> None:
     with pytest.raises(UninterpretableInteraction):
         ask_by_form("Observation/_search", form)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("A" * 2048, "resource type"),
+        ("A" * 2049, "too long"),
+        ("Patient//1", "empty or a dot segment"),
+        ("Patient/..", "empty or a dot segment"),
+    ],
+)
+def test_a_path_is_refused_for_its_own_reason(path: str, why: str) -> None:
+    with pytest.raises(UninterpretableInteraction, match=why):
+        ask(f"GET {path}")
+
+
+@pytest.mark.parametrize(
+    "query", ["code=" + "a" * 8187, "&".join(["code=1"] * 256), "a." * 8 + "b=1", "patient=" + "a" * 64]
+)
+def test_a_query_at_its_limits_is_understood(query: str) -> None:
+    assert ask(f"GET Observation?{query}").kind == "search-type"
 
 
 def test_a_long_form_is_the_callers_business() -> None:

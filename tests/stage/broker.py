@@ -165,7 +165,8 @@ async def open_stage(
     fhir_base: str | None = None,
 ) -> AsyncIterator[BrokerStage]:
     """Serve a broker for this sandbox until the block ends."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # Opened again by number, so that its protocol is known: asyncio turns Nagle's delay off only where it is TCP's.
+    listener = socket.socket(fileno=socket.create_server(("127.0.0.1", 0)).detach())
     public_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     environ = register_broker(sandbox, public_url, authentication=authentication, refresh=refresh)
     config, clock = state / "broker.toml", MovableClock()
@@ -183,7 +184,7 @@ async def open_stage(
             uvicorn.Config(broker.application, log_config=None, access_log=False, lifespan="off", ws="none")
         )
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110  # uvicorn says it in no other way
             await asyncio.sleep(0.005)
         try:
             yield BrokerStage(broker, public_url, redis, sandbox, state, clock)

@@ -8,11 +8,11 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from sandbox.access import Access
-from sandbox.fhir.routes import FhirBase, fhir_routes
+from sandbox.fhir.routes import fhir_routes
 from sandbox.population import build
 from sandbox.population.elements import Population, Resource
 
-BASE = "http://ehr.test/api/FHIR/R4"
+BASE = "http://ehr.test"
 ENDPOINTS = {
     "authorize": "http://ehr.test/oauth2/authorize",
     "token": "http://ehr.test/oauth2/token",
@@ -37,7 +37,7 @@ class Ehr:
             lambda: ENDPOINTS,
             new_id=lambda: f"new-{next(numbers)}",
         )
-        self._app = Starlette(routes=[FhirBase("/api/FHIR/R4", routes=routes)])
+        self._app = Starlette(routes=routes)
 
     def client(self, *scopes: str, patient: str | None = None, client_id: str = "app") -> TestClient:
         """A client holding an access token of these scopes."""

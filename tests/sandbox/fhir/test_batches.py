@@ -81,6 +81,19 @@ def test_a_transaction_resolves_references_between_its_entries(backend: TestClie
     assert ids(backend.get(f"/Observation?patient={patient['id']}").json()) == [stored["id"]]
 
 
+@pytest.mark.parametrize("full_url", [None, [], {}, 5])
+def test_a_full_url_that_is_no_text_names_nothing(backend: TestClient, full_url: Any) -> None:
+    patient = {"resourceType": "Patient", "name": [{"family": "None"}]}
+    bundle = send(backend, "transaction", entry("POST", "Patient", patient, fullUrl=full_url))
+    assert bundle["entry"][0]["resource"]["name"] == patient["name"]
+
+
+def test_a_condition_on_an_unserved_type_is_refused(backend: TestClient) -> None:
+    bad = entry("POST", "Slot", {"resourceType": "Slot"}, fullUrl="urn:uuid:1", ifNoneExist="status=free")
+    answer = backend.post(BASE, json={"resourceType": "Bundle", "type": "transaction", "entry": [bad]})
+    assert_refused(answer, 404, "not-supported")
+
+
 def test_a_transaction_refers_to_what_exists_already(backend: TestClient, amy: Resource) -> None:
     bundle = send(
         backend,

@@ -61,10 +61,6 @@ def test_the_base_itself_is_not_searched(backend: TestClient, url: str) -> None:
     assert_refused(backend.get(url, follow_redirects=False), 400, "not-supported")
 
 
-def test_what_only_begins_like_the_base_is_not_served(backend: TestClient) -> None:
-    assert backend.get(f"{BASE}2/Patient").status_code == 404
-
-
 def test_every_version_can_be_read_and_the_history_is_newest_first(
     backend: TestClient, ehr: Ehr, amy: Resource
 ) -> None:

@@ -157,6 +157,7 @@ def test_what_refers_to_a_match_can_come_along(backend: TestClient, ehr: Ehr, ca
 def test_a_count_has_a_total_and_no_entries(backend: TestClient, query: str) -> None:
     bundle = backend.get(f"/Patient?{query}").json()
     assert (bundle["total"], "entry" in bundle) == (200, False)
+    assert [link["relation"] for link in bundle["link"]] == ["self"]
 
 
 def test_an_unknown_parameter_is_ignored_with_a_warning(backend: TestClient, amy: Resource) -> None:

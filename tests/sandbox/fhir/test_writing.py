@@ -34,6 +34,13 @@ def test_a_create_answers_201_with_the_version_location(backend: TestClient, not
     assert backend.get("/Observation/new-1").json() == stored
 
 
+def test_the_server_alone_writes_id_version_and_time(backend: TestClient, note: Resource) -> None:
+    claimed = {"id": 5, "meta": {"versionId": "99", "lastUpdated": "yesterday", "tag": [{"code": "mine"}]}}
+    stored = backend.post("/Observation", json={**note, **claimed}).json()
+    assert stored["id"] == "new-1"
+    assert stored["meta"] == {"versionId": "1", "lastUpdated": "2026-11-18T11:06:40Z", "tag": [{"code": "mine"}]}
+
+
 def test_what_was_created_is_found_in_the_chart(backend: TestClient, ehr: Ehr, amy: Resource, note: Resource) -> None:
     backend.post("/Observation", json=note)
     bundle = backend.get(f"/Observation?patient={amy['id']}&_count=100").json()
@@ -155,6 +162,16 @@ def test_a_body_that_is_no_such_resource_is_refused(
     answer = backend.post("/Observation", content=content, headers={"Content-Type": "application/json", **headers})
     assert answer.status_code == status
     assert answer.json()["resourceType"] == "OperationOutcome"
+
+
+@pytest.mark.parametrize(("levels", "status"), [(99, 201), (100, 400), (900, 400)])
+def test_a_resource_is_nested_at_most_a_hundred_deep(
+    backend: TestClient, note: Resource, levels: int, status: int
+) -> None:
+    element: Any = []
+    for _ in range(levels - 1):
+        element = [element]
+    assert backend.post("/Observation", json={**note, "extension": element}).status_code == status
 
 
 @pytest.mark.parametrize(

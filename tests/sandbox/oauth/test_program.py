@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,13 @@ def test_a_client_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     clients.write_text(json.dumps({**BACKEND, "scopes": []}))
     with pytest.raises(SystemExit, match=r"clients\.json: scopes is missing"):
         main(["--port", "0", "--patients", "3", "--client", str(clients)])
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            main(["--port", str(port)])
 
 
 def test_the_faults_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:

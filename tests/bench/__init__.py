@@ -1,0 +1,1 @@
+"""Measurements. A claim about speed is a ratio to a baseline of the same run; timing decides no test."""
