@@ -55,6 +55,7 @@ class Egress:
     def __init__(self, *, allow_loopback_http: bool = False, certificates: ssl.SSLContext | None = None) -> None:
         self._allow_loopback_http = allow_loopback_http
         context = certificates or ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A pooled connection that the EHR just closed makes "was it processed?" unanswerable, so requests that must
         # not be sent twice (token requests) each open their own.
         self._single = _client(context, keep_alive=0)

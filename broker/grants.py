@@ -108,7 +108,7 @@ class Grants:
         return await self.read(tag)
 
     async def commit(self, tag: str, terms: Terms, tokens: TokenSet, *, generation: int, owner: str) -> Commit:
-        """Write the next generation over `generation` (0: the first one), if the lease is still `owner`'s."""
+        """Write the next generation over `generation` (0: the first one), if no attempt but `owner`'s began since."""
         now, following = self._clock(), generation + 1
         refreshable = tokens.refresh_token is not None or terms.flow == "backend"
         fields: dict[str, str | bytes] = {

@@ -128,14 +128,14 @@ class Handles:
     ) -> Issued:
         """Make a handle of `lifetime` seconds, with a refresh handle if `refresh_lifetime` is not 0.
 
+        A refresh handle keeps the scope of the one it replaces, however narrow the handle is (RFC 6749 §6).
+
         Raises `InvalidGrant` when the spent refresh handle is unknown or was used before (then its family is ended),
         `ReauthorizationRequired` when the grant is gone.
         """
         now = self._clock()
         limits = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family}
-        kept = (
-            str(spends.scopes) if spends else str(scopes)
-        )  # a narrower handle leaves the refresh handle as wide (RFC 6749 §6)
+        kept = str(spends.scopes) if spends else str(scopes)
         handle, digest, member, sealed = await self._make(
             HANDLE, "handle", tag, limits | {"expires_at": now + lifetime}
         )

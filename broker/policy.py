@@ -7,6 +7,7 @@ in order, the first refusal wins:
 2. the handle's app is known and its policy still names the registration
 3. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policy (SC-01…SC-09)
 4. where a `patient/` scope is what covers it: no other patient is named, and a patient is in context (CX-10, PX-14)
+5. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself
 """
 
 from dataclasses import dataclass
@@ -51,22 +52,42 @@ def decide(handle: Handle, grant: Grant, app: App | None, interaction: Interacti
     """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule."""
     grant.require_usable()
     scopes = effective_scopes(handle, grant, app)
-    by_patient = [need for need in interaction.needs if not _covers(scopes, need, _WIDE)]
+    for part in interaction.entries or (interaction,):
+        _decide_part(scopes, grant, part)
+    return Permit(handle, grant, interaction, _DECIDED)
+
+
+def _decide_part(scopes: Scopes, grant: Grant, part: Interaction) -> None:
+    by_patient = [need for need in part.needs if not _covers(scopes, need, _WIDE)]
     for need in by_patient:
         if not _covers(scopes, need, ("patient",)):
             raise InsufficientScope(f"no scope covers {need.type}.{need.letter}")
     if by_patient:
-        _bind_to_patient(grant, interaction)
-    return Permit(handle, grant, interaction, _DECIDED)
+        _bind_to_patient(grant, part, by_patient)
 
 
 def _covers(scopes: Scopes, need: Need, levels: tuple[str, ...]) -> bool:
     return scopes.covers(need.type, need.letter, parameters=need.parameters, levels=levels)
 
 
-def _bind_to_patient(grant: Grant, interaction: Interaction) -> None:
+def _bind_to_patient(grant: Grant, interaction: Interaction, by_patient: list[Need]) -> None:
     patient = grant.terms.context.patient
     if patient is None:
         raise InsufficientScope("a patient/ scope without a patient in context (CX-10)")
     if any(named != patient for named in interaction.patients):
         raise InsufficientScope("the request names another patient (PX-14)")
+    for need in by_patient:
+        if _covers(grant.terms.scopes, need, _WIDE) and not _binds_itself(need, interaction, patient):
+            raise InsufficientScope("the EHR's token reaches beyond the patient, and the request is not bound to one")
+
+
+def _binds_itself(need: Need, interaction: Interaction, patient: str) -> bool:
+    """Whether this need can only be about this patient, whatever the token behind it could reach."""
+    if interaction.path == f"Patient/{patient}":
+        return need.type == "Patient"
+    if interaction.path.startswith(f"Patient/{patient}/"):
+        return need.type == interaction.type or interaction.kind == "operation"
+    bound = {("patient", patient), ("patient", f"Patient/{patient}"), ("subject", f"Patient/{patient}")}
+    if need.type == "Patient":
+        bound = {("_id", patient)}
+    return bool(bound & set(need.parameters))

@@ -21,6 +21,14 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
+class EhrLaunch:
+    """What an EHR opened the launch URL with. `iss` goes back as `aud`, byte for byte (AL-11)."""
+
+    iss: str
+    launch: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class AskEhr:
     """Begins a launch at an EHR."""
 
@@ -29,7 +37,13 @@ class AskEhr:
     launches: Launches
 
     async def __call__(
-        self, app: App, allowance: Allowance, scopes: Scopes, *, ehr_launch: str | None, app_request: AppRequest | None
+        self,
+        app: App,
+        allowance: Allowance,
+        scopes: Scopes,
+        *,
+        launched_by: EhrLaunch | None = None,
+        app_request: AppRequest | None = None,
     ) -> Redirect:
         """Store the launch, then return the redirect. Raises `EhrError` when the EHR cannot be discovered."""
         registration = allowance.registration
@@ -57,8 +71,8 @@ class AskEhr:
             state=state,
             nonce=launch.nonce,
             code_verifier=launch.code_verifier,
-            audience=ehr.fhir_base,
-            launch=ehr_launch,
+            audience=launched_by.iss if launched_by else ehr.fhir_base,
+            launch=launched_by.launch if launched_by else None,
         )
         return Redirect(url, Browser(self.launches.cookie_of(state), cookie))
 

@@ -61,11 +61,11 @@ class BackendHandle:
     async def _grant(self, ehr: EhrSettings, allowance: Allowance, scopes: Scopes) -> Grant:
         purpose = f"{allowance.registration.id}\0{ehr.fhir_base}\0{scopes}"
         pointer = keys.backend(self.keyed_hash("backend", purpose))
-        return await self._known(pointer) or await self.flights.run(
+        return await self._known(pointer, allowance) or await self.flights.run(
             pointer, lambda: self._ask(ehr, allowance, scopes, pointer)
         )
 
-    async def _known(self, pointer: str) -> Grant | None:
+    async def _known(self, pointer: str, allowance: Allowance) -> Grant | None:
         with store_errors():
             tag = cast("bytes | None", await self.redis.get(pointer))
         if tag is None:
@@ -74,10 +74,11 @@ class BackendHandle:
             grant = await self.grants.read(tag.decode())
         except NotFound:
             return None
-        return grant if grant.state == "active" else None
+        # The pointer is not sealed: whoever could write to the store could turn it to another grant.
+        return grant if grant.state == "active" and grant.terms.registration == allowance.registration.id else None
 
     async def _ask(self, ehr: EhrSettings, allowance: Allowance, scopes: Scopes, pointer: str) -> Grant:
-        if (known := await self._known(pointer)) is not None:
+        if (known := await self._known(pointer, allowance)) is not None:
             return known
         registration = allowance.registration
         self.audit.record(

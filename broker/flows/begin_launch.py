@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail, Outcome
 from broker.errors import EhrError, InvalidRequest, NotFound, Refusal
-from broker.flows.ask_ehr import AskEhr, Redirect
+from broker.flows.ask_ehr import AskEhr, EhrLaunch, Redirect
 from broker.scopes import Scopes
 from broker.settings import RegistrationSettings
 
@@ -49,7 +49,7 @@ class BeginLaunch:
         scopes = Scopes(allowance.scopes.resources, Scopes.parse(registration.scopes).others - STANDALONE_ONLY)
         self._record(registration, "allowed", "EHR launch", request_id, scope=str(scopes))
         asked = scopes.union(Scopes.parse("launch"))
-        return await self.ask_ehr(app, allowance, asked, ehr_launch=launch, app_request=None)
+        return await self.ask_ehr(app, allowance, asked, launched_by=EhrLaunch(iss, launch))
 
     def _launched_app(self, app_id: str | None) -> App:
         app = self.directory.app(app_id) if app_id else None

@@ -70,6 +70,7 @@ class Forward:
     async def _permit(self, request: FhirRequest) -> Permit:
         handle = grant = interaction = None
         try:
+            self.directory.ehr(request.ehr)
             handle, grant = await self.handles.redeem(request.handle, request.ehr)
             query, link = self.page_links.take(request.raw_query)
             interaction = parse_interaction(request.method, request.raw_path, query, request.headers, request.body)

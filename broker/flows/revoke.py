@@ -9,8 +9,8 @@ from broker.audit import AuditRecord, AuditTrail
 from broker.credentials import REFRESH_HANDLE
 from broker.ehr.discovery import Discovery
 from broker.ehr.token_endpoint import TokenEndpoint
-from broker.errors import BrokerError, InvalidGrant, ReauthorizationRequired
-from broker.grants import Grant, Grants, TokenSet
+from broker.errors import BrokerError, EhrMisbehaved, InvalidGrant
+from broker.grants import Grant, Grants
 from broker.handles import Handle, Handles, RefreshHandle
 from broker.keys.signing import SigningKeys
 
@@ -65,32 +65,38 @@ class RevokeGrant:
 
     async def __call__(self, tag: str, *, cause: str) -> AtEhr:
         """Revoke the grant and every handle of it. Raises `NotFound`; trouble at the EHR is in the answer."""
-        grant = await self.grants.read(tag)
-        tokens = None
-        with suppress(ReauthorizationRequired):
-            tokens = await self.grants.open_tokens(grant)
-        self._record(grant, "revoking", cause)
-        await self.grants.end(tag, "revoked", cause)
-        at_ehr = await self._at_ehr(grant, tokens) if tokens else "local_only"
+        grant = await self._end(tag, cause)
+        at_ehr = await self._at_ehr(grant)
         self._record(grant, at_ehr, cause)
         return at_ehr
 
-    async def _at_ehr(self, grant: Grant, tokens: TokenSet) -> AtEhr:
+    async def _end(self, tag: str, cause: str) -> Grant:
+        """End it here, and return it as it was at that moment: a refresh in between would leave us older tokens."""
+        while True:
+            grant = await self.grants.read(tag)
+            self._record(grant, "revoking", cause)
+            if await self.grants.end(tag, "revoked", cause, generation=grant.generation) != "stale":
+                return grant
+
+    async def _at_ehr(self, grant: Grant) -> AtEhr:
+        for _ in range(_TRIES):  # RFC 7009: revoking twice is the same as once
+            with suppress(BrokerError):
+                return await self._ask(grant)
+        return "failed"
+
+    async def _ask(self, grant: Grant) -> AtEhr:
+        url = (await self.discovery.endpoints(grant.terms.fhir_base)).revocation_endpoint
+        if url is None or grant.sealed_tokens is None:
+            return "local_only"
+        tokens = await self.grants.open_tokens(grant)
         refresh = tokens.refresh_token
         token, hint = (refresh, "refresh_token") if refresh else (tokens.access_token, "access_token")
-        try:
-            url = (await self.discovery.endpoints(grant.terms.fhir_base)).revocation_endpoint
-            if url is None:
-                return "local_only"
-            registration = self.directory.registration(grant.terms.registration)
-            authenticate = await self.signing_keys.authenticate(registration)
-            for _ in range(_TRIES):
-                timeout = self.directory.ehr(grant.terms.ehr).token_timeout
-                if await self.token_endpoint.revoke(url, authenticate, token=token, hint=hint, timeout=timeout) == 200:
-                    return "revoked"
-        except BrokerError:
-            return "failed"
-        return "failed"
+        authenticate = await self.signing_keys.authenticate(self.directory.registration(grant.terms.registration))
+        timeout = self.directory.ehr(grant.terms.ehr).token_timeout
+        status = await self.token_endpoint.revoke(url, authenticate, token=token, hint=hint, timeout=timeout)
+        if status != 200:
+            raise EhrMisbehaved(f"the revocation endpoint answered with status {status} (RFC 7009 §2.2)")
+        return "revoked"
 
     def _record(self, grant: Grant, step: str, cause: str) -> None:
         self.audit.record(

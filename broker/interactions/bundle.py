@@ -15,7 +15,7 @@ from broker.errors import UninterpretableInteraction
 from broker.interactions.headers import RequestHeaders
 from broker.interactions.interaction import Interaction, Need
 from broker.interactions.requests import FORMAT, Request, interpret
-from broker.interactions.search import NOWHERE, Reach, allow_only, read_criteria
+from broker.interactions.search import NOWHERE, Reach, allow_only, read_criteria, require_one_format
 from broker.interactions.syntax import decode_query, encode_pairs, refuse, resource_type, split_path
 
 MOST_ENTRIES: Final = 500
@@ -28,6 +28,7 @@ _REQUEST_MEMBERS: Final = frozenset(
 def read_bundle(request: Request, body: bytes) -> Interaction:
     """Return the batch or transaction that `body` holds. Raises `UninterpretableInteraction` for any entry's sake."""
     allow_only(FORMAT, request.query)
+    require_one_format(request.query)
     if request.headers.media_type not in _JSON or request.headers.if_none_exist is not None:
         refuse("a Bundle is posted as UTF-8 JSON")
     bundle = _load(body)
@@ -43,6 +44,7 @@ def read_bundle(request: Request, body: bytes) -> Interaction:
         path="",
         query=encode_pairs(request.query),
         needs=_distinct(entry.needs for entry in interactions),
+        parameters=request.query,
         patients=_distinct(entry.patients for entry in interactions),
         body=body,
         entries=interactions,

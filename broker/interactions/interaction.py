@@ -40,7 +40,7 @@ class Interaction:
     needs: tuple[Need, ...] = ()
     """Without repetitions. Empty for capabilities alone."""
     parameters: Pairs = field(default=(), repr=False)
-    """Decoded search pairs, of the URL and then of the form."""
+    """Decoded pairs, of the URL and then of the form. Whether they restrict anything is in `needs`."""
     patients: tuple[str, ...] = field(default=(), repr=False)
     """Every patient id the request names, in whatever sense. That only one is named does not mean that only this
     patient's data is answered."""

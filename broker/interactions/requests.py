@@ -16,6 +16,7 @@ from broker.interactions.search import (
     listed_types,
     read_criteria,
     read_search,
+    require_one_format,
     restricting,
 )
 from broker.interactions.syntax import decode_query, encode_pairs, is_id, refuse, resource_id, resource_type
@@ -42,12 +43,13 @@ class Request:
 
     @property
     def pairs(self) -> Pairs:
-        """Search pairs of the URL and then of the form."""
+        """Those of the URL and then of the form."""
         return self.query + (self.form or ())
 
 
 def interpret(request: Request) -> Interaction:
     """Return the interaction. Raises `UninterpretableInteraction`."""
+    require_one_format(request.pairs)
     interaction = _interpret(request)
     if request.headers.if_none_exist is not None and interaction.kind != "conditional-create":
         refuse("If-None-Exist belongs to a create")
@@ -105,7 +107,7 @@ def _search_type(request: Request, kind: str, type_: str) -> Interaction:
     """Search one type, or (in a compartment) every type, which no filter surely restricts."""
     pairs = _search_pairs(request)
     own = Need(type_, "s", () if type_ == "*" else restricting(pairs))
-    return _interaction(request, kind, type_, needs=(own,), reach=read_search(type_, pairs), parameters=pairs)
+    return _interaction(request, kind, type_, needs=(own,), reach=read_search(type_, pairs))
 
 
 def _search_system(request: Request) -> Interaction:
@@ -116,7 +118,7 @@ def _search_system(request: Request) -> Interaction:
     kind = "search-page" if is_page else "search-system"
     needs = tuple(Need(type_, "s") for type_ in listed_types(pairs))
     reach = read_search("*", tuple((name, value) for name, value in pairs if name not in apart))
-    return _interaction(request, kind, "*", needs=needs, reach=reach, parameters=pairs)
+    return _interaction(request, kind, "*", needs=needs, reach=reach)
 
 
 def _search_pairs(request: Request) -> Pairs:
@@ -132,13 +134,13 @@ def _everything(request: Request, type_: str, id_: str | None) -> Interaction:
     allow_only(_EVERYTHING, request.query)
     listed = tuple(need for listed in listed_types(request.query) for need in _needs(listed, "rs"))
     needs = _needs(type_, "r") + listed
-    return _interaction(request, "operation", type_, id_, needs=needs, parameters=request.query)
+    return _interaction(request, "operation", type_, id_, needs=needs)
 
 
 def _last_observations(request: Request) -> Interaction:
     reach = read_search("Observation", request.query)
     needs = _needs("Observation", "rs")
-    return _interaction(request, "operation", "Observation", needs=needs, reach=reach, parameters=request.query)
+    return _interaction(request, "operation", "Observation", needs=needs, reach=reach)
 
 
 def _create(request: Request, type_: str) -> Interaction:
@@ -149,7 +151,7 @@ def _create(request: Request, type_: str) -> Interaction:
     criteria = decode_query(request.headers.if_none_exist.encode("utf-8", "surrogatepass"))
     needs = _needs(type_, "csr" if request.headers.returns_stored else "cs")
     reach = read_criteria(type_, criteria)
-    return _interaction(request, "conditional-create", type_, needs=needs, reach=reach, parameters=criteria)
+    return _interaction(request, "conditional-create", type_, needs=needs, reach=reach)
 
 
 def _write(request: Request, type_: str, id_: str) -> Interaction:
@@ -166,7 +168,7 @@ def _write_by_criteria(request: Request, type_: str) -> Interaction:
     reach = read_criteria(type_, criteria)
     needs = _needs(type_, _CONDITIONAL_WRITES[request.method] + _shown(request))
     kind = f"conditional-{_WRITES[request.method][0]}"
-    return _interaction(request, kind, type_, needs=needs, reach=reach, parameters=criteria)
+    return _interaction(request, kind, type_, needs=needs, reach=reach)
 
 
 def _shown(request: Request) -> str:
@@ -186,7 +188,6 @@ def _interaction(
     *,
     needs: tuple[Need, ...] = (),
     reach: Reach = NOWHERE,
-    parameters: Pairs = (),
 ) -> Interaction:
     in_path = request.segments[1:2] if request.segments[:1] == ("Patient",) else ()
     return Interaction(
@@ -197,7 +198,7 @@ def _interaction(
         type=None if type_ == "*" else type_,
         id=id_,
         needs=tuple(dict.fromkeys(needs + reach.needs)),
-        parameters=parameters,
+        parameters=request.pairs,
         patients=tuple(dict.fromkeys((*filter(is_id, in_path), *reach.patients))),
         safe=request.method in ("GET", "HEAD") or request.form is not None,
         body=None if request.form is None else encode_pairs(request.form).encode(),

@@ -74,6 +74,12 @@ def allow_only(names: frozenset[str], pairs: Pairs) -> None:
         refuse("a parameter that this interaction does not have")
 
 
+def require_one_format(pairs: Pairs) -> None:
+    """Refuse a second `_format`: the answer must be in the format that was looked at."""
+    if sum(name == "_format" for name, _ in pairs) > 1:
+        refuse("more than one _format")
+
+
 def restricting(pairs: Pairs) -> Pairs:
     """Return the pairs of a search on one type that make its answer smaller: the filters."""
     return tuple((name, value) for name, value in pairs if name not in RESULT and not _INCLUDE.fullmatch(name))

@@ -51,15 +51,15 @@ class Refresher:
     async def close(self) -> None:
         """Wait for refreshes under way."""
         await self.flights.close()
+        await self.renewal.close()
 
     async def _renew_in_time(self, grant: Grant) -> Grant:
-        alive = self.clock() < grant.expires_at
-        if alive and not grant.refreshable:
+        if not grant.refreshable and self.clock() < grant.expires_at:
             return grant
         try:
             return await self._renew(grant)
         except EhrError:
-            if alive:
+            if self.clock() < grant.expires_at:
                 return grant  # the EHR's trouble is not yet the app's
             raise
 

@@ -39,6 +39,11 @@ def names_another_patient(terms: Terms, answer: TokenAnswer) -> bool:
     return str(patient) not in {known, f"Patient/{known}", f"{terms.fhir_base}/Patient/{known}"}
 
 
+def offers_more(terms: Terms, answer: TokenAnswer) -> bool:
+    """Whether a refresh speaks of scopes beyond the grant's: recorded, not applied (RF-11)."""
+    return not granted_scopes(answer, terms.scopes).narrows(terms.scopes)
+
+
 def refreshed_terms(terms: Terms, answer: TokenAnswer) -> Terms:
     """Return the terms after a refresh: scopes can shrink, never grow (RF-11)."""
     return replace(terms, scopes=terms.scopes.intersection(granted_scopes(answer, terms.scopes)))

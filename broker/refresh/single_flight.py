@@ -11,22 +11,26 @@ class SingleFlight(Generic[Result]):
     """The work runs in its own task, so a caller that leaves changes nothing for the others."""
 
     def __init__(self) -> None:
-        self._running: dict[str, asyncio.Task[Result]] = {}
+        self._running: dict[str, asyncio.Future[Result]] = {}
 
     async def run(self, key: str, work: Callable[[], Awaitable[Result]]) -> Result:
         """Return the result of the running task for `key`, or start `work`. Errors reach every waiter."""
+        return await asyncio.shield(self.start(key, work))
+
+    def start(self, key: str, work: Callable[[], Awaitable[Result]]) -> asyncio.Future[Result]:
+        """The same without waiting."""
         task = self._running.get(key)
         if task is None:
             task = asyncio.ensure_future(work())
             self._running[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(task)
+        return task
 
     async def close(self) -> None:
         """Wait until everything that runs has ended: a refresh is never cut off half-way."""
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    def _forget(self, key: str, task: asyncio.Task[Result]) -> None:
+    def _forget(self, key: str, task: asyncio.Future[Result]) -> None:
         self._running.pop(key, None)
         if not task.cancelled():
             task.exception()  # read, so that an error nobody waited for is not reported as forgotten

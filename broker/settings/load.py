@@ -3,8 +3,9 @@
 import re
 import tomllib
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -12,6 +13,8 @@ from broker.errors import ConfigurationError
 from broker.secret import Secret
 from broker.settings.model import Settings
 from broker.settings.rules import find_faults
+
+_HEADER: Final = re.compile(r"\s*\[+\s*[\w\"'.-]+\s*\]")
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -79,6 +82,8 @@ def _explain(kind: str, message: str, place: tuple[str | int, ...]) -> str:
         return f"unknown key {place[-1]!r}. Fix: remove it, or see docs/configuration.md for the known ones"
     if kind == "missing":
         return "is missing"
+    if kind == "tuple_type":
+        return "must be a list; a table that there can be several of is written with two brackets: [[ehr]]"
     return message.removeprefix("Value error, ")
 
 
@@ -87,7 +92,10 @@ def _name(place: tuple[str | int, ...]) -> str:
 
 
 def _line_of(text: str, place: tuple[str | int, ...]) -> int:
-    """Find the line of a key: the n-th `[[table]]` header along the path, then the key below it (1 if not found)."""
+    """Find the line of a key: the n-th `[[table]]` header along the path, then the key below it.
+
+    A key that is not there is reported at its table's header, or at line 1 of the file.
+    """
     lines = text.splitlines()
     start, path = 0, ""
     for part, following in zip(place, [*place[1:], None], strict=True):
@@ -99,6 +107,13 @@ def _line_of(text: str, place: tuple[str | int, ...]) -> int:
             found = [i for i, line in enumerate(lines) if i >= start and header.match(line)]
             start = found[following] if following < len(found) else start
         else:
-            key = re.compile(rf"\s*{re.escape(part)}\s*=")
-            start = next((i for i in range(start, len(lines)) if key.match(lines[i])), start)
+            start = _key_line(lines, start, path, part)
     return start + 1
+
+
+def _key_line(lines: list[str], start: int, path: str, key: str) -> int:
+    assignment, header = re.compile(rf"\s*{re.escape(key)}\s*="), re.compile(rf"\s*\[+\s*{re.escape(path)}\s*\]")
+    end = next((i for i in range(start + 1, len(lines)) if _HEADER.match(lines[i])), len(lines))
+    in_table = (i for i in range(start, end) if assignment.match(lines[i]))
+    as_table = (i for i in range(start, len(lines)) if header.match(lines[i]))
+    return next(chain(in_table, as_table), start)

@@ -12,8 +12,9 @@ Fault = tuple[tuple[str | int, ...], str]
 
 
 def find_faults(settings: Settings) -> list[Fault]:
-    """Return every fault, not only the first."""
-    return [*_repeated(settings), *_insecure(settings), *_registrations(settings), *_apps(settings)]
+    """Return every fault, not only the first, and each one once."""
+    found = [*_repeated(settings), *_insecure(settings), *_registrations(settings), *_apps(settings)]
+    return list(dict.fromkeys(found))
 
 
 def _repeated(settings: Settings) -> Iterator[Fault]:

@@ -41,7 +41,7 @@ async def form_parameters(request: Request) -> dict[str, str]:
     """Read a form body of at most 64 KiB. Raises `InvalidRequest`, `TooLarge`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/x-www-form-urlencoded":
-        raise InvalidRequest("not a form", public="The body must be application/x-www-form-urlencoded (RFC 6749 §3.2).")
+        raise InvalidRequest("not a form", public="The body must be application/x-www-form-urlencoded.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

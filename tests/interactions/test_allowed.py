@@ -175,6 +175,7 @@ def test_a_header_may_add_to_what_a_write_needs(line: str, headers: dict[str, st
             "_has:Task:focus:code=1,2$3",
             (("_has:Task:focus:code", "1,2$3"),),
         ),
+        ("GET Patient/1?_format=json", "_format=json", (("_format", "json"),)),
         ("GET Patient?b=2&a=1&b=1", "b=2&a=1&b=1", (("b", "2"), ("a", "1"), ("b", "1"))),
     ],
 )

@@ -56,6 +56,10 @@ def test_a_bundle_is_json_however_it_says_so(content_type: str) -> None:
     assert ask_bundle(READ, Content_Type=content_type).kind == "transaction"
 
 
+def test_the_parameters_of_a_bundle_are_those_of_its_url() -> None:
+    assert ask("POST ?_format=json", bundle_text(), Content_Type=JSON).parameters == (("_format", "json"),)
+
+
 def test_the_filter_of_one_entry_does_not_count_for_another() -> None:
     interaction = ask_bundle(entry("GET Observation?category=lab"), entry("GET Observation"), kind="batch")
     assert interaction.needs == (Need("Observation", "s", (("category", "lab"),)), Need("Observation", "s"))
@@ -276,7 +280,10 @@ def test_a_bundle_is_plain_json(headers: dict[str, str]) -> None:
         send(bundle_text(), **headers)
 
 
-@pytest.mark.parametrize("line", ["POST ?_type=Patient", "POST ?patient=1", "POST ?_getpages=1", "PUT ", "PATCH "])
+@pytest.mark.parametrize(
+    "line",
+    ["POST ?_type=Patient", "POST ?_format=json&_format=xml", "POST ?patient=1", "POST ?_getpages=1", "PUT ", "PATCH "],
+)
 def test_a_bundle_is_posted_to_the_base_alone(line: str) -> None:
     with pytest.raises(UninterpretableInteraction):
         ask(line, bundle_text(), Content_Type=JSON)

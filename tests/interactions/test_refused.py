@@ -354,6 +354,9 @@ def test_a_long_form_is_the_callers_business() -> None:
         "DELETE Patient?_type=Patient&name=a",
         "GET Patient/1?_include=Patient:organization",
         "GET Patient/1?name=a",
+        "GET Patient/1?_format=json&_format=xml",
+        "GET Patient?_format=json&name=a&%5fformat=xml",
+        "PUT Patient/1?_format=json&_format=xml",
         "GET Patient/1?_type=Observation",
         "GET Patient/1/_history/1?_count=1",
         "GET Patient/1/_history?_list=1",
@@ -466,6 +469,11 @@ def test_a_search_by_form_has_nothing_to_search_by_in_its_url(query: str) -> Non
 def test_a_form_posted_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(UninterpretableInteraction):
         ask_by_form(path, "name=a")
+
+
+def test_a_form_and_its_url_do_not_ask_for_two_formats() -> None:
+    with pytest.raises(UninterpretableInteraction, match="_format"):
+        ask("POST Patient/_search?_format=json", b"_format=xml", Content_Type=FORM)
 
 
 @pytest.mark.parametrize("path", ["", "_search", "Patient/_search"])

@@ -96,9 +96,3 @@ def spoiled(old: str, new: str) -> str:
     """Return the good file with its only `old` replaced."""
     assert GOOD.count(old) == 1, f"{old!r} stands {GOOD.count(old)} times in the good file"
     return GOOD.replace(old, new)
-
-
-def line_of(text: str, part: str) -> int:
-    """Return the number of the only line that holds `part`."""
-    (number,) = [number for number, line in enumerate(text.splitlines(), 1) if part in line]
-    return number

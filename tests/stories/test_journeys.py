@@ -9,7 +9,7 @@ async def first_patient(stage: BrokerStage) -> str:
     return str(stage.sandbox.journal("issued")[-1]["patient"])
 
 
-async def test_a_standalone_launch_ends_with_a_handle_that_reads_fhir(app: App, stage: BrokerStage):
+async def test_a_standalone_launch_ends_with_a_handle_that_reads_fhir(app: App, stage: BrokerStage) -> None:
     response = await app.standalone()
 
     assert response["access_token"].startswith("sbh_")
@@ -22,7 +22,7 @@ async def test_a_standalone_launch_ends_with_a_handle_that_reads_fhir(app: App, 
     assert stage.sandbox.counts()["token.authorization_code"] == 1
 
 
-async def test_an_ehr_launch_opens_the_app_with_a_launch_of_the_brokers_own(app: App, stage: BrokerStage):
+async def test_an_ehr_launch_opens_the_app_with_a_launch_of_the_brokers_own(app: App, stage: BrokerStage) -> None:
     chosen = await some_patient(app)
     response = await app.launched(stage.sandbox.launch("broker-launch", chosen))
 
@@ -35,7 +35,7 @@ async def some_patient(app: App) -> str:
     return str((await app.standalone())["patient"])
 
 
-async def test_a_backend_app_reads_across_patients(reports: App):
+async def test_a_backend_app_reads_across_patients(reports: App) -> None:
     answer = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
 
     assert answer.status_code == 200, answer.text
@@ -44,7 +44,7 @@ async def test_a_backend_app_reads_across_patients(reports: App):
     assert len({entry["resource"]["id"] for entry in bundle["entry"]}) == 5
 
 
-async def test_a_search_is_walked_page_by_page_without_leaving_the_broker(reports: App, stage: BrokerStage):
+async def test_a_search_is_walked_page_by_page_without_leaving_the_broker(reports: App, stage: BrokerStage) -> None:
     answer = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
     handle, url, pages = answer.json()["access_token"], "Patient?_count=50", 0
     while url:

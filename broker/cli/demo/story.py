@@ -149,9 +149,7 @@ async def _revoke(story: Story) -> None:
 def _search(story: Story) -> int:
     files, leaking = search_files(story.stage.state)
     answers, leaking_answers = search_answers(story.answers)
-    print(
-        f"\nSearched for the EHR's secrets: {files} files (store, logs, audit) in {story.stage.state}, {answers} answers."
-    )
+    print(f"\nSearched for EHR secrets: {files} files in {story.stage.state} (store, log, audit), {answers} answers.")
     print(f"Found: {len(leaking) + leaking_answers}")
     for name in leaking:
         print(f"  LEAK in {name}")

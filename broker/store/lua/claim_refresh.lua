@@ -1,4 +1,4 @@
--- Take the lease on refreshing a grant and write down the intent before anything is sent.
+-- Take the lease on refreshing a grant. It says nothing yet about a request: see intend_refresh.
 -- KEYS: grant, lease    ARGV: owner, lease in ms, generation that the caller saw, "repeat" if an earlier unfinished
 --                             attempt may be repeated
 local state, generation, intent = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation', 'intent'))
@@ -8,5 +8,4 @@ if generation ~= ARGV[3] then return 'moved' end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 'held' end
 if intent and ARGV[4] ~= 'repeat' then return 'interrupted' end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-redis.call('HSET', KEYS[1], 'intent', ARGV[1])
 return 'claimed'

@@ -1,17 +1,19 @@
--- Write a grant's next generation, if nobody else did and, for a refresh, if the lease is still ours (fencing).
--- KEYS: grant, lease    ARGV: expected generation (0 = must not exist), lease owner ("" = no lease needed),
---                             lifetime in ms, then field, value, field, value …
-local state, generation = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation'))
+-- Write a grant's next generation, if nobody else did and, for a refresh, if no other attempt began since (fencing).
+-- The intent decides, not the lease: an answer that took longer than the lease is still the only one there is, also
+-- for a grant that was called uncertain while it was on its way.
+-- KEYS: grant, lease    ARGV: expected generation (0 = must not exist), who intended the refresh, lifetime in ms,
+--                             then field, value, field, value …
+local state, generation, intent = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation', 'intent'))
 if ARGV[1] == '0' then
   if generation then return 'stale' end
 else
   if not generation then return 'gone' end
   if state == 'revoked' then return 'revoked' end
   if generation ~= ARGV[1] then return 'stale' end
-  if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 'fenced' end
+  if intent ~= ARGV[2] then return 'fenced' end
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 redis.call('HDEL', KEYS[1], 'intent', 'cause')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('DEL', KEYS[2])
+if redis.call('GET', KEYS[2]) == ARGV[2] then redis.call('DEL', KEYS[2]) end
 return 'ok'

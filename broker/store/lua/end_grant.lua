@@ -1,11 +1,12 @@
--- Move a grant to a final state; a revoked one keeps no secret, and everything handed out for it goes.
+-- Move a grant to a final state; a revoked one keeps no secret, and everything handed out for it goes. An uncertain one
+-- keeps its intent: should the answer come after all, it can still be committed.
 -- KEYS: grant, handle index, lease    ARGV: state, cause, now, lifetime in ms, expected generation ("" = any)
 local state, generation = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation'))
 if not generation then return 'gone' end
 if state == 'revoked' then return 'revoked' end
 if ARGV[5] ~= '' and generation ~= ARGV[5] then return 'stale' end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'cause', ARGV[2], 'since', ARGV[3])
-redis.call('HDEL', KEYS[1], 'intent')
+if ARGV[1] ~= 'uncertain' then redis.call('HDEL', KEYS[1], 'intent') end
 redis.call('DEL', KEYS[3])
 if ARGV[1] == 'revoked' then
   redis.call('HDEL', KEYS[1], 'tokens')

@@ -1,0 +1,133 @@
+"""One stage for a module: a refusal changes nothing, so the next one finds everything as it was."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from broker.store.connection import connect
+from broker.store.embedded import EmbeddedServer
+from tests.refusals.keys import Keys, KeyServer, running_key_server
+from tests.stage import App, BrokerStage, Sandbox, open_stage
+from tests.stage.app import LAUNCH_URI, REDIRECT_URI
+
+MORE = """
+[[ehr]]
+id = "other"
+fhir_base = "{other_base}"
+
+[[registration]]
+id = "other-launch"
+ehr = "other"
+flow = "launch"
+client_id = "broker-launch"
+scopes = "launch launch/patient patient/*.cruds"
+app = "second"
+
+[[registration]]
+id = "unlaunched"
+ehr = "other"
+flow = "launch"
+client_id = "broker-launch"
+scopes = "patient/*.rs"
+
+[[app]]
+id = "second"
+authentication = "none"
+redirect_uris = ["{redirect_uri}", "{redirect_uri}?tab=2"]
+launch_uri = "{launch_uri}"
+[[app.access]]
+registration = "sandbox-launch"
+scopes = "launch launch/patient patient/Patient.rs"
+[[app.access]]
+registration = "other-launch"
+scopes = "launch launch/patient patient/*.rs"
+
+[[app]]
+id = "signed"
+authentication = "private_key_jwt"
+jwks = {jwks}
+[[app.access]]
+registration = "sandbox-backend"
+scopes = "system/Patient.rs"
+
+[[app]]
+id = "fetched"
+authentication = "private_key_jwt"
+jwks_uri = "{jwks_uri}"
+[[app.access]]
+registration = "sandbox-backend"
+scopes = "system/Patient.rs"
+"""
+
+
+@pytest.fixture(scope="session")
+def keys() -> Keys:
+    return Keys.generate()
+
+
+@pytest.fixture(scope="module")
+def key_server(keys: Keys) -> Iterator[KeyServer]:
+    with running_key_server(keys.published()) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(
+    sandbox_process: Sandbox,
+    valkey: EmbeddedServer,
+    keys: Keys,
+    key_server: KeyServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[BrokerStage]:
+    sandbox_process.reset()
+    redis = connect(valkey.url())
+    await redis.flushall()
+    more = MORE.format(
+        other_base=sandbox_process.fhir_base.replace("127.0.0.1", "localhost"),
+        redirect_uri=REDIRECT_URI,
+        launch_uri=LAUNCH_URI,
+        jwks=inline_table(keys.published()),
+        jwks_uri=key_server.url,
+    )
+    async with open_stage(sandbox_process, redis, tmp_path_factory.mktemp("stage"), more=more) as stage:
+        yield stage
+    await redis.aclose()
+
+
+@pytest.fixture(autouse=True)
+def no_faults(sandbox_process: Sandbox) -> Iterator[None]:
+    yield
+    sandbox_process.clear_faults()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def app(stage: BrokerStage) -> AsyncIterator[App]:
+    app = stage.app()
+    yield app
+    await app.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def second(stage: BrokerStage) -> AsyncIterator[App]:
+    """Another public app, at the same EHR."""
+    app = stage.app("second")
+    yield app
+    await app.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def reports(stage: BrokerStage) -> AsyncIterator[App]:
+    app = stage.app("reports")
+    yield app
+    await app.close()
+
+
+def inline_table(value: object) -> str:
+    """Write JSON's objects, lists and texts as TOML on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {inline_table(member)}" for name, member in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(inline_table, value)) + "]"
+    return json.dumps(value)

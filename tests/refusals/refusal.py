@@ -1,0 +1,73 @@
+"""What every refusal has in common: its dialect, no store, nothing repeated, nothing sent, and its cause in the audit."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from tests.stage import BrokerStage, Sandbox
+
+OUTCOME_SYSTEM = "urn:smart-token-broker:error"
+
+
+def assert_oauth_error(answer: httpx2.Response, status: int, error: str, *, hides: Iterable[str] = ()) -> None:
+    """RFC 6749 §5.2: JSON with `error` and one public sentence, never stored (OA-03)."""
+    assert (answer.status_code, answer.json()["error"]) == (status, error), answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"error", "error_description"}
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+    _assert_discreet(answer, hides)
+
+
+def assert_page(answer: httpx2.Response, status: int, code: str, *, hides: Iterable[str] = ()) -> None:
+    """A page for a person: static text, nothing from outside, not to be framed (CB-05, CB-09, CB-11, OA-06)."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8"), answer.text
+    assert f"<code>{code}</code>" in answer.text
+    assert "location" not in answer.headers
+    policy = answer.headers["content-security-policy"]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    assert not any(word in answer.text for word in ("<script", "src=", "href="))
+    _assert_discreet(answer, hides)
+
+
+def assert_outcome(
+    answer: httpx2.Response, status: int, code: str, *, challenge: str | None = None, hides: Iterable[str] = ()
+) -> None:
+    """An OperationOutcome with the broker's own code; `challenge` is the whole of WWW-Authenticate (RFC 6750 §3)."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/fhir+json"
+    (issue,) = answer.json()["issue"]
+    assert (issue["severity"], issue["details"]["coding"]) == ("error", [{"system": OUTCOME_SYSTEM, "code": code}])
+    assert answer.headers.get("www-authenticate") == challenge
+    _assert_discreet(answer, hides)
+
+
+def _assert_discreet(answer: httpx2.Response, hides: Iterable[str]) -> None:
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    said = answer.text + str(answer.headers)
+    assert not [value for value in hides if value and value in said]
+
+
+@contextmanager
+def nothing_sent(sandbox: Sandbox) -> Iterator[None]:
+    """The EHR hears nothing while this lasts, whatever the path."""
+    before = sandbox.counts()
+    yield
+    assert sandbox.counts() == before
+
+
+@contextmanager
+def audited(stage: BrokerStage, event: str, outcome: str, cause: str, *, hides: Iterable[str] = ()) -> Iterator[None]:
+    """One audit line of this event and outcome is written meanwhile; its reason names the cause and repeats nothing."""
+    before = len(stage.audit_lines())
+    yield
+    written = stage.audit_lines()[before:]
+    records: list[dict[str, Any]] = [json.loads(line) for line in written]
+    fitting = [record for record in records if (record["event"], record["outcome"]) == (event, outcome)]
+    assert [record["reason"] for record in fitting if cause in record["reason"]], records
+    assert all(record["request_id"] for record in fitting)
+    assert not [value for value in hides if value and value in "".join(written)]

@@ -1,0 +1,157 @@
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigurationError
+from broker.secret import Secret
+from broker.settings import Deployment
+from broker.settings.deployment import VARIABLES, key_encryption_keys
+
+CANARY = "canary-77c2"
+KEY = bytes(range(32))
+KEY_TEXT = base64.b64encode(KEY).decode()
+
+
+def faults_of(environ: Mapping[str, str]) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as raised:
+        Deployment.read(environ)
+    return raised.value.faults
+
+
+def test_an_empty_environment_gives_a_local_run() -> None:
+    assert Deployment.read({}) == Deployment(
+        config=Path("broker.toml"),
+        state=Path(".broker"),
+        host="127.0.0.1",
+        port=8080,
+        redis_url=None,
+        audit_file=Path(".broker/audit.jsonl"),
+        forwarded_allow_ips="",
+        drain_seconds=30,
+    )
+
+
+def test_every_setting_can_be_given(tmp_path: Path) -> None:
+    environ = {
+        "BROKER_CONFIG": "/etc/broker.toml",
+        "BROKER_STATE": str(tmp_path),
+        "BROKER_HOST": "::",
+        "BROKER_PORT": "0",
+        "BROKER_REDIS_URL": f"rediss://:{CANARY}@redis.example",
+        "BROKER_AUDIT_FILE": "-",
+        "BROKER_FORWARDED_ALLOW_IPS": "10.0.0.1",
+        "BROKER_DRAIN_SECONDS": "5",
+    }
+
+    assert Deployment.read(environ) == Deployment(
+        config=Path("/etc/broker.toml"),
+        state=tmp_path,
+        host="::",
+        port=0,
+        redis_url=Secret(f"rediss://:{CANARY}@redis.example"),
+        audit_file=None,
+        forwarded_allow_ips="10.0.0.1",
+        drain_seconds=5,
+    )
+
+
+def test_empty_variables_count_as_absent() -> None:
+    assert Deployment.read(dict.fromkeys(VARIABLES, "")) == Deployment.read({})
+
+
+def test_the_audit_file_is_in_the_state_directory_unless_named() -> None:
+    assert Deployment.read({"BROKER_STATE": "/s"}).audit_file == Path("/s/audit.jsonl")
+    assert Deployment.read({"BROKER_STATE": "/s", "BROKER_AUDIT_FILE": "/a"}).audit_file == Path("/a")
+
+
+@pytest.mark.parametrize("name", ["BROKER_COLOUR", "BROKER_", "BROKER_KEK_", "BROKER_PORTS", "BROKER_SERVICE"])
+def test_an_unknown_variable_is_refused(name: str) -> None:
+    assert faults_of({name: CANARY}) == (f"{name} is not a setting. Known: {', '.join(VARIABLES)}",)
+
+
+def test_variables_of_others_are_not_looked_at() -> None:
+    assert Deployment.read({"PATH": "/bin", "broker_port": "x", "XBROKER_A": "1"}) == Deployment.read({})
+
+
+def test_what_kubernetes_sets_for_a_service_named_broker_is_tolerated() -> None:
+    of_kubernetes = {
+        "BROKER_SERVICE_HOST": "10.96.0.7",
+        "BROKER_SERVICE_PORT": "8080",
+        "BROKER_SERVICE_PORT_HTTP": "8080",
+        "BROKER_PORT": "tcp://10.96.0.7:8080",
+        "BROKER_PORT_8080_TCP": "tcp://10.96.0.7:8080",
+        "BROKER_PORT_8080_TCP_ADDR": "10.96.0.7",
+    }
+
+    assert Deployment.read(of_kubernetes) == Deployment.read({})
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "65536", "8080 ", "+80", "80.0", "0x50", "８０", "9" * 5000])
+def test_a_port_that_is_none_is_refused(text: str) -> None:
+    assert faults_of({"BROKER_PORT": text}) == (f"BROKER_PORT={text!r} is not a number from 0 to 65535",)
+
+
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+
+    assert faults_of(
+        {"BROKER_PORT": "x", "BROKER_DRAIN_SECONDS": "y", "BROKER_A": "1", "BROKER_REDIS_URL_FILE": str(empty)}
+    ) == (
+        f"BROKER_A is not a setting. Known: {', '.join(VARIABLES)}",
+        "BROKER_PORT='x' is not a number from 0 to 65535",
+        "BROKER_DRAIN_SECONDS='y' is not a number from 0 to 3600",
+        f"BROKER_REDIS_URL_FILE={empty} is empty",
+    )
+
+
+def test_the_redis_url_can_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text(f"redis://:{CANARY}@h\n")
+
+    assert Deployment.read({"BROKER_REDIS_URL_FILE": str(path)}).redis_url == Secret(f"redis://:{CANARY}@h")
+
+
+def test_two_redis_urls_are_refused_without_quoting_them(tmp_path: Path) -> None:
+    faults = faults_of({"BROKER_REDIS_URL": f"redis://:{CANARY}@h", "BROKER_REDIS_URL_FILE": str(tmp_path)})
+
+    assert faults == ("BROKER_REDIS_URL and BROKER_REDIS_URL_FILE are both set; keep one",)
+
+
+def test_a_redis_url_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    faults = faults_of({"BROKER_REDIS_URL_FILE": str(tmp_path / "no")})
+
+    assert faults == (f"BROKER_REDIS_URL_FILE={tmp_path}/no cannot be read (FileNotFoundError)",)
+
+
+def test_a_deployment_does_not_show_the_redis_url() -> None:
+    assert CANARY not in repr(Deployment.read({"BROKER_REDIS_URL": f"redis://:{CANARY}@h"}))
+
+
+def test_the_keyring_comes_from_the_environment_or_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "kek"
+    path.write_text(KEY_TEXT)
+    path.chmod(0o600)
+
+    assert key_encryption_keys({"BROKER_KEK": KEY_TEXT}) == [KEY]
+    assert key_encryption_keys({"BROKER_KEK_FILE": str(path)}) == [KEY]
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({}, "neither is set"),
+        ({"BROKER_KEK": "", "BROKER_KEK_FILE": ""}, "neither is set"),
+        ({"BROKER_KEK": CANARY, "BROKER_KEK_FILE": "kek"}, "both are set; keep one"),
+        ({"BROKER_KEK": CANARY}, "BROKER_KEK: a key-encryption key is 32 random bytes in base64"),
+        ({"BROKER_KEK": "# canary only\n"}, "the key-encryption key is empty. Fix: openssl rand -base64 32"),
+    ],
+)
+def test_nothing_starts_without_exactly_one_keyring(environ: Mapping[str, str], says: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        key_encryption_keys(environ)
+
+    assert says in str(raised.value)
+    assert CANARY not in str(raised.value)

@@ -1,0 +1,360 @@
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigurationError
+from broker.secret import Secret
+from broker.settings import Access, load
+from tests.settings.files import CANARY, ENVIRON, GOOD, HASH, faults_of, load_text, spoiled
+
+UNKNOWN = "unknown key 'colour'. Fix: remove it, or see docs/configuration.md for the known ones"
+LITERAL = "a secret never stands in the file itself. Fix: write env:NAME or file:PATH"
+SECRET_PAIR = "client_secret is needed with authentication = 'client_secret_basic', and only with it"
+HASH_PAIR = "secret_hash is needed with authentication = 'client_secret_basic', and only with it"
+ONE_KEY_SET = "exactly one of jwks and jwks_uri goes with authentication = 'private_key_jwt'"
+PUBLIC_KEYS = "must be a JWK Set of public RSA or EC keys; a private key never stands in this file"
+SAME_BASE = "two EHRs have this FHIR base; a launch could not tell them apart (AL-02)"
+NOT_A_URL = "must be an absolute https URL without user name or password"
+NOT_IN_A_URL = "must have no fragment, blanks or characters that a URL cannot hold"
+IDENTIFIER = "String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$'"
+NO_LIST = "must be a list; a table that there can be several of is written with two brackets: [[ehr]]"
+PLAIN = "is plain http: tokens would travel readable (TK-08)"
+BASE = 'public_url = "https://broker.example"'
+ACCESS_SCOPES = 'scopes = "patient/Observation.rs patient/Patient.r"'
+SECRET = 'client_secret = "env:CERNER_SECRET"'
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    settings = load_text(tmp_path, GOOD)
+    epic, cerner = settings.ehr
+    growth, nightly = settings.app
+
+    assert (settings.public_url, settings.tenant) == ("https://broker.example", "clinic")
+    assert (epic.fhir_base, epic.refresh_tokens, epic.token_timeout) == ("https://epic.example/fhir/R4", "rotating", 10)
+    assert (cerner.refresh_tokens, cerner.token_timeout, cerner.fhir_timeout) == ("reusable", 5, 60)
+    assert [registration.signing_algorithm for registration in settings.registration] == ["ES384", "RS384", "ES384"]
+    assert settings.registration[2].client_secret == Secret(CANARY)
+    assert growth.access == (
+        Access(registration="epic-launch", scopes="patient/Observation.rs patient/Patient.r"),
+        Access(registration="cerner-launch", scopes="patient/Observation.rs"),
+    )
+    assert (nightly.secret_hash, nightly.handle_lifetime, nightly.refresh_lifetime) == (HASH, 60, 28_800)
+
+
+def test_loopback_over_http_is_accepted_only_if_allowed(tmp_path: Path) -> None:
+    local = spoiled("https://epic.example/fhir/R4/", "http://127.0.0.1:9400/fhir")
+    allowed = local.replace("tenant", "allow_loopback_http = true\ntenant")
+
+    assert load_text(tmp_path, allowed).ehr[0].fhir_base == "http://127.0.0.1:9400/fhir"
+    assert "Fix: set allow_loopback_http = true" in faults_of(tmp_path, local)[0]
+
+
+def test_allowed_loopback_allows_no_other_host(tmp_path: Path) -> None:
+    text = spoiled("https://epic.example", "http://127.0.0.1.evil.example")
+
+    (fault,) = faults_of(tmp_path, text.replace("tenant", "allow_loopback_http = true\ntenant"))
+
+    assert fault.endswith("is plain http: tokens would travel readable (TK-08). Fix: use https")
+
+
+BAD = [
+    ('tenant = "clinic"', 'tenant = "clinic"\ncolour = 1', f"3: colour: {UNKNOWN}"),
+    ('name = "Epic"', "colour = 1", f"6: ehr[1].colour: {UNKNOWN}"),
+    ('signing_algorithm = "RS384"', "colour = 1", f"29: registration[2].colour: {UNKNOWN}"),
+    ('name = "Growth chart"', "colour = 1", f"43: app[1].colour: {UNKNOWN}"),
+    (ACCESS_SCOPES, f"{ACCESS_SCOPES}\ncolour = 1", f"51: app[1].access[1].colour: {UNKNOWN}"),
+    ('[[app]]\nid = "nightly"', '[colour]\n[[app]]\nid = "nightly"', f"56: colour: {UNKNOWN}"),
+    ('[[app]]\nid = "nightly"', '[[colour]]\n[[app]]\nid = "nightly"', f"56: colour: {UNKNOWN}"),
+    (BASE, "", "1: public_url: is missing"),
+    ('id = "epic"\n', "", "4: ehr[1].id: is missing"),
+    ('fhir_base = "https://cerner.example/r4"\n', "", "9: ehr[2].fhir_base: is missing"),
+    ('id = "epic-backend"\n', "", "24: registration[2].id: is missing"),
+    ('flow = "backend"\n', "", "24: registration[2].flow: is missing"),
+    ('client_id = "broker-backend"\n', "", "24: registration[2].client_id: is missing"),
+    ('scopes = "system/Patient.rs"\n\n', "", "24: registration[2].scopes: is missing"),
+    ('id = "nightly"\n', "", "56: app[2].id: is missing"),
+    ('authentication = "none"\n', "", "41: app[1].authentication: is missing"),
+    ('registration = "epic-backend"\n', "", "62: app[2].access[1].registration: is missing"),
+    ('ehr = "cerner"', 'ehr = "x"', "34: registration[3].ehr: there is no EHR 'x'; defined: cerner, epic"),
+    ('app = "growth"', 'app = "x"', "22: registration[1].app: there is no app 'x'; defined: growth, nightly"),
+    (
+        'registration = "epic-backend"',
+        'registration = "x"',
+        "63: app[2].access[1].registration: there is no registration 'x'; "
+        "defined: cerner-launch, epic-backend, epic-launch",
+    ),
+    (
+        ACCESS_SCOPES,
+        'scopes = "patient/Observation.cruds user/*.r patient/Patient.r"',
+        "50: app[1].access[1].scopes: patient/Observation.cruds user/*.r is more than registration 'epic-launch' "
+        "may ask the EHR for",
+    ),
+    (ACCESS_SCOPES, 'scopes = ""', "50: app[1].access[1].scopes: scopes is empty: this access allows nothing"),
+    (
+        ACCESS_SCOPES,
+        'scopes = "patient/Patient.sr"',
+        "50: app[1].access[1].scopes: malformed scope 'patient/Patient.sr'",
+    ),
+    (
+        'scopes = "launch openid fhirUser offline_access patient/*.rs"',
+        'scopes = " "',
+        "16: registration[1]: scopes is empty: a registration without scopes can get no token",
+    ),
+    (SECRET, f'client_secret = "{CANARY}"', f"38: registration[3].client_secret: {LITERAL}"),
+    (SECRET, f'client_secret = "vault:{CANARY}"', f"38: registration[3].client_secret: {LITERAL}"),
+    (SECRET, "client_secret = 5", f"38: registration[3].client_secret: {LITERAL}"),
+    (SECRET, 'client_secret = "env:NO"', "38: registration[3].client_secret: env:NO is empty or not set"),
+    (SECRET, 'client_secret = "env:"', "38: registration[3].client_secret: env: is empty or not set"),
+    (
+        SECRET,
+        'client_secret = "file:no"',
+        "38: registration[3].client_secret: no does not exist. Fix: name a file that holds the secret",
+    ),
+    (f"{SECRET}\n", "", f"32: registration[3]: {SECRET_PAIR}"),
+    ('signing_algorithm = "RS384"', SECRET, f"24: registration[2]: {SECRET_PAIR}"),
+    (
+        'signing_algorithm = "RS384"',
+        f'authentication = "client_secret_basic"\n{SECRET}',
+        "24: registration[2]: flow = 'backend' needs authentication = 'private_key_jwt' (SMART Backend Services)",
+    ),
+    (
+        'signing_algorithm = "RS384"',
+        'app = "growth"',
+        "24: registration[2]: app belongs to flow = 'launch'; a backend registration is never launched",
+    ),
+    (f'secret_hash = "{HASH}"\n', "", f"56: app[2]: {HASH_PAIR}"),
+    ('authentication = "none"', f'authentication = "none"\nsecret_hash = "{HASH}"', f"41: app[1]: {HASH_PAIR}"),
+    (HASH, CANARY, "59: app[2].secret_hash: String should match pattern '^sha256:[0-9a-f]{64}$'"),
+    (HASH, HASH.upper(), "59: app[2].secret_hash: String should match pattern '^sha256:[0-9a-f]{64}$'"),
+    ('authentication = "none"', 'authentication = "private_key_jwt"', f"41: app[1]: {ONE_KEY_SET}"),
+    (
+        'authentication = "none"',
+        'authentication = "private_key_jwt"\njwks_uri = "https://a.example"\njwks = { keys = [{ kty = "EC" }] }',
+        f"41: app[1]: {ONE_KEY_SET}",
+    ),
+    (
+        'authentication = "none"',
+        'authentication = "none"\njwks_uri = "https://a.example"',
+        f"41: app[1]: {ONE_KEY_SET}",
+    ),
+    (
+        'name = "Growth chart"',
+        f'jwks = {{ keys = [{{ kty = "EC", d = "{CANARY}" }}] }}',
+        f"43: app[1].jwks: {PUBLIC_KEYS}",
+    ),
+    (
+        'name = "Growth chart"',
+        f'jwks = {{ keys = [{{ kty = "oct", k = "{CANARY}" }}] }}',
+        f"43: app[1].jwks: {PUBLIC_KEYS}",
+    ),
+    ('name = "Growth chart"', "jwks = { keys = [] }", f"43: app[1].jwks: {PUBLIC_KEYS}"),
+    ('name = "Growth chart"', "jwks = {}", f"43: app[1].jwks: {PUBLIC_KEYS}"),
+    (
+        'authentication = "none"',
+        'authentication = "client_secret_post"',
+        "44: app[1].authentication: Input should be 'none', 'client_secret_basic' or 'private_key_jwt'",
+    ),
+    (
+        'redirect_uris = ["https://growth.example/callback"]\n',
+        "",
+        "42: app[1].id: app 'growth' uses a launch registration but has no redirect_uris",
+    ),
+    (
+        f'authentication = "client_secret_basic"\nsecret_hash = "{HASH}"',
+        'authentication = "none"',
+        "62: app[2].access[1].registration: app 'nightly' proves nothing, so it cannot use a backend registration",
+    ),
+    (
+        'registration = "cerner-launch"',
+        'registration = "epic-launch"',
+        "48: app[1].access: one registration is named twice",
+    ),
+    (
+        "handle_lifetime = 60",
+        "handle_lifetime = 9",
+        "60: app[2].handle_lifetime: Input should be greater than or equal to 10",
+    ),
+    ("token_timeout = 5", "token_timeout = nan", "13: ehr[2].token_timeout: Input should be greater than 0"),
+    ("token_timeout = 5", "token_timeout = inf", "13: ehr[2].token_timeout: Input should be less than or equal to 30"),
+    ('id = "nightly"', 'id = "night}ly"', f"57: app[2].id: {IDENTIFIER}"),
+    ('id = "nightly"', 'id = "nightly\\n"', f"57: app[2].id: {IDENTIFIER}"),
+    ('id = "nightly"', 'id = "../nightly"', f"57: app[2].id: {IDENTIFIER}"),
+    (BASE, 'public_url = "ftp://broker.example"', f"1: public_url: {NOT_A_URL}"),
+    (BASE, f'public_url = "https://me:{CANARY}@broker.example"', f"1: public_url: {NOT_A_URL}"),
+    (BASE, 'public_url = "https://@broker.example"', f"1: public_url: {NOT_A_URL}"),
+    (BASE, 'public_url = "https://broker.example:0"', f"1: public_url: {NOT_A_URL}"),
+    (BASE, 'public_url = "https:///"', f"1: public_url: {NOT_A_URL}"),
+    (BASE, 'public_url = "https://broker.example?a=1"', "1: public_url: must have no query"),
+    (BASE, 'public_url = "https://broker.example/#a"', f"1: public_url: {NOT_IN_A_URL}"),
+    (BASE, 'public_url = "https://broker.example/a b"', f"1: public_url: {NOT_IN_A_URL}"),
+    (BASE, "public_url = 5", "1: public_url: Input should be a valid string"),
+    (BASE, 'public_url = "http://broker.example"', f"1: public_url: http://broker.example {PLAIN}. Fix: use https"),
+    (
+        "https://epic.example/fhir/R4/",
+        "http://10.0.0.1/r4",
+        f"7: ehr[1].fhir_base: http://10.0.0.1/r4 {PLAIN}. Fix: use https",
+    ),
+    (
+        "https://growth.example/callback",
+        "http://localhost/callback",
+        f"45: app[1].redirect_uris: http://localhost/callback {PLAIN}. Fix: set allow_loopback_http = true",
+    ),
+    (
+        "https://growth.example/launch",
+        "http://growth.example/launch",
+        f"46: app[1].launch_uri: http://growth.example/launch {PLAIN}. Fix: use https",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), BAD)
+def test_a_bad_file_is_refused_with_line_place_and_fix(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert faults_of(tmp_path, spoiled(old, new)) == [f"broker.toml:{fault}"]
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), [row for row in BAD if CANARY in row[1]])
+def test_no_fault_quotes_a_secret(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert CANARY not in "".join(faults_of(tmp_path, spoiled(old, new)))
+
+
+def test_a_fault_beside_a_good_secret_does_not_quote_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load_text(tmp_path, spoiled('ehr = "cerner"', 'colour = "red"'))
+
+    assert len(raised.value.faults) == 2
+    assert CANARY not in f"{raised.value!r} {raised.value.__cause__!r}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "faults"),
+    [
+        (
+            'id = "cerner"',
+            'id = "epic"',
+            [
+                "5: ehr[1].id: ehr 'epic' is defined more than once",
+                "10: ehr[2].id: ehr 'epic' is defined more than once",
+                "34: registration[3].ehr: there is no EHR 'cerner'; defined: epic",
+            ],
+        ),
+        (
+            'id = "cerner-launch"',
+            'id = "epic-launch"',
+            [
+                "17: registration[1].id: registration 'epic-launch' is defined more than once",
+                "33: registration[3].id: registration 'epic-launch' is defined more than once",
+                "50: app[1].access[1].scopes: patient/Patient.r is more than registration 'epic-launch' "
+                "may ask the EHR for",
+                "53: app[1].access[2].registration: there is no registration 'cerner-launch'; "
+                "defined: epic-backend, epic-launch",
+            ],
+        ),
+        (
+            'app = "growth"',
+            'app = "nightly"',
+            [
+                "22: registration[1].app: app 'nightly' has no launch_uri, so an EHR launch has nowhere to go",
+                "22: registration[1].app: app 'nightly' has no [[app.access]] for registration 'epic-launch'",
+            ],
+        ),
+        (
+            "https://cerner.example/r4",
+            "https://epic.example/fhir/R4",
+            [f"7: ehr[1].fhir_base: {SAME_BASE}", f"11: ehr[2].fhir_base: {SAME_BASE}"],
+        ),
+        (
+            'ehr = "cerner"',
+            'ehr = "epic"',
+            ["53: app[1].access[2].registration: a second launch registration for EHR 'epic'"],
+        ),
+    ],
+)
+def test_tables_that_contradict_each_other_are_refused(tmp_path: Path, old: str, new: str, faults: list[str]) -> None:
+    assert faults_of(tmp_path, spoiled(old, new)) == [f"broker.toml:{fault}" for fault in faults]
+
+
+def test_two_apps_of_one_name_are_refused(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, spoiled('id = "nightly"', 'id = "growth"'))
+
+    assert faults[:2] == [
+        "broker.toml:42: app[1].id: app 'growth' is defined more than once",
+        "broker.toml:57: app[2].id: app 'growth' is defined more than once",
+    ]
+
+
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+    text = f"""\
+public_url = "ftp://broker.example"
+colour = 1
+ehr = []
+[[registration]]
+id = "a"
+ehr = "b"
+flow = "launch"
+authentication = "client_secret_basic"
+client_secret = "{CANARY}"
+client_id = ""
+scopes = "patient/Patient.sr"
+[[app]]
+id = "A"
+"""
+
+    assert faults_of(tmp_path, text) == [
+        f"broker.toml:9: registration[1].client_secret: {LITERAL}",
+        f"broker.toml:1: public_url: {NOT_A_URL}",
+        "broker.toml:3: ehr: Tuple should have at least 1 item after validation, not 0",
+        "broker.toml:10: registration[1].client_id: String should have at least 1 character",
+        "broker.toml:11: registration[1].scopes: malformed scope 'patient/Patient.sr'",
+        f"broker.toml:13: app[1].id: {IDENTIFIER}",
+        "broker.toml:12: app[1].authentication: is missing",
+        f"broker.toml:2: colour: {UNKNOWN}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("", ["1: public_url: is missing", "1: ehr: is missing", "1: registration: is missing"]),
+        (f"{BASE}\n[ehr]\n[registration]\n", [f"2: ehr: {NO_LIST}", f"3: registration: {NO_LIST}"]),
+    ],
+)
+def test_an_empty_or_misshapen_file_is_refused(tmp_path: Path, text: str, faults: list[str]) -> None:
+    assert faults_of(tmp_path, text) == [f"broker.toml:{fault}" for fault in faults]
+
+
+def test_what_is_not_toml_is_refused(tmp_path: Path) -> None:
+    assert faults_of(tmp_path, "public_url = ") == ["broker.toml: not TOML: Invalid value (at end of document)"]
+
+
+def test_a_missing_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist. Fix: give --config, or set BROKER_CONFIG"):
+        load(tmp_path / "broker.toml", {})
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broker.toml").write_bytes(b"\xff")
+
+    with pytest.raises(ConfigurationError, match=r"cannot be read \(UnicodeDecodeError\)"):
+        load(tmp_path / "broker.toml", {})
+
+
+@pytest.mark.parametrize("content", [CANARY, f"{CANARY}\n", f"{CANARY}\r\n"])
+def test_a_secret_file_is_read_beside_the_settings_without_its_line_end(tmp_path: Path, content: str) -> None:
+    (tmp_path / "secret").write_bytes(content.encode())
+
+    settings = load_text(tmp_path, spoiled(SECRET, 'client_secret = "file:secret"'), {})
+
+    assert settings.registration[2].client_secret == Secret(CANARY)
+
+
+def test_settings_do_not_show_a_secret(tmp_path: Path) -> None:
+    settings = load_text(tmp_path, GOOD)
+
+    assert CANARY not in f"{settings!r} {settings} {settings.registration[2].model_dump()}"
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    settings = load_text(tmp_path, GOOD, ENVIRON)
+
+    with pytest.raises(ValueError, match="frozen"):
+        settings.public_url = "https://evil.example"  # type: ignore[misc]  # the type checker sees it too
