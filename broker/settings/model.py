@@ -157,6 +157,6 @@ class Settings(_Table):
     tenant: Identifier = "default"
     allow_loopback_http: bool = False
     """Accept `http://` for loopback hosts, for a sandbox on this machine. Any other `http://` URL is always refused."""
-    ehr: tuple[EhrSettings, ...] = Field(min_length=1)
-    registration: tuple[RegistrationSettings, ...] = Field(min_length=1)
+    ehr: tuple[EhrSettings, ...]
+    registration: tuple[RegistrationSettings, ...]
     app: tuple[AppSettings, ...] = ()

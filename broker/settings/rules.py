@@ -13,8 +13,14 @@ Fault = tuple[tuple[str | int, ...], str]
 
 def find_faults(settings: Settings) -> list[Fault]:
     """Return every fault, not only the first, and each one once."""
-    found = [*_repeated(settings), *_insecure(settings), *_registrations(settings), *_apps(settings)]
+    found = [*_empty(settings), *_repeated(settings), *_insecure(settings), *_registrations(settings), *_apps(settings)]
     return list(dict.fromkeys(found))
+
+
+def _empty(settings: Settings) -> Iterator[Fault]:
+    for table in ("ehr", "registration"):
+        if not getattr(settings, table):
+            yield (table,), f"at least one [[{table}]] is needed"
 
 
 def _repeated(settings: Settings) -> Iterator[Fault]:

@@ -1,13 +1,16 @@
 """What every refusal has in common: its dialect, no store, nothing repeated, nothing sent, and its cause in the audit."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
 from tests.stage import BrokerStage, Sandbox
+from tests.stage.app import REDIRECT_URI
 
 OUTCOME_SYSTEM = "urn:smart-token-broker:error"
 
@@ -44,6 +47,24 @@ def assert_outcome(
     _assert_discreet(answer, hides)
 
 
+def assert_app_is_told(
+    answer: httpx2.Response, error: str, *, state: str | None = "app-state", hides: Iterable[str] = ()
+) -> None:
+    """A redirect to the app's own URI with the OAuth code, the public text and its state, and no more (§4.1.2.1)."""
+    assert answer.status_code == 303, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["location"].partition("?")[0] == REDIRECT_URI
+    told = query_of(answer.headers["location"])
+    assert set(told) == {"error", "error_description"} | ({"state"} if state else set())
+    assert (told["error"], told.get("state")) == (error, state)
+    assert not [value for value in hides if value and value in answer.text + str(answer.headers)]
+
+
+def query_of(url: str) -> dict[str, str]:
+    """Return the parameters of a URL."""
+    return dict(parse_qsl(urlsplit(url).query))
+
+
 def _assert_discreet(answer: httpx2.Response, hides: Iterable[str]) -> None:
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["referrer-policy"] == "no-referrer"
@@ -71,3 +92,13 @@ def audited(stage: BrokerStage, event: str, outcome: str, cause: str, *, hides: 
     assert [record["reason"] for record in fitting if cause in record["reason"]], records
     assert all(record["request_id"] for record in fitting)
     assert not [value for value in hides if value and value in "".join(written)]
+
+
+async def raw_request(stage: BrokerStage, request: bytes) -> bytes:
+    """Send what no client library would, and return all that comes back before the connection closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(stage.public_url).port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer

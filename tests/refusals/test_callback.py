@@ -2,15 +2,14 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
 import pytest_asyncio
 
-from tests.refusals.refusal import assert_page, audited, nothing_sent
+from tests.refusals.refusal import assert_app_is_told, assert_page, audited, nothing_sent, query_of, raw_request
 from tests.stage import App, Browser, BrokerStage
-from tests.stage.app import REDIRECT_URI
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,26 +43,16 @@ async def callback(app: App, url: str) -> httpx2.Response:
     return await app.browser.http.get(url)
 
 
-def query_of(url: str) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(url).query))
-
-
 def changed(url: str, **parameters: str | None) -> str:
     """Return the URL with parameters replaced, or removed (None)."""
     kept = {name: value for name, value in {**query_of(url), **parameters}.items() if value is not None}
     return f"{url.partition('?')[0]}?{urlencode(kept)}"
 
 
-def assert_app_is_told(answer: httpx2.Response, error: str, *, hides: list[str]) -> None:
+def assert_app_forgets_and_is_told(answer: httpx2.Response, error: str, *, hides: list[str]) -> None:
     """The app that asked learns the OAuth code and its own state; the launch's cookie is dropped."""
-    assert answer.status_code == 303, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["location"].partition("?")[0] == REDIRECT_URI
-    told = query_of(answer.headers["location"])
-    assert set(told) == {"error", "error_description", "state"}
-    assert (told["error"], told["state"]) == (error, "app-state")
+    assert_app_is_told(answer, error, hides=hides)
     assert "Max-Age=0" in answer.headers["set-cookie"]
-    assert not [value for value in hides if value in answer.text + str(answer.headers)]
 
 
 async def test_a_callback_ends_at_the_app_with_a_code_of_the_brokers_own(stage: BrokerStage, paused: App):
@@ -146,7 +135,8 @@ async def test_another_browser_cannot_finish_a_launch(stage: BrokerStage, paused
         nothing_sent(stage.sandbox),
         audited(stage, "launch.finish", "denied", "the browser is not the one that began the launch (CB-02)"),
     ):
-        answer = await second.http.get(url, cookies=sent[cookie])
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in sent[cookie].items())}
+        answer = await second.http.get(url, headers=headers)
     assert_page(answer, 400, "invalid_request", hides=[query_of(url)["code"], query_of(url)["state"]])
 
     with nothing_sent(stage.sandbox), audited(stage, "launch.finish", "denied", "unknown, used or expired"):
@@ -198,7 +188,7 @@ async def test_an_error_of_the_ehr_reaches_the_app_that_asked_as_access_denied(
     with nothing_sent(stage.sandbox), audited(stage, "launch.finish", "denied", f"the EHR answered {known}"):
         answer = await callback(paused, url)
 
-    assert_app_is_told(answer, "access_denied", hides=["canary-words", "e.example", *hostile])
+    assert_app_forgets_and_is_told(answer, "access_denied", hides=["canary-words", "e.example", *hostile])
 
 
 async def test_an_error_of_the_ehr_in_an_ehr_launch_is_a_page_because_no_app_has_asked(
@@ -217,7 +207,7 @@ async def test_a_code_beside_an_error_is_not_used(stage: BrokerStage, paused: Ap
     with nothing_sent(stage.sandbox), audited(stage, "launch.finish", "denied", "the EHR answered access_denied"):
         answer = await callback(paused, url)
 
-    assert_app_is_told(answer, "access_denied", hides=[query_of(url)["code"]])
+    assert_app_forgets_and_is_told(answer, "access_denied", hides=[query_of(url)["code"]])
 
 
 @pytest.mark.parametrize("code", [None, ""])
@@ -229,7 +219,7 @@ async def test_a_callback_without_code_or_error_is_the_ehrs_mistake(stage: Broke
     ):
         answer = await callback(paused, url)
 
-    assert_app_is_told(answer, "server_error", hides=[query_of(url)["state"]])
+    assert_app_forgets_and_is_told(answer, "server_error", hides=[query_of(url)["state"]])
 
 
 async def test_an_issuer_that_is_not_this_ehrs_is_a_mix_up(stage: BrokerStage, paused: App):
@@ -240,16 +230,16 @@ async def test_an_issuer_that_is_not_this_ehrs_is_a_mix_up(stage: BrokerStage, p
     ):
         answer = await callback(paused, url)
 
-    assert_app_is_told(answer, "invalid_request", hides=["issuer.invalid", query_of(url)["code"]])
+    assert_app_forgets_and_is_told(answer, "invalid_request", hides=["issuer.invalid", query_of(url)["code"]])
 
 
 async def test_a_callback_of_100_kb_is_refused_unread(stage: BrokerStage, paused: App):
-    url = changed(await standalone(paused), code="z" * 100_000)
+    path = changed(await standalone(paused), code="z" * 100_000).removeprefix(stage.public_url)
     with nothing_sent(stage.sandbox):
-        answer = await callback(paused, url)
+        answer = await raw_request(stage, f"GET {path} HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n".encode())
 
-    assert answer.status_code in {400, 413}
-    assert "zzzz" not in answer.text
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"zzzz" not in answer
 
 
 @pytest.mark.parametrize("code", ["<script>alert(1)</script>", "a\r\nX: 1", "+ /=%&", "w" * 20_000])
@@ -258,7 +248,7 @@ async def test_a_hostile_code_reaches_the_token_endpoint_alone(stage: BrokerStag
     with audited(stage, "launch.finish", "failed", "answered invalid_grant", hides=[code]):
         answer = await callback(paused, url)
 
-    assert_app_is_told(answer, "server_error", hides=[code])
+    assert_app_forgets_and_is_told(answer, "server_error", hides=[code])
 
 
 @pytest.mark.parametrize(
@@ -282,7 +272,7 @@ async def test_a_bad_id_token_ends_the_launch(
         answer = await callback(paused, url)
 
     if begun_by == "app":
-        assert_app_is_told(answer, "server_error", hides=["canary-", cause])
+        assert_app_forgets_and_is_told(answer, "server_error", hides=["canary-", cause])
     else:
         assert_page(answer, 502, "ehr_misbehaved", hides=["canary-", cause, query_of(url)["state"]])
     assert await grants_in(stage) == before, "nothing is kept of what a bad id_token came with"
@@ -325,8 +315,6 @@ async def test_a_token_endpoint_that_fails_ends_the_launch(
     cause: str,
     begun_by: str,
 ):
-    if fault == "token_timeout" and begun_by == "ehr":
-        pytest.skip("waiting two seconds once is enough")
     url = await standalone(paused) if begun_by == "app" else await launched(paused, stage, patients[0])
     stage.sandbox.fault(fault, client_id="broker-launch", **parameters)
     before = stage.sandbox.counts()["token"]
@@ -337,7 +325,7 @@ async def test_a_token_endpoint_that_fails_ends_the_launch(
     if not error:
         assert answer.status_code == status
     elif begun_by == "app":
-        assert_app_is_told(answer, error, hides=["canary-", "a fault was armed", "Maintenance"])
+        assert_app_forgets_and_is_told(answer, error, hides=["canary-", "a fault was armed", "Maintenance"])
     else:
         assert_page(answer, status, code, hides=["canary-", "a fault was armed", "Maintenance", patients[0]])
 

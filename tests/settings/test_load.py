@@ -80,14 +80,18 @@ BAD = [
     (
         'registration = "epic-backend"',
         'registration = "x"',
-        "63: app[2].access[1].registration: there is no registration 'x'; "
-        "defined: cerner-launch, epic-backend, epic-launch",
+        (
+            "63: app[2].access[1].registration: there is no registration 'x'; "
+            "defined: cerner-launch, epic-backend, epic-launch"
+        ),
     ),
     (
         ACCESS_SCOPES,
         'scopes = "patient/Observation.cruds user/*.r patient/Patient.r"',
-        "50: app[1].access[1].scopes: patient/Observation.cruds user/*.r is more than registration 'epic-launch' "
-        "may ask the EHR for",
+        (
+            "50: app[1].access[1].scopes: patient/Observation.cruds user/*.r is more than registration 'epic-launch' "
+            "may ask the EHR for"
+        ),
     ),
     (ACCESS_SCOPES, 'scopes = ""', "50: app[1].access[1].scopes: scopes is empty: this access allows nothing"),
     (
@@ -174,7 +178,7 @@ BAD = [
         "handle_lifetime = 9",
         "60: app[2].handle_lifetime: Input should be greater than or equal to 10",
     ),
-    ("token_timeout = 5", "token_timeout = nan", "13: ehr[2].token_timeout: Input should be greater than 0"),
+    ("token_timeout = 5", "token_timeout = nan", "13: ehr[2].token_timeout: Input should be less than or equal to 30"),
     ("token_timeout = 5", "token_timeout = inf", "13: ehr[2].token_timeout: Input should be less than or equal to 30"),
     ('id = "nightly"', 'id = "night}ly"', f"57: app[2].id: {IDENTIFIER}"),
     ('id = "nightly"', 'id = "nightly\\n"', f"57: app[2].id: {IDENTIFIER}"),
@@ -243,10 +247,14 @@ def test_a_fault_beside_a_good_secret_does_not_quote_it(tmp_path: Path) -> None:
             [
                 "17: registration[1].id: registration 'epic-launch' is defined more than once",
                 "33: registration[3].id: registration 'epic-launch' is defined more than once",
-                "50: app[1].access[1].scopes: patient/Patient.r is more than registration 'epic-launch' "
-                "may ask the EHR for",
-                "53: app[1].access[2].registration: there is no registration 'cerner-launch'; "
-                "defined: epic-backend, epic-launch",
+                (
+                    "50: app[1].access[1].scopes: patient/Patient.r is more than registration 'epic-launch' "
+                    "may ask the EHR for"
+                ),
+                (
+                    "53: app[1].access[2].registration: there is no registration 'cerner-launch'; "
+                    "defined: epic-backend, epic-launch"
+                ),
             ],
         ),
         (
@@ -286,7 +294,7 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     text = f"""\
 public_url = "ftp://broker.example"
 colour = 1
-ehr = []
+ehr = 1
 [[registration]]
 id = "a"
 ehr = "b"
@@ -302,7 +310,7 @@ id = "A"
     assert faults_of(tmp_path, text) == [
         f"broker.toml:9: registration[1].client_secret: {LITERAL}",
         f"broker.toml:1: public_url: {NOT_A_URL}",
-        "broker.toml:3: ehr: Tuple should have at least 1 item after validation, not 0",
+        f"broker.toml:3: ehr: {NO_LIST}",
         "broker.toml:10: registration[1].client_id: String should have at least 1 character",
         "broker.toml:11: registration[1].scopes: malformed scope 'patient/Patient.sr'",
         f"broker.toml:13: app[1].id: {IDENTIFIER}",
@@ -315,6 +323,10 @@ id = "A"
     ("text", "faults"),
     [
         ("", ["1: public_url: is missing", "1: ehr: is missing", "1: registration: is missing"]),
+        (
+            f"{BASE}\nehr = []\nregistration = []\n",
+            ["2: ehr: at least one [[ehr]] is needed", "3: registration: at least one [[registration]] is needed"],
+        ),
         (f"{BASE}\n[ehr]\n[registration]\n", [f"2: ehr: {NO_LIST}", f"3: registration: {NO_LIST}"]),
     ],
 )
@@ -327,7 +339,7 @@ def test_what_is_not_toml_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="does not exist. Fix: give --config, or set BROKER_CONFIG"):
+    with pytest.raises(ConfigurationError, match=r"does not exist\. Fix: give --config, or set BROKER_CONFIG"):
         load(tmp_path / "broker.toml", {})
 
 
@@ -357,4 +369,4 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
     settings = load_text(tmp_path, GOOD, ENVIRON)
 
     with pytest.raises(ValueError, match="frozen"):
-        settings.public_url = "https://evil.example"  # type: ignore[misc]  # the type checker sees it too
+        settings.public_url = "https://evil.example"

@@ -26,7 +26,9 @@ def demo(
         raise ConfigurationError(
             f"the demo needs the package {error.name}. Fix: ./run demo, or pip install '…[demo]'"
         ) from None
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is ended, too
+    # Both end the demo in order, so that what it started ends too; a shell may have started us with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with open_stage(state) as stage:
             leaks = asyncio.run(play(stage, began=began, stay=not leave))

@@ -1,0 +1,193 @@
+"""The decision as a table: what a handle may do, given its scopes, its grant's and its app's policy."""
+
+from dataclasses import replace
+
+import pytest
+
+from broker.apps import Allowance, App
+from broker.errors import InsufficientScope, ReauthorizationRequired, UnauthorizedClient
+from broker.grants import Grant, GrantState, LaunchContext, Terms
+from broker.handles import Handle
+from broker.interactions import Interaction, parse_interaction
+from broker.policy import Permit, decide
+from broker.scopes import Scopes
+from broker.settings import AppSettings, RegistrationSettings
+
+ME = "pat-1"
+REGISTRATION = RegistrationSettings(
+    id="launch", ehr="sandbox", flow="launch", client_id="c", authentication="none", scopes="patient/*.cruds"
+)
+
+
+def app(scopes: str, registration: RegistrationSettings = REGISTRATION) -> App:
+    return App(
+        AppSettings(id="app", authentication="none"),
+        (Allowance(registration=registration, scopes=Scopes.parse(scopes)),),
+    )
+
+
+def handle(scopes: str) -> Handle:
+    return Handle(id="h", tag="t", app="app", ehr="sandbox", scopes=Scopes.parse(scopes), family="f", expires_at=9e9)
+
+
+def grant(scopes: str, patient: str | None = ME) -> Grant:
+    terms = Terms(
+        ehr="sandbox",
+        fhir_base="https://ehr.example/R4",
+        registration="launch",
+        flow="launch",
+        app="app",
+        scopes=Scopes.parse(scopes),
+        context=LaunchContext(patient=patient),
+    )
+    return Grant(
+        tag="t",
+        terms=terms,
+        state="active",
+        generation=1,
+        created_at=0,
+        since=0,
+        renew_at=9e9,
+        expires_at=9e9,
+        refreshable=True,
+        cause=None,
+        sealed_tokens=b"",
+    )
+
+
+def ask(method: str, url: str) -> Interaction:
+    path, _, query = url.partition("?")
+    return parse_interaction(method, path.encode(), query.encode(), (), None)
+
+
+def decided(method: str, url: str, *, held: str, granted: str | None = None, policy: str | None = None) -> Permit:
+    interaction = ask(method, url)
+    return decide(handle(held), grant(granted or held), app(policy or held), interaction)
+
+
+ALL = "patient/*.cruds user/*.cruds"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "held"),
+    [
+        ("GET", f"Patient/{ME}", "patient/Patient.r"),
+        ("GET", "Observation/o1", "patient/Observation.r"),
+        ("GET", f"Observation?patient={ME}", "patient/Observation.s"),
+        ("GET", "Observation", "patient/Observation.s"),
+        ("GET", "Observation?patient=pat-2", "user/Observation.s"),
+        ("POST", "Observation", "patient/Observation.c"),
+        ("GET", "Observation?category=vital-signs", "patient/Observation.s?category=vital-signs"),
+        ("GET", f"Patient/{ME}/$everything", "patient/*.rs"),
+    ],
+)
+def test_what_the_scopes_cover_is_allowed(method: str, url: str, held: str) -> None:
+    assert decided(method, url, held=held).interaction.method == method
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "held", "granted", "policy"),
+    [
+        ("GET", f"Patient/{ME}", "patient/Observation.r", ALL, ALL),
+        ("GET", f"Patient/{ME}", "patient/*.rs", "patient/Observation.rs", ALL),
+        ("GET", f"Patient/{ME}", "patient/*.rs", ALL, "patient/Observation.rs"),
+        ("POST", "Observation", "patient/Observation.rs", ALL, ALL),
+        ("GET", "Observation", "patient/Observation.r", ALL, ALL),
+        ("GET", "Observation/o1", "patient/Observation.s", ALL, ALL),
+        ("GET", "Observation", "patient/Observation.s?category=vital-signs", ALL, ALL),
+        ("GET", "Observation/o1", "patient/Observation.r?category=vital-signs", ALL, ALL),
+        (
+            "GET",
+            f"Observation?patient={ME}&_include=Observation:encounter:Encounter",
+            "patient/Observation.rs",
+            ALL,
+            ALL,
+        ),
+        ("GET", "?_type=Observation,Patient", "user/Observation.rs", ALL, ALL),
+        ("GET", f"Patient/{ME}/$everything", "patient/Observation.rs patient/Patient.rs", ALL, ALL),
+        ("GET", "Observation", "system/Observation.rs", "user/Observation.rs", ALL),
+    ],
+)
+def test_what_one_of_the_three_leaves_out_is_refused(
+    method: str, url: str, held: str, granted: str, policy: str
+) -> None:
+    with pytest.raises(InsufficientScope):
+        decided(method, url, held=held, granted=granted, policy=policy)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "Patient/pat-2",
+        "Observation?patient=pat-2",
+        "Observation?subject=Patient/pat-2",
+        f"Observation?patient={ME},pat-2",
+        "Patient/pat-2/Observation",
+        "Patient?_id=pat-2",
+        "Patient/pat-2/$everything",
+    ],
+)
+def test_a_handle_for_one_patient_cannot_read_another(url: str) -> None:
+    with pytest.raises(InsufficientScope, match="another patient"):
+        decided("GET", url, held="patient/*.rs")
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        (f"Patient/{ME}", True),
+        (f"Observation?patient={ME}", True),
+        (f"Observation?subject=Patient/{ME}", True),
+        (f"Patient/{ME}/Observation", True),
+        (f"Patient?_id={ME}", True),
+        (f"Patient/{ME}/$everything", True),
+        ("Observation", False),
+        ("Observation/o1", False),
+        ("Observation?code=1234-5", False),
+        (f"Observation?patient={ME}&_include=Observation:encounter:Encounter", False),
+        (f"Patient/{ME}/Observation?_revinclude=Provenance:target", False),
+        ("Patient?name=Shaw", False),
+    ],
+)
+def test_where_the_ehrs_token_reaches_further_the_request_must_bind_itself(url: str, *, allowed: bool) -> None:
+    if allowed:
+        assert decided("GET", url, held="patient/*.rs", granted=ALL).interaction.query == url.partition("?")[2]
+    else:
+        with pytest.raises(InsufficientScope, match="reaches beyond"):
+            decided("GET", url, held="patient/*.rs", granted=ALL)
+
+
+def test_a_patient_scope_without_a_patient_in_context_allows_nothing() -> None:
+    scopes = "patient/*.rs"
+    with pytest.raises(InsufficientScope, match="CX-10"):
+        decide(handle(scopes), grant(scopes, patient=None), app(scopes), ask("GET", "Observation"))
+
+
+@pytest.mark.parametrize("state", ["revoked", "needs_reauth", "uncertain"])
+def test_a_grant_that_is_not_active_allows_nothing(state: GrantState) -> None:
+    ended = replace(grant("user/*.rs"), state=state)
+    with pytest.raises(ReauthorizationRequired):
+        decide(handle("user/*.rs"), ended, app("user/*.rs"), ask("GET", "Observation"))
+
+
+def test_an_app_that_is_no_longer_configured_may_do_nothing() -> None:
+    with pytest.raises(UnauthorizedClient, match="not configured"):
+        decide(handle("user/*.rs"), grant("user/*.rs"), None, ask("GET", "Observation"))
+
+
+def test_an_app_whose_policy_names_another_registration_now_may_do_nothing() -> None:
+    other = REGISTRATION.model_copy(update={"id": "other"})
+    with pytest.raises(UnauthorizedClient, match="no longer"):
+        decide(
+            handle("user/*.rs"),
+            grant("user/*.rs"),
+            app("user/*.rs", other),
+            ask("GET", "Observation"),
+        )
+
+
+def test_a_permit_cannot_be_made_by_anybody_else() -> None:
+    permit = decided("GET", "Observation", held="user/*.rs")
+
+    with pytest.raises(TypeError):
+        Permit(permit.handle, permit.grant, permit.interaction, object())
