@@ -29,7 +29,7 @@ def main() -> None:
     cli.add_typer(handles.commands, name="handles")
     cli.add_typer(apps.commands, name="apps")
     try:
-        cli()
+        cli(prog_name="broker")
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"broker: {fault}", file=sys.stderr)
