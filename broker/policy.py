@@ -39,12 +39,15 @@ class Permit:
 
 
 def effective_scopes(handle: Handle, grant: Grant, app: App | None) -> Scopes:
-    """Return what is left of the handle after its grant and its app's policy. Raises `UnauthorizedClient`."""
+    """Return what is left of the handle after its grant and its app's policy. Raises `InsufficientScope`."""
     if app is None:
-        raise UnauthorizedClient(f"app {handle.app!r} is not configured")
-    allowance = app.allowance(grant.terms.ehr, grant.terms.flow)
+        raise InsufficientScope(f"app {handle.app!r} is not configured")
+    try:
+        allowance = app.allowance(grant.terms.ehr, grant.terms.flow)
+    except UnauthorizedClient as error:
+        raise InsufficientScope(error.detail) from None
     if allowance.registration.id != grant.terms.registration:
-        raise UnauthorizedClient(f"app {app.id!r} may no longer use registration {grant.terms.registration!r}")
+        raise InsufficientScope(f"app {app.id!r} may no longer use registration {grant.terms.registration!r}")
     return handle.scopes.intersection(grant.terms.scopes).intersection(allowance.scopes)
 
 

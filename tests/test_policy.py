@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker.apps import Allowance, App
-from broker.errors import InsufficientScope, ReauthorizationRequired, UnauthorizedClient
+from broker.errors import InsufficientScope, ReauthorizationRequired
 from broker.grants import Grant, GrantState, LaunchContext, Terms
 from broker.handles import Handle
 from broker.interactions import Interaction, parse_interaction
@@ -171,13 +171,13 @@ def test_a_grant_that_is_not_active_allows_nothing(state: GrantState) -> None:
 
 
 def test_an_app_that_is_no_longer_configured_may_do_nothing() -> None:
-    with pytest.raises(UnauthorizedClient, match="not configured"):
+    with pytest.raises(InsufficientScope, match="not configured"):
         decide(handle("user/*.rs"), grant("user/*.rs"), None, ask("GET", "Observation"))
 
 
 def test_an_app_whose_policy_names_another_registration_now_may_do_nothing() -> None:
     other = REGISTRATION.model_copy(update={"id": "other"})
-    with pytest.raises(UnauthorizedClient, match="no longer"):
+    with pytest.raises(InsufficientScope, match="no longer"):
         decide(
             handle("user/*.rs"),
             grant("user/*.rs"),

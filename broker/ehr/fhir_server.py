@@ -57,7 +57,7 @@ class FhirServer:
         return self._egress.stream(
             method,
             f"{url}?{query}" if query else url,
-            headers={**headers, "Authorization": f"Bearer {token.reveal()}"},
+            headers={**headers, "authorization": f"Bearer {token.reveal()}"},
             content=content,
             timeout=timeout,
         )

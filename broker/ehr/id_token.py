@@ -50,13 +50,13 @@ class IdTokens:
         self, token: Secret, *, endpoints: Endpoints, fhir_base: str, client_id: str, nonce: Secret | None
     ) -> Identity:
         """Return the identity. Raises `EhrMisbehaved` naming the failed check."""
-        issuer = endpoints.issuer or fhir_base
-        configuration = await self._discovery.openid_configuration(issuer)
+        configuration = await self._discovery.openid_configuration(endpoints.issuer or fhir_base)
+        issuer = configuration.get("issuer")
+        if not isinstance(issuer, str) or not issuer:
+            raise EhrMisbehaved("the openid-configuration names no issuer (ID-03)")
         keys = await self._keys(str(configuration.get("jwks_uri") or endpoints.jwks_uri or ""))
         claims = verify_signature(token, keys)
-        check_claims(
-            claims, issuer=str(configuration.get("issuer")), client_id=client_id, nonce=nonce, now=self._clock()
-        )
+        check_claims(claims, issuer=issuer, client_id=client_id, nonce=nonce, now=self._clock())
         user = claims.get("fhirUser") or claims.get("profile")
         return Identity(claims["iss"], claims["sub"], user if isinstance(user, str) else None)
 

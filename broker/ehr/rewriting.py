@@ -1,8 +1,8 @@
 """Turn the EHR's base URL into the broker's where a client follows it: `Bundle.link.url` and `fullUrl` (PX-06).
 
 A client that follows an unrewritten `next` link sends its handle to the EHR's host. The body is not parsed: FHIR
-decimals would not survive (`1.10` is not `1.1`), and a large Bundle would have to be held. Instead each occurrence of
-the base is looked at with what stands around it, over a window that slides across chunk borders, in bounded memory.
+decimals would not survive (`1.10` is not `1.1`), and a large Bundle would have to be held. Instead the members are
+recognised by what stands around them, over a window that slides across chunk borders, in bounded memory.
 """
 
 import json
@@ -13,17 +13,22 @@ from urllib.parse import urlsplit
 
 from broker.secret import Secret
 
-_BEFORE: Final = re.compile(
-    rb'"fullUrl"\s{0,64}:\s{0,64}"\Z|"relation"\s{0,64}:\s{0,64}"[^"\\]{0,256}"\s{0,64},\s{0,64}"url"\s{0,64}:\s{0,64}"\Z'
+_COLON: Final = rb"\s{0,64}:\s{0,64}"
+_COMMA: Final = rb"\s{0,64},\s{0,64}"
+_URL: Final = rb'"([^"]{0,8192})"'
+_MEMBERS: Final = re.compile(
+    b"|".join(
+        [
+            rb'"fullUrl"' + _COLON + _URL,
+            rb'"relation"' + _COLON + rb'"[^"\\]{0,256}"' + _COMMA + rb'"url"' + _COLON + _URL,
+            rb'"url"' + _COLON + _URL + _COMMA + rb'"relation"' + _COLON,
+        ]
+    )
 )
-_URL_KEY: Final = re.compile(rb'"url"\s{0,64}:\s{0,64}"\Z')
-_RELATION_AFTER: Final = re.compile(rb'[^"]{0,8192}"\s{0,64},\s{0,64}"relation"\s{0,64}:')
-_OPAQUE_TAIL: Final = re.compile(
-    rb'((?:\\?/)?\?)(?=[^"]{1,8192}")((?:[ !#-\[\]-~]|\\[/\\]|\\u00[2-7][0-9a-fA-F])+)(?=")'
-)
-_LOOK_BEHIND: Final = 1024
-_LOOK_AHEAD: Final = 9216
-_ENDS_BASE: Final = frozenset(b'/"?\\')
+_FULL_URL: Final = 1
+_LONGEST_MEMBER: Final = 9216
+WITHHELD: Final = "urn:smart-token-broker:link-withheld"
+"""Instead of a link that leaves the EHR's base: whoever followed it would send its handle there."""
 REMOVED: Final = "[removed]"
 
 
@@ -34,57 +39,53 @@ class UrlRewriter:
     """
 
     def __init__(self, ehr_base: str, broker_base: str, extend_page: Callable[[str], str] = lambda _: "") -> None:
+        self._ehr_base = ehr_base
+        self._broker_base = broker_base
         self._extend_page = extend_page
-        plain = dict.fromkeys(_spellings(ehr_base), broker_base)
-        escaped = {base.replace("/", "\\/"): broker_base.replace("/", "\\/") for base in plain}
-        self._replacements = {base.encode(): ours.encode() for base, ours in {**plain, **escaped}.items()}
-        self._base = re.compile(b"|".join(map(re.escape, self._replacements)))
         self._window = b""
-        self._done = 0
-        """How much of the window has been given out already; it stays only to be looked back at."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be given out now; at most 10 KiB are held back."""
+        """Return what can be given out now; at most 9 KiB are held back."""
         self._window += chunk
-        return self._advance(len(self._window) - _LOOK_AHEAD)
+        return self._advance(len(self._window) - _LONGEST_MEMBER)
 
     def finish(self) -> bytes:
         """Return the rest."""
         return self._advance(len(self._window))
 
     def _advance(self, until: int) -> bytes:
-        if until <= self._done:
+        """Give out everything before `until`, and to its end a member that begins before it."""
+        if until <= 0:
             return b""
-        pieces, position = [], self._done
-        for match in self._base.finditer(self._window, self._done):
+        pieces, position = [], 0
+        for match in _MEMBERS.finditer(self._window):
             if match.start() >= until:
                 break
-            if match.start() >= position and self._is_link(match):
-                end, tail = self._opaque_tail(match.end())
-                pieces += [self._window[position : match.start()], self._replacements[match[0]], tail]
-                position = end
+            kind = match.lastindex or 0
+            pieces += [self._window[position : match.start(kind)], self._turn(match[kind], kind)]
+            position = match.end(kind)
         end = max(until, position)
         pieces.append(self._window[position:end])
-        keep_from = max(0, end - _LOOK_BEHIND)
-        self._window, self._done = self._window[keep_from:], end - keep_from
+        self._window = self._window[end:]
         return b"".join(pieces)
 
-    def _opaque_tail(self, start: int) -> tuple[int, bytes]:
-        """Return where a link to the bare base ends and how it goes on; for any other link, nothing is taken."""
-        opaque = _OPAQUE_TAIL.match(self._window, start)
-        if opaque is None:
-            return start, b""
-        query = json.loads(b'"' + opaque[2] + b'"')
-        return opaque.end(), opaque[0] + self._extend_page(query).encode()
+    def _turn(self, written: bytes, kind: int) -> bytes:
+        try:
+            url = str(json.loads(b'"' + written + b'"'))
+        except ValueError:
+            return WITHHELD.encode()
+        turned = rewrite_url(url, self._ehr_base, self._broker_base)
+        if turned is None:
+            return written if kind == _FULL_URL or not _is_absolute(url) else WITHHELD.encode()
+        path, mark, query = turned.removeprefix(self._broker_base).partition("?")
+        if mark and path in {"", "/"}:
+            turned += self._extend_page(query)
+        return json.dumps(turned)[1:-1].encode()
 
-    def _is_link(self, match: re.Match[bytes]) -> bool:
-        following = self._window[match.end() : match.end() + 1]
-        if following and following[0] not in _ENDS_BASE:
-            return False
-        before = self._window[max(0, match.start() - _LOOK_BEHIND) : match.start()]
-        if _BEFORE.search(before):
-            return True
-        return bool(_URL_KEY.search(before) and _RELATION_AFTER.match(self._window, match.end()))
+
+def _is_absolute(url: str) -> bool:
+    """Whether a client that follows it may leave this server."""
+    return url.startswith(("//", "\\")) or ":" in url.partition("/")[0]
 
 
 def rewrite_url(url: str, ehr_base: str, broker_base: str) -> str | None:

@@ -26,6 +26,7 @@ from broker.errors import (
 from broker.flows.answer_app import AnswerApp
 from broker.flows.ask_ehr import AskEhr, Redirect
 from broker.flows.begin_launch import STANDALONE_ONLY
+from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grants
 from broker.handles import Handles
 from broker.launches import AppRequest, Launches
@@ -86,7 +87,7 @@ class AuthorizeApp:
         allowance = app.allowance(ehr.id, "launch")
         scopes = allowed_scopes(parameters.get("scope", ""), allowance)
         request = AppRequest(redirect_uri, parameters["state"], challenge, str(scopes))
-        self._record(app, ehr.id, "allowed", None, request_id, scope=str(scopes))
+        self._record(app, ehr.id, "allowed", None, request_id, scope=for_audit(scopes))
         if "launch" in parameters:
             return await self._launched(app, ehr.id, parameters["launch"], cookies, request)
         return await self.ask_ehr(app, allowance, ehr_scopes(scopes, allowance), app_request=request)
@@ -146,7 +147,7 @@ def _check_protocol(parameters: Mapping[str, str]) -> str:
 
 def allowed_scopes(requested: str, allowance: Allowance) -> Scopes:
     """Return what the app may have of what it asks. Raises `InvalidScope` when that leaves no resource scope."""
-    asked = Scopes.parse(requested)
+    asked = read_requested(requested)
     others = asked.others & allowance.scopes.others - NOT_ISSUED
     allowed = Scopes(asked.intersection(allowance.scopes).resources, others)
     if not allowed.resources:

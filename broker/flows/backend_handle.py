@@ -14,6 +14,7 @@ from broker.ehr.discovery import Discovery
 from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import EhrMisbehaved, InvalidRequest, InvalidScope, NotFound, UnauthorizedClient
 from broker.flows.issue_handle import IssueHandle
+from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grant, Grants, Terms
 from broker.keys.signing import SigningKeys
 from broker.refresh.outcome import granted_scopes, token_set
@@ -87,7 +88,7 @@ class BackendHandle:
                 outcome="allowed",
                 ehr=ehr.id,
                 registration=registration.id,
-                scope=str(scopes),
+                scope=for_audit(scopes),
                 reason="client_credentials",
             )
         )
@@ -115,7 +116,7 @@ class BackendHandle:
 
 
 def _within_policy(text: str, allowance: Allowance) -> Scopes:
-    asked = Scopes.parse(text)
+    asked = read_requested(text)
     if not asked.resources or asked.others:
         raise InvalidScope("backend services take resource scopes only", public="scope must name system/ scopes.")
     if not asked.narrows(allowance.scopes):

@@ -6,6 +6,7 @@ from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail, Outcome
 from broker.errors import EhrError, InvalidRequest, NotFound, Refusal
 from broker.flows.ask_ehr import AskEhr, EhrLaunch, Redirect
+from broker.flows.scope_text import for_audit
 from broker.scopes import Scopes
 from broker.settings import RegistrationSettings
 
@@ -47,7 +48,7 @@ class BeginLaunch:
             raise InvalidRequest("launch is missing or too long", public="launch is missing or too long.")
         allowance = app.allowance(ehr.id, "launch")
         scopes = Scopes(allowance.scopes.resources, Scopes.parse(registration.scopes).others - STANDALONE_ONLY)
-        self._record(registration, "allowed", "EHR launch", request_id, scope=str(scopes))
+        self._record(registration, "allowed", "EHR launch", request_id, scope=for_audit(scopes))
         asked = scopes.union(Scopes.parse("launch"))
         return await self.ask_ehr(app, allowance, asked, launched_by=EhrLaunch(iss, launch))
 

@@ -23,6 +23,7 @@ from broker.errors import AccessDenied, EhrError, InvalidRequest, Refusal
 from broker.flows.answer_app import AnswerApp, with_query
 from broker.flows.ask_ehr import Redirect, callback_uri
 from broker.flows.launch_context import read_context
+from broker.flows.scope_text import for_audit
 from broker.grants import Grant, Grants, Terms
 from broker.handles import AppLaunch, Handles
 from broker.keys.signing import SigningKeys
@@ -158,7 +159,7 @@ class FinishLaunch:
                 ehr=launch.ehr,
                 registration=launch.registration,
                 grant=grant.tag if grant else None,
-                scope=str(Scopes(grant.terms.scopes.resources, frozenset())) if grant else None,
+                scope=for_audit(Scopes(grant.terms.scopes.resources, frozenset())) if grant else None,
                 reason=reason,
                 request_id=request_id,
             )

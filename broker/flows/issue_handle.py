@@ -6,6 +6,7 @@ from typing import Any, Final
 from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail
 from broker.errors import InvalidScope
+from broker.flows.scope_text import for_audit
 from broker.grants import Grant, LaunchContext
 from broker.handles import Handles, RefreshHandle
 from broker.scopes import Scopes
@@ -74,7 +75,7 @@ class IssueHandle:
                 ehr=grant.terms.ehr,
                 registration=grant.terms.registration,
                 grant=grant.tag,
-                scope=str(scopes),
+                scope=for_audit(scopes),
                 request_id=request_id,
             )
         )

@@ -7,6 +7,7 @@ from typing import Any
 from broker.apps import App
 from broker.errors import InvalidGrant, InvalidRequest, InvalidScope, NotFound
 from broker.flows.issue_handle import IssueHandle
+from broker.flows.scope_text import read_requested
 from broker.grants import Grants
 from broker.handles import Handles
 from broker.scopes import Scopes
@@ -38,7 +39,7 @@ class RotateHandle:
 def _narrowed(given: Scopes, asked: str | None) -> Scopes:
     if asked is None:
         return given
-    wanted = Scopes.parse(asked)
+    wanted = read_requested(asked)
     if not wanted or not wanted.narrows(given):
         raise InvalidScope("the refresh asks for more than the original scope (RF-02)")
     return wanted

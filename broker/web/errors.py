@@ -44,9 +44,9 @@ def oauth_error(error: BrokerError, *, request_id: str) -> Response:
     if isinstance(error, Unavailable):
         headers["Retry-After"] = "1"
     body = json.dumps({"error": error.oauth, "error_description": error.public})
-    status = error.status if error.status in {401, 404, 413, 502, 503, 504} or error.status < 400 else 400
-    if error.code == "reauthorization_required":
-        status = 400
+    # RFC 6749 §5.2 answers 400 to all that the client got wrong, except 401 to a client that did not prove itself.
+    kept = isinstance(error, InvalidClient) or error.status in {404, 413} or error.status >= 500
+    status = error.status if kept else 400
     return Response(body, status, headers, "application/json")
 
 

@@ -62,7 +62,7 @@ def start_command(folder: Path, password: str) -> dict[str, str]:
 def running(folder: Path) -> Iterator[Store]:
     environment, socket = start_command(folder, PASSWORD), folder / "socket"
     own = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder / "run"), "--logfile", str(folder / "log")]
-    process = subprocess.Popen(["sh", str(DEPLOY / "start-valkey.sh"), *own], env=environment)
+    process = subprocess.Popen(["/bin/sh", str(DEPLOY / "start-valkey.sh"), *own], env=environment)
     try:
         give_up = time.monotonic() + 10
         while not socket.exists():
@@ -128,7 +128,7 @@ async def play_everything(stage: BrokerStage, app: App, reports: App) -> None:
 
 async def test_the_broker_may_do_all_it_does_and_nothing_more(
     as_broker: Redis, inspector: Redis, sandbox: Sandbox, tmp_path: Path
-):
+) -> None:
     facts = await server_facts(as_broker, system_clock)
     assert facts.version
     assert facts.version.startswith("Valkey 9")
@@ -179,26 +179,28 @@ async def test_the_broker_may_do_all_it_does_and_nothing_more(
         "DEL other",
     ],
 )
-async def test_what_the_broker_does_not_do_is_refused(as_broker: Redis, command: str):
+async def test_what_the_broker_does_not_do_is_refused(as_broker: Redis, command: str) -> None:
     with pytest.raises(NoPermissionError):
         await as_broker.execute_command(*command.split(" "))  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("call", ["'FLUSHALL'", "'CONFIG', 'GET', '*'", "'GET', 'other'", "'SET', 'other', 'value'"])
-async def test_a_script_cannot_do_what_its_user_may_not(as_broker: Redis, call: str):
+@pytest.mark.parametrize("call", ["'FLUSHALL'", "'KEYS', '*'", "'GET', 'other'", "'SET', 'other', 'value'"])
+async def test_a_script_cannot_do_what_its_user_may_not(as_broker: Redis, call: str) -> None:
     with pytest.raises(ResponseError, match="ACL failure in script"):
-        await as_broker.eval(f"return redis.call({call})", 0)  # type: ignore[misc]
+        await as_broker.eval(f"return redis.call({call})", 0)
 
 
-@pytest.mark.parametrize(("user", "password"), [("default", ""), ("default", PASSWORD), ("broker", ""), ("broker", "x")])
-async def test_nobody_else_gets_in(store: Store, user: str, password: str):
+@pytest.mark.parametrize(
+    ("user", "password"), [("default", ""), ("default", PASSWORD), ("broker", ""), ("broker", "x")]
+)
+async def test_nobody_else_gets_in(store: Store, user: str, password: str) -> None:
     client = store.client(user, password)
     with pytest.raises(NotConnectedError, match="invalid username-password pair or user is disabled"):
         await client.ping()
     await client.aclose()
 
 
-def test_the_rules_by_themselves_let_nobody_in():
+def test_the_rules_by_themselves_let_nobody_in() -> None:
     rules = (DEPLOY / "users.acl").read_text()
 
     assert not re.search(r"[>#]|nopass|allkeys|allcommands|\+@|~\*", rules)
@@ -206,11 +208,11 @@ def test_the_rules_by_themselves_let_nobody_in():
 
 
 @pytest.mark.parametrize("password", ["", "x" * 31])
-def test_it_does_not_start_with_a_password_that_is_too_short(tmp_path: Path, password: str):
+def test_it_does_not_start_with_a_password_that_is_too_short(tmp_path: Path, password: str) -> None:
     environment = start_command(tmp_path, password)
 
     run = subprocess.run(
-        ["sh", str(DEPLOY / "start-valkey.sh"), "--port", "0"],
+        ["/bin/sh", str(DEPLOY / "start-valkey.sh"), "--port", "0"],
         env=environment,
         capture_output=True,
         text=True,
@@ -222,7 +224,7 @@ def test_it_does_not_start_with_a_password_that_is_too_short(tmp_path: Path, pas
     assert "fewer than 32" in run.stderr
 
 
-def test_what_it_writes_holds_no_password_and_only_its_owner_can_read(store: Store):
+def test_what_it_writes_holds_no_password_and_only_its_owner_can_read(store: Store) -> None:
     written = store.socket.parent / "run/users.acl"
 
     assert PASSWORD not in written.read_text()

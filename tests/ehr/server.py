@@ -14,7 +14,7 @@ class Received:
     method: str
     target: str
     headers: dict[str, str]
-    """Names in lower case."""
+    """Names in lower case; the values of a repeated one are joined by commas."""
     body: bytes
 
 
@@ -84,7 +84,10 @@ async def hang_up(_: asyncio.StreamWriter) -> None:
 async def _read(reader: asyncio.StreamReader) -> Received:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     method, target, _ = head[0].split(" ")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    headers: dict[str, str] = {}
+    for line in filter(None, head[1:]):
+        name, _, value = line.partition(":")
+        headers[name.lower()] = ", ".join(filter(None, (headers.get(name.lower()), value.strip())))
     if headers.get("transfer-encoding") == "chunked":
         return Received(method, target, headers, await _read_chunks(reader))
     return Received(method, target, headers, await reader.readexactly(int(headers.get("content-length", "0"))))

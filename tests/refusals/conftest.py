@@ -9,7 +9,7 @@ import pytest_asyncio
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer
 from tests.refusals.keys import Keys, KeyServer, running_key_server
-from tests.stage import App, BrokerStage, Sandbox, open_stage
+from tests.stage import App, BrokerStage, MovableClock, Sandbox, open_stage
 from tests.stage.app import LAUNCH_URI, REDIRECT_URI
 
 MORE = """
@@ -68,9 +68,16 @@ def keys() -> Keys:
 
 
 @pytest.fixture(scope="module")
-def key_server(keys: Keys) -> Iterator[KeyServer]:
+def running_keys(keys: Keys) -> Iterator[KeyServer]:
     with running_key_server(keys.published()) as server:
         yield server
+
+
+@pytest.fixture
+def key_server(running_keys: KeyServer, keys: Keys) -> Iterator[KeyServer]:
+    """Where the app `fetched` publishes its keys; afterwards it has the good ones again."""
+    yield running_keys
+    running_keys.key_set = keys.published()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -78,7 +85,7 @@ async def stage(
     sandbox_process: Sandbox,
     valkey: EmbeddedServer,
     keys: Keys,
-    key_server: KeyServer,
+    running_keys: KeyServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[BrokerStage]:
     sandbox_process.reset()
@@ -89,7 +96,7 @@ async def stage(
         redirect_uri=REDIRECT_URI,
         launch_uri=LAUNCH_URI,
         jwks=inline_table(keys.published()),
-        jwks_uri=key_server.url,
+        jwks_uri=running_keys.url,
     )
     async with open_stage(sandbox_process, redis, tmp_path_factory.mktemp("stage"), more=more) as stage:
         yield stage
@@ -100,6 +107,14 @@ async def stage(
 def no_faults(sandbox_process: Sandbox) -> Iterator[None]:
     yield
     sandbox_process.clear_faults()
+
+
+@pytest.fixture
+def borrowed_clock(stage: BrokerStage) -> Iterator[MovableClock]:
+    """The stage's clock, put right again afterwards."""
+    ahead = stage.clock._ahead
+    yield stage.clock
+    stage.clock._ahead = ahead
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -122,6 +137,14 @@ async def reports(stage: BrokerStage) -> AsyncIterator[App]:
     app = stage.app("reports")
     yield app
     await app.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def patients(reports: App) -> list[str]:
+    """Two patients of the EHR."""
+    answer = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
+    bundle = (await reports.fhir(answer.json()["access_token"], "Patient?_count=2")).json()
+    return [str(entry["resource"]["id"]) for entry in bundle["entry"]]
 
 
 def inline_table(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
+from structlog.testing import capture_logs
 
 from tests.stage import BrokerStage, Sandbox
 from tests.stage.app import REDIRECT_URI
@@ -92,6 +93,15 @@ def audited(stage: BrokerStage, event: str, outcome: str, cause: str, *, hides: 
     assert [record["reason"] for record in fitting if cause in record["reason"]], records
     assert all(record["request_id"] for record in fitting)
     assert not [value for value in hides if value and value in "".join(written)]
+
+
+@contextmanager
+def logged(cause: str, *, hides: Iterable[str] = ()) -> Iterator[None]:
+    """What cannot be read names nobody, so it has no audit record: the cause is in the log, and nothing of the request."""
+    with capture_logs() as lines:
+        yield
+    assert [line for line in lines if line["event"] == "refused" and cause in line["detail"]], lines
+    assert not [value for value in hides if value and value in str(lines)]
 
 
 async def raw_request(stage: BrokerStage, request: bytes) -> bytes:

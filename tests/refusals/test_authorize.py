@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import httpx2
 import pytest
-import pytest_asyncio
 
 from tests.refusals.refusal import (
     assert_app_is_told,
@@ -14,7 +13,7 @@ from tests.refusals.refusal import (
     nothing_sent,
     query_of,
 )
-from tests.stage import App, BrokerStage
+from tests.stage import App, BrokerStage, MovableClock
 from tests.stage.app import REDIRECT_URI
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,16 +49,9 @@ async def ask(
     return await app.browser.http.post(endpoint, data=parameters, headers=headers)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def patient(reports: App) -> str:
-    answer = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
-    bundle = (await reports.fhir(answer.json()["access_token"], "Patient?_count=1")).json()
-    return str(bundle["entry"][0]["resource"]["id"])
-
-
-async def launch_value(stage: BrokerStage, app: App, patient: str) -> str:
+async def launch_value(stage: BrokerStage, app: App, patients: list[str]) -> str:
     """Run an EHR launch up to the app's launch URI."""
-    return (await app.browser.open(stage.sandbox.launch("broker-launch", patient))).parameters["launch"]
+    return (await app.browser.open(stage.sandbox.launch("broker-launch", patients[0]))).parameters["launch"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -147,10 +139,11 @@ TOLD: list[tuple[dict[str, str | None], str, str]] = [
     ({"scope": "openid fhirUser launch/patient"}, "invalid_scope", "nothing of the requested scope"),
     ({"scope": "user/*.rs system/*.rs"}, "invalid_scope", "nothing of the requested scope is in the app's policy"),
     ({"scope": "patient/Condition.cud"}, "invalid_scope", "nothing of the requested scope is in the app's policy"),
-    ({"scope": "patient/*.sr"}, "invalid_scope", "malformed"),
-    ({"scope": "patient/*.rs patient/.read"}, "invalid_scope", "malformed"),
-    ({"scope": "patient/*.rs Patient/*.rs"}, "invalid_scope", "malformed"),
-    ({"scope": 'patient/*.rs "quoted"'}, "invalid_scope", "malformed"),
+    ({"scope": "patient/*.sr"}, "invalid_scope", "the requested scope is malformed,"),
+    ({"scope": "patient/*.rs patient/.read"}, "invalid_scope", "the requested scope is malformed,"),
+    ({"scope": "patient/*.rs Patient/*.rs"}, "invalid_scope", "the requested scope is malformed,"),
+    ({"scope": 'patient/*.rs "quoted"'}, "invalid_scope", "the requested scope is malformed,"),
+    ({"scope": "patient/Observation.sr?code=planted"}, "invalid_scope", "the requested scope is malformed,"),
     ({"launch": "x"}, "invalid_request", "malformed launch"),
     ({"launch": "sbl_" + "0" * 61}, "invalid_request", "malformed launch"),
     ({"launch": "<script>alert(1)</script>"}, "invalid_request", "malformed launch"),
@@ -169,7 +162,7 @@ async def test_a_request_of_a_known_app_is_refused_at_its_redirect_uri(
         "shouted": f"{stage.public_url}/fhir/SANDBOX",
     }
     changes = {name: value.format(**places) if value else value for name, value in changes.items()}
-    with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", cause):
+    with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", cause, hides=["planted"]):
         answer = await ask(stage, app, changes, method=method)
 
     assert_app_is_told(answer, error, hides=["attacker", "<script", cause])
@@ -262,8 +255,8 @@ async def test_a_posted_request_that_is_too_long_is_not_read(stage: BrokerStage,
     assert_oauth_error(answer, 413, "invalid_request", hides=["ssss"])
 
 
-async def test_a_launch_value_works_once(stage: BrokerStage, app: App, patient: str):
-    value = await launch_value(stage, app, patient)
+async def test_a_launch_value_works_once(stage: BrokerStage, app: App, patients: list[str]):
+    value = await launch_value(stage, app, patients)
     assert "code" in query_of((await ask(stage, app, {"launch": value})).headers["location"])
 
     with (
@@ -274,8 +267,8 @@ async def test_a_launch_value_works_once(stage: BrokerStage, app: App, patient: 
     assert_app_is_told(answer, "invalid_request", hides=[value])
 
 
-async def test_a_launch_value_lives_two_minutes(stage: BrokerStage, app: App, patient: str):
-    value = await launch_value(stage, app, patient)
+async def test_a_launch_value_lives_two_minutes(stage: BrokerStage, app: App, patients: list[str]):
+    value = await launch_value(stage, app, patients)
     (key,) = [key async for key in stage.redis.scan_iter(match="sb:{*}:launch:*")]
     assert 115_000 < await stage.redis.pttl(key) <= 120_000
     await stage.redis.delete(key)
@@ -297,13 +290,13 @@ async def test_a_launch_value_is_bound_to_app_and_browser_and_spent_by_misuse(  
     stage: BrokerStage,
     app: App,
     second: App,
-    patient: str,
+    patients: list[str],
     misuse: str,
     changes: dict[str, Any],
     error: str,
     cause: str,
 ):
-    value = await launch_value(stage, app, patient)
+    value = await launch_value(stage, app, patients)
     other = app if misuse == "of another app" else second
     if misuse == "with a wrong cookie":
         name = next(iter(app.browser.http.cookies))
@@ -316,8 +309,8 @@ async def test_a_launch_value_is_bound_to_app_and_browser_and_spent_by_misuse(  
         assert_app_is_told(await ask(stage, app, {"launch": value}), "invalid_request")
 
 
-async def test_a_launch_value_is_for_the_ehr_that_launched(stage: BrokerStage, second: App, app: App, patient: str):
-    value = await launch_value(stage, app, patient)
+async def test_a_launch_value_is_for_the_ehr_that_launched(stage: BrokerStage, second: App, app: App, patients: list[str]):
+    value = await launch_value(stage, app, patients)
     other = {"client_id": "second", "aud": f"{stage.public_url}/fhir/other", "launch": value}
     with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", "launch was given to another app"):
         answer = await ask(stage, app, other)
@@ -325,14 +318,11 @@ async def test_a_launch_value_is_for_the_ehr_that_launched(stage: BrokerStage, s
     assert_app_is_told(answer, "invalid_request", hides=[value])
 
 
-async def test_an_ehr_that_is_down_is_told_to_the_app(stage: BrokerStage, app: App):
-    stage.clock.advance(3601)
+async def test_an_ehr_that_is_down_is_told_to_the_app(stage: BrokerStage, app: App, borrowed_clock: MovableClock):
+    borrowed_clock.advance(3601)
     stage.sandbox.fault("discovery_500")
-    try:
-        with audited(stage, "app.authorize", "failed", "status 500"):
-            answer = await ask(stage, app, {})
-    finally:
-        stage.clock.advance(-3601)
+    with audited(stage, "app.authorize", "failed", "status 500"):
+        answer = await ask(stage, app, {})
 
     assert_app_is_told(answer, "temporarily_unavailable", hides=["a fault was armed", "500"])
     assert "set-cookie" not in answer.headers

@@ -22,13 +22,6 @@ async def paused(stage: BrokerStage) -> AsyncIterator[App]:
     await app.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def patients(stage: BrokerStage, reports: App) -> list[str]:
-    answer = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
-    bundle = (await reports.fhir(answer.json()["access_token"], "Patient?_count=2")).json()
-    return [str(entry["resource"]["id"]) for entry in bundle["entry"]]
-
-
 async def standalone(paused: App) -> str:
     """Return the callback URL of a standalone launch, not opened yet."""
     return (await paused.authorize()).url

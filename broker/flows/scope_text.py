@@ -1,0 +1,20 @@
+"""Scopes as apps ask for them, and as the audit trail may hold them: a search value in a scope may be PHI (SC-05)."""
+
+from broker.errors import InvalidScope
+from broker.scopes import Scopes
+
+
+def read_requested(text: str) -> Scopes:
+    """Parse what an app wrote. Raises `InvalidScope`, whose detail repeats nothing of it."""
+    try:
+        return Scopes.parse(text)
+    except InvalidScope:
+        raise InvalidScope("the requested scope is malformed, or of too many words") from None
+
+
+def for_audit(scopes: Scopes) -> str:
+    """Return the canonical text without the search parameters, which `?...` stands for."""
+    places = [
+        f"{scope.level}/{scope.type}.{scope.letters}{'?...' if scope.parameters else ''}" for scope in scopes.resources
+    ]
+    return " ".join(sorted([*scopes.others, *places]))

@@ -1,0 +1,79 @@
+"""What is kept in Redis is documented as it is: keys, lifetimes, atomic steps, envelope, rights."""
+
+import inspect
+import re
+from typing import Final
+
+import pytest
+
+from broker import audit, grants, handles, launches
+from broker.app import AUDIT_STREAM_LENGTH
+from broker.refresh import renewal
+from broker.store import keys
+from tests.docs.pages import ROOT, code, read, rows, section
+
+LIVES: Final = {
+    "sb:{TAG}:grant": (
+        grants.RETENTION_SECONDS,
+        grants.SHORT_RETENTION_SECONDS,
+        grants.REVOKED_RETENTION_SECONDS,
+    ),
+    "sb:{TAG}:lease": (int(renewal.LEASE_SECONDS),),
+    "sb:{TAG}:code:HASH": (handles.CODE_SECONDS, handles.REPLAY_SECONDS),
+    "sb:{TAG}:launch:HASH": (handles.LAUNCH_SECONDS,),
+    "sb:launch:{HASH}": (launches.LAUNCH_SECONDS,),
+}
+
+
+def documented_records() -> dict[str, str]:
+    return {code(row[0]): row[3] for row in rows(read("docs/architecture.md"), "Key | Type | Holds | Lives")}
+
+
+def test_every_key_in_redis_is_documented() -> None:
+    named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
+    named |= {keys.issued("TAG", kind, "HASH") for kind in ("handle", "refresh", "code", "launch")}
+    named |= {keys.sealed_key("NAME"), keys.replay("HASH"), audit.STREAM_KEY}
+    made_by = {
+        name for name, value in inspect.getmembers(keys, inspect.isfunction) if value.__module__ == keys.__name__
+    }
+
+    assert made_by == {"grant", "lease", "handles", "issued", "launch", "backend", "sealed_key", "replay"}
+    assert documented_records().keys() == named
+
+
+@pytest.mark.parametrize(("key", "seconds"), LIVES.items())
+def test_documented_lifetimes_are_those_of_the_code(key: str, seconds: tuple[int, ...]) -> None:
+    assert [int(number) for number in re.findall(r"(\d+) s\b", documented_records()[key])] == list(seconds)
+
+
+def test_documented_waits_of_a_refresh_are_those_of_the_code() -> None:
+    text = section(read("docs/architecture.md"), "## Refresh")
+
+    assert [int(number) for number in re.findall(r"(\d+) s\b", text)] == [
+        renewal.LEASE_SECONDS,
+        renewal.WAIT_SECONDS,
+        renewal._INSIST_SECONDS,
+    ]
+    waits = re.findall(r"for (\d+) seconds", read("docs/operations.md"))
+    assert [int(number) for number in waits] == [renewal._INSIST_SECONDS] * 2
+
+
+def test_the_documented_length_of_the_audit_stream_is_the_codes() -> None:
+    assert str(AUDIT_STREAM_LENGTH) in documented_records()[audit.STREAM_KEY]
+
+
+def test_every_atomic_step_is_documented() -> None:
+    table = {code(row[0]) for row in rows(read("docs/architecture.md"), "Script | What it does in one step")}
+
+    assert table == {str(path.relative_to(ROOT)) for path in ROOT.glob("broker/store/lua/*.lua")}
+
+
+def test_the_envelope_is_documented_as_its_module_draws_it() -> None:
+    drawn = re.findall(r"^ {4}(byte.*)$", read("broker/vault/envelope.py"), re.MULTILINE)
+
+    assert len(drawn) == 5
+    assert section(read("docs/architecture.md"), "### The envelope").split("```")[1].split("\n")[1:-1] == drawn
+
+
+def test_the_documented_acl_is_the_deployed_one() -> None:
+    assert f"```\n{read('docs/deploy/users.acl')}```" in read("docs/operations.md")

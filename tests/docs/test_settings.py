@@ -1,0 +1,92 @@
+"""Every setting is documented as it is, and no other."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from broker.settings import Access, AppSettings, Deployment, EhrSettings, RegistrationSettings, Settings, load
+from broker.settings.deployment import VARIABLES
+from tests.docs.pages import PAGES, ROOT, code, read, rows, section
+
+TABLES: Final = {
+    "### Top level": Settings,
+    "### `[[ehr]]`": EhrSettings,
+    "### `[[registration]]`": RegistrationSettings,
+    "### `[[app]]`": AppSettings,
+    "### `[[app.access]]`": Access,
+}
+
+
+def written_default(model: type[BaseModel], name: str) -> str:
+    field = model.model_fields[name]
+    if field.is_required():
+        return "required"
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    return "none" if default is None else f"`{json.dumps(default)}`"
+
+
+@pytest.mark.parametrize(("heading", "model"), TABLES.items())
+def test_every_settings_key_is_documented_with_its_default(heading: str, model: type[BaseModel]) -> None:
+    table = rows(section(read("docs/configuration.md"), heading), "Key | Type | Default | Meaning")
+
+    documented = {code(row[0]): row[2] for row in table}
+    assert documented == {name: written_default(model, name) for name in model.model_fields}
+
+
+@pytest.mark.parametrize(("heading", "model"), TABLES.items())
+def test_documented_choices_are_the_choices(heading: str, model: type[BaseModel]) -> None:
+    table = rows(section(read("docs/configuration.md"), heading), "Key | Type | Default | Meaning")
+
+    documented = {code(row[0]): set(re.findall(r'`"([^"]+)"`', row[1])) for row in table}
+    for name, field in model.model_fields.items():
+        words = {choice for choice in get_args(field.annotation) if isinstance(choice, str)}
+        assert documented[name] == words, name
+
+
+def test_every_variable_is_documented_with_its_default() -> None:
+    table = {code(row[0]): row[1] for row in rows(read("docs/configuration.md"), "Variable | Default | Meaning")}
+
+    assert table.keys() == VARIABLES.keys()
+    default = Deployment.read({})
+    assert {
+        name: cell.strip("`") for name, cell in table.items() if cell not in ("none", "`audit.jsonl` in `BROKER_STATE`")
+    } == {
+        "BROKER_CONFIG": str(default.config),
+        "BROKER_STATE": str(default.state),
+        "BROKER_HOST": default.host,
+        "BROKER_PORT": str(default.port),
+        "BROKER_DRAIN_SECONDS": str(default.drain_seconds),
+    }
+    assert default.audit_file == default.state / "audit.jsonl"
+    assert (default.redis_url, default.forwarded_allow_ips) == (None, "")
+
+
+def test_no_page_names_a_variable_that_does_not_exist() -> None:
+    kubernetes = {"BROKER_SERVICE_HOST", "BROKER_PORT_8080_TCP"}
+    for path in [*PAGES, ROOT / "compose.yaml", ROOT / "docs/deploy/Dockerfile"]:
+        named = set(re.findall(r"\bBROKER_[A-Z0-9_]+\b", path.read_text(encoding="utf-8")))
+        assert named - kubernetes <= VARIABLES.keys(), path.name
+
+
+def test_the_complete_example_loads_and_has_every_key(tmp_path: Path) -> None:
+    toml = section(read("docs/configuration.md"), "## A complete example").split("```toml\n")[1].split("```")[0]
+    (tmp_path / "broker.toml").write_text(toml)
+
+    load(tmp_path / "broker.toml", {"GENERAL_CHART_SECRET": "a secret of the example"})
+
+    tables = tomllib.loads(toml)
+    assert set(Settings.model_fields) == tables.keys()
+    assert set(EhrSettings.model_fields) == keys_of(tables["ehr"])
+    assert set(RegistrationSettings.model_fields) == keys_of(tables["registration"])
+    assert set(AppSettings.model_fields) - {"jwks"} == keys_of(tables["app"])
+    assert "[app.jwks]" in toml
+    assert set(Access.model_fields) == keys_of([entry for app in tables["app"] for entry in app["access"]])
+
+
+def keys_of(tables: list[dict[str, Any]]) -> set[str]:
+    return {key for table in tables for key in table}

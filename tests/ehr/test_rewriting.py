@@ -1,0 +1,302 @@
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.ehr.rewriting import REMOVED, SecretRemover, UrlRewriter, rewrite_url
+from broker.secret import Secret
+
+EHR = "https://ehr.example/fhir/R4"
+OURS = "https://broker.example/fhir/epic"
+TOKEN = "eyJhbGciOi.eyJhbGciOj.abcabcabd-_~+/="
+
+REWRITTEN = [
+    ('{"fullUrl":"$/Patient/1"}', '{"fullUrl":"@/Patient/1"}'),
+    ('{"fullUrl" : "$/Patient/1"}', '{"fullUrl" : "@/Patient/1"}'),
+    ('{"fullUrl"\n\t: \r\n"$/Patient/1"}', '{"fullUrl"\n\t: \r\n"@/Patient/1"}'),
+    ('{"fullUrl":"$"}', '{"fullUrl":"@"}'),
+    ('{"relation":"next","url":"$/Patient?page=2"}', '{"relation":"next","url":"@/Patient?page=2"}'),
+    ('{"relation" : "next" , "url" : "$/Patient"}', '{"relation" : "next" , "url" : "@/Patient"}'),
+    ('{\n  "relation": "next",\n  "url": "$/A"\n}', '{\n  "relation": "next",\n  "url": "@/A"\n}'),
+    ('{"url":"$/Patient?page=2","relation":"next"}', '{"url":"@/Patient?page=2","relation":"next"}'),
+    ('{"url": "$" , "relation" : "self"}', '{"url": "@" , "relation" : "self"}'),
+    ('{"relation":"next","url":"$?_getpages=a"}', '{"relation":"next","url":"@?_getpages=a"}'),
+    (
+        r'{"fullUrl":"https:\/\/ehr.example\/fhir\/R4\/A\/1"}',
+        r'{"fullUrl":"https:\/\/broker.example\/fhir\/epic\/A\/1"}',
+    ),
+    (
+        r'{"url":"https:\/\/ehr.example\/fhir\/R4\/A","relation":"next"}',
+        r'{"url":"https:\/\/broker.example\/fhir\/epic\/A","relation":"next"}',
+    ),
+    ('{"fullUrl":"https://ehr.example:443/fhir/R4/A/1"}', '{"fullUrl":"@/A/1"}'),
+    ('{"relation":"next","url":"https://ehr.example:443/fhir/R4?p=2"}', '{"relation":"next","url":"@?p=2"}'),
+]
+UNTOUCHED = [
+    '{"fullUrl":"urn:uuid:1"}',
+    '{"fullUrl":"$x/Patient/1"}',
+    '{"fullUrl":"$-test/Patient/1"}',
+    '{"fullUrl":"$:8443/Patient/1"}',
+    '{"fullUrl":"https://ehr.example/fhir/R/Patient/1"}',
+    '{"fullUrl":"https://other.example/fhir/R4/Patient/1"}',
+    '{"fullUrl":"https://ehr.example.evil.example/fhir/R4/Patient/1"}',
+    '{"fullUrl":"http://ehr.example/fhir/R4/Patient/1"}',
+    '{"fullUrl":"https://ehr.example:8443/fhir/R4/Patient/1"}',
+    '{"fullUrl":"https://x.example/?u=$/Patient/1"}',
+    '{"fullurl":"$/Patient/1"}',
+    '{"identifier":[{"system":"$/ids","value":"1"}]}',
+    '{"extension":[{"url":"$/StructureDefinition/a","valueString":"b"}]}',
+    '{"extension":[{"url":"$/StructureDefinition/a","extension":[]}]}',
+    '{"meta":{"profile":["$/StructureDefinition/a"],"source":"$/x"}}',
+    '{"subject":{"reference":"$/Patient/1"}}',
+    '{"resourceType":"ValueSet","url":"$/ValueSet/a","version":"1"}',
+    '{"url":"$/StructureDefinition/a","relationship":"x"}',
+    '{"note":"see $/Patient/1"}',
+    r'{"note":"\"fullUrl\":\"$/Patient/1\""}',
+    r'{"note":"\"relation\":\"next\",\"url\":\"$/Patient/1\""}',
+    '{"relation":"next","id":"1","other":"$/A"}',
+    '{"valueDecimal":1.10,"b":0.0,"c":1e-10,"d":12345678901234567890.123456789}',
+    "",
+    "not json $/A",
+    '{"fullUrl":"https://ehr.example/fhir/R',
+]
+
+entries = st.lists(
+    st.sampled_from(
+        [
+            *(before for before, _ in REWRITTEN),
+            *UNTOUCHED,
+            '{"text":"' + "x" * 3000 + '"}',
+            '"url":"',
+            '"fullUrl":"',
+            "$",
+            '","relation":"next"',
+            " " * 70,
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+def in_ehr(text: str) -> bytes:
+    return text.replace("$", EHR).replace("@", OURS).encode()
+
+
+def rewrite(*chunks: bytes) -> bytes:
+    rewriter = UrlRewriter(EHR, OURS, lambda query: f"&_sbpage={len(query)}")
+    return b"".join([*map(rewriter.feed, chunks), rewriter.finish()])
+
+
+def rewrite_plainly(body: bytes) -> bytes:
+    rewriter = UrlRewriter(EHR, OURS)
+    return rewriter.feed(body) + rewriter.finish()
+
+
+def cut(body: bytes, places: list[int]) -> list[bytes]:
+    borders = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
+    return [body[start:end] for start, end in pairwise(borders)]
+
+
+@pytest.mark.parametrize(("before", "after"), REWRITTEN)
+def test_a_link_to_the_ehr_becomes_a_link_to_the_broker(before: str, after: str) -> None:
+    """PX-06."""
+    assert rewrite_plainly(in_ehr(before)) == in_ehr(after)
+
+
+@pytest.mark.parametrize("text", UNTOUCHED)
+def test_nothing_else_is_touched(text: str) -> None:
+    assert rewrite_plainly(in_ehr(text)) == in_ehr(text)
+
+
+@pytest.mark.parametrize(("before", "after"), REWRITTEN)
+def test_a_link_is_rewritten_wherever_it_is_cut(before: str, after: str) -> None:
+    body = b'{"a":1}' + in_ehr(before)
+    for place in range(len(body)):
+        rewriter = UrlRewriter(EHR, OURS)
+        written = rewriter.feed(body[:place]) + rewriter.feed(body[place:]) + rewriter.finish()
+
+        assert written == b'{"a":1}' + in_ehr(after)
+
+
+@given(entries, st.lists(st.integers(0)))
+def test_chunks_give_the_same_bytes_as_the_whole(text: str, places: list[int]) -> None:
+    body = in_ehr(text)
+
+    assert rewrite(*cut(body, places)) == rewrite(body)
+
+
+def test_single_bytes_give_the_same_bytes_as_the_whole() -> None:
+    body = in_ehr("".join(before for before, _ in REWRITTEN) + "".join(UNTOUCHED))
+
+    assert rewrite(*(body[i : i + 1] for i in range(len(body)))) == rewrite(body)
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0), max_size=5))
+def test_a_body_without_links_passes_byte_for_byte(body: bytes, places: list[int]) -> None:
+    assert rewrite(*cut(body, places)) == body
+
+
+def test_a_large_bundle_is_the_same_but_for_its_links() -> None:
+    """PX-12: decimals keep their digits, and links far apart are all found."""
+    entry = '{"fullUrl":"$/Observation/1","resource":{"value":1.10,"text":"' + "é" * 700 + '"}},'
+    bundle = '{"link":[{"relation":"next","url":"$/Observation?p=2"}],"entry":[' + entry * 300 + "{}]}"
+    body = in_ehr(bundle)
+
+    written = rewrite(*(body[i : i + 4096] for i in range(0, len(body), 4096)))
+
+    assert written == in_ehr(bundle.replace("$", "@"))
+    assert json.loads(written)["entry"][299]["fullUrl"] == f"{OURS}/Observation/1"
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    """PX-12: no body makes it keep more than 10 KiB and the chunk."""
+    for filling in (b"x", b" ", b'"', b'{"fullUrl":"', EHR.encode(), b'"url":"' + EHR.encode()):
+        rewriter = UrlRewriter(EHR, OURS)
+        fed = given_out = 0
+        for _ in range(50):
+            chunk = filling * (65_536 // len(filling))
+            fed, given_out = fed + len(chunk), given_out + len(rewriter.feed(chunk))
+            assert len(rewriter._window) <= 10_240 + len(EHR)
+        assert given_out > 0.9 * fed
+
+
+@pytest.mark.parametrize(
+    ("before", "query", "after"),
+    [
+        ('{"relation":"next","url":"$?_getpages=a"}', "_getpages=a", '{"relation":"next","url":"@?_getpages=a+"}'),
+        ('{"relation":"next","url":"$/?p=1"}', "p=1", '{"relation":"next","url":"@/?p=1+"}'),
+        ('{"url":"$?a=b%20c&d=e","relation":"next"}', "a=b%20c&d=e", '{"url":"@?a=b%20c&d=e+","relation":"next"}'),
+        (r'{"relation":"next","url":"$?a=1\u0026b=2"}', "a=1&b=2", r'{"relation":"next","url":"@?a=1\u0026b=2+"}'),
+        (r'{"relation":"next","url":"$?a=\/x"}', "a=/x", r'{"relation":"next","url":"@?a=\/x+"}'),
+    ],
+)
+def test_a_link_to_the_bare_base_is_extended(before: str, query: str, after: str) -> None:
+    """PX-07."""
+    asked: list[str] = []
+
+    def extend(link_query: str) -> str:
+        asked.append(link_query)
+        return "+"
+
+    rewriter = UrlRewriter(EHR, OURS, extend)
+
+    assert rewriter.feed(in_ehr(before)) + rewriter.finish() == in_ehr(after)
+    assert asked == [query]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"relation":"next","url":"$/Patient?page=2"}',
+        '{"relation":"next","url":"$"}',
+        '{"relation":"next","url":"$?"}',
+        r'{"relation":"next","url":"$?a=\"b"}',
+        r'{"relation":"next","url":"$?a=\n"}',
+        '{"relation":"next","url":"$?a=é"}',
+        '{"relation":"next","url":"$?a=' + "x" * 8193 + '"}',
+        '{"identifier":{"system":"$?a=1"}}',
+    ],
+)
+def test_another_link_is_not_extended(text: str) -> None:
+    assert b"_sbpage" not in rewrite(in_ehr(text))
+
+
+def test_a_link_in_broken_utf_8_is_rewritten_and_not_extended() -> None:
+    assert (
+        rewrite(in_ehr('{"relation":"next","url":"$?a=') + b'\xff"}')
+        == in_ehr('{"relation":"next","url":"@?a=') + b'\xff"}'
+    )
+
+
+@pytest.mark.parametrize("query", ["a=" + r"\u0041" * 8000, "a=" + "x" * 8180, r"a=\/" * 2700])
+def test_a_long_link_is_treated_the_same_in_chunks(query: str) -> None:
+    body = in_ehr('{"relation":"next","url":"$?' + query + '"}' + " " * 20_000)
+
+    assert rewrite(*(body[i : i + 1000] for i in range(0, len(body), 1000))) == rewrite(body)
+
+
+@pytest.mark.parametrize(
+    ("url", "ours"),
+    [
+        (EHR, OURS),
+        (f"{EHR}/Patient/1", f"{OURS}/Patient/1"),
+        (f"{EHR}/Patient/1/_history/2", f"{OURS}/Patient/1/_history/2"),
+        (f"{EHR}?page=2", f"{OURS}?page=2"),
+        (f"{EHR}/", f"{OURS}/"),
+        ("https://ehr.example:443/fhir/R4/Patient/1", f"{OURS}/Patient/1"),
+        (f"{EHR}x", None),
+        (f"{EHR}#fragment", None),
+        (f"{EHR}:443/Patient/1", None),
+        ("https://ehr.example:8443/fhir/R4/Patient/1", None),
+        ("https://ehr.example/fhir/r4/Patient/1", None),
+        ("https://ehr.example/other", None),
+        ("https://other.example/fhir/R4/Patient/1", None),
+        ("http://ehr.example/fhir/R4/Patient/1", None),
+        ("https://user@ehr.example/fhir/R4/Patient/1", None),
+        (f"https://evil.example/?{EHR}", None),
+        ("Patient/1", None),
+        ("/fhir/R4/Patient/1", None),
+        ("", None),
+    ],
+)
+def test_a_url_is_mapped_only_below_the_base(url: str, ours: str | None) -> None:
+    """PX-03, PX-06."""
+    assert rewrite_url(url, EHR, OURS) == ours
+
+
+@pytest.mark.parametrize("base", ["https://ehr.example/r4", "https://ehr.example:443/r4"])
+def test_a_base_is_recognised_with_and_without_its_default_port(base: str) -> None:
+    for written in ("https://ehr.example", "https://ehr.example:443"):
+        assert rewrite_url(f"{written}/r4/A", base, OURS) == f"{OURS}/A"
+
+
+def test_another_port_is_part_of_the_base() -> None:
+    base = "http://127.0.0.1:9400/fhir"
+
+    assert rewrite_url("http://127.0.0.1:9400/fhir/A", base, OURS) == f"{OURS}/A"
+    assert rewrite_url("http://127.0.0.1/fhir/A", base, OURS) is None
+    assert rewrite_url("http://127.0.0.1:80/fhir/A", base, OURS) is None
+
+
+def remove(*chunks: bytes, token: str = TOKEN) -> bytes:
+    remover = SecretRemover(Secret(token))
+    return b"".join([*map(remover.feed, chunks), remover.finish()])
+
+
+@given(
+    st.lists(st.sampled_from([TOKEN, TOKEN[:20], TOKEN[5:], TOKEN[:-1], "e", "abc", " "]), max_size=10).map("".join),
+    st.lists(st.integers(0)),
+)
+def test_a_token_is_removed_however_it_is_cut(text: str, places: list[int]) -> None:
+    """HB-07."""
+    removed = remove(*cut(text.encode(), places))
+
+    assert removed == text.replace(TOKEN, REMOVED).encode()
+    assert TOKEN.encode() not in removed
+
+
+@given(st.text("ab-", min_size=1, max_size=6), st.text("ab-", max_size=60), st.lists(st.integers(0)))
+def test_a_token_that_repeats_itself_is_removed_however_it_is_cut(token: str, text: str, places: list[int]) -> None:
+    assert remove(*cut(text.encode(), places), token=token) == text.replace(token, REMOVED).encode()
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0), max_size=5))
+def test_a_body_without_the_token_passes_byte_for_byte(body: bytes, places: list[int]) -> None:
+    assert remove(*cut(body, places)) == body
+
+
+def test_no_more_than_a_token_is_held_back() -> None:
+    remover = SecretRemover(Secret("a" * 100))
+
+    assert len(remover.feed(b"a" * 99)) == 0
+    assert remover.feed(b"b") == b"a" * 99 + b"b"
+
+
+def test_a_token_is_removed_from_a_header() -> None:
+    assert SecretRemover(Secret("t0ken")).text("a t0ken, t0ken") == f"a {REMOVED}, {REMOVED}"
+
+
+def test_a_remover_does_not_show_its_token() -> None:
+    assert repr(SecretRemover(Secret("canary"))) == "SecretRemover()"

@@ -1,0 +1,467 @@
+"""The atomic steps, each alone and fifty at a time, on the wheel's Valkey and on Debian's Redis 7.0 if it is there."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.crc import key_slot
+
+from broker.store import keys
+from broker.store.connection import Script, connect
+from broker.store.embedded import EmbeddedServer
+from broker.store.scripts import script
+from tests.stage import App, BrokerStage
+
+TAG = "0123456789AB"
+GRANT, LEASE, INDEX = keys.grant(TAG), keys.lease(TAG), keys.handles(TAG)
+NOW = 1_000_000
+MANY = 50
+
+ENDLESS = {
+    "sb:key:": "the broker's own keys are in use until an operator retires them",
+    "sb:audit": "the audit stream is bounded by its length",
+}
+
+
+@pytest.fixture(scope="module")
+def scripted(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One server for all of these tests; each finds it empty."""
+    with EmbeddedServer.start(tmp_path_factory.mktemp("scripted"), server=program) as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(scripted: EmbeddedServer) -> AsyncIterator[Redis]:
+    async with connect(scripted.url()) as client:
+        await client.flushall()
+        yield client
+
+
+async def put(redis: Redis, **fields: str) -> None:
+    await write(redis, {"state": "active", "generation": "1", **fields})
+
+
+async def write(redis: Redis, fields: Mapping[str, str]) -> None:
+    for name, value in fields.items():
+        await redis.hset(GRANT, name, value)
+
+
+async def fields(redis: Redis) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in (await redis.hgetall(GRANT)).items()}  # type: ignore[union-attr]  # answers are bytes
+
+
+async def commit(redis: Redis, expected: int, owner: str, *written: str) -> bytes:
+    pairs = written or ("state", "active", "generation", str(expected + 1), "tokens", f"of {owner}")
+    return bytes(await script("commit_grant")(redis, [GRANT, LEASE], [expected, owner, 60_000, *pairs]))
+
+
+async def claim(redis: Redis, owner: str = "me", generation: int = 1, repeat: str = "") -> bytes:
+    return bytes(await script("claim_refresh")(redis, [GRANT, LEASE], [owner, 60_000, generation, repeat]))
+
+
+async def intend(redis: Redis, owner: str = "me", generation: int = 1) -> bytes:
+    return bytes(await script("intend_refresh")(redis, [GRANT, LEASE], [owner, 60_000, generation]))
+
+
+async def release(redis: Redis, owner: str = "me") -> bytes:
+    return bytes(await script("release_refresh")(redis, [GRANT, LEASE], [owner]))
+
+
+async def end(redis: Redis, state: str, generation: str = "") -> bytes:
+    arguments: list[str | bytes | int | float] = [state, "a cause", "1.5", 60_000, generation]
+    return bytes(await script("end_grant")(redis, [GRANT, INDEX, LEASE], arguments))
+
+
+async def issue(
+    redis: Redis, digest: str, *, family: str = "f", refresh: int = 0, spends: str | None = None, now: int = NOW
+) -> bytes:
+    named = [("handle", digest), ("refresh", digest), ("refresh", spends or digest)]
+    return bytes(
+        await script("issue_handle")(
+            redis,
+            [GRANT, INDEX, *(keys.issued(TAG, kind, name) for kind, name in named)],
+            [
+                now,
+                60_000,
+                "sealed handle",
+                f"{family}:handle:{digest}",
+                refresh,
+                "sealed refresh handle",
+                f"{family}:refresh:{digest}",
+                family,
+                "1" if spends else "0",
+            ],
+        )
+    )
+
+
+async def tally(calls: Iterable[Awaitable[bytes]]) -> Counter[bytes]:
+    return Counter(await asyncio.gather(*calls))
+
+
+async def named(redis: Redis) -> set[str]:
+    return {key.decode() async for key in redis.scan_iter("sb:*")}
+
+
+# commit_grant
+
+
+@pytest.mark.parametrize(
+    ("before", "expected", "said"),
+    [
+        ({}, 0, b"ok"),
+        ({"generation": "1", "state": "active"}, 0, b"stale"),
+        ({}, 1, b"gone"),
+        ({"generation": "1", "state": "active", "intent": "me"}, 1, b"ok"),
+        ({"generation": "2", "state": "active", "intent": "me"}, 1, b"stale"),
+        ({"generation": "1", "state": "active", "intent": "another"}, 1, b"fenced"),
+        ({"generation": "1", "state": "active"}, 1, b"fenced"),
+        ({"generation": "1", "state": "revoked", "intent": "me"}, 1, b"revoked"),
+        ({"generation": "1", "state": "needs_reauth"}, 1, b"fenced"),
+        ({"generation": "1", "state": "uncertain", "intent": "me"}, 1, b"ok"),
+    ],
+)
+async def test_a_commit_is_taken_only_over_the_expected_generation_and_from_who_intended_it(
+    redis: Redis, before: Mapping[str, str], expected: int, said: bytes
+) -> None:
+    await write(redis, before)
+
+    assert await commit(redis, expected, "me") == said
+
+    written = {"state": "active", "generation": str(expected + 1), "tokens": "of me"}
+    assert await fields(redis) == (written if said == b"ok" else before)
+
+
+async def test_a_commit_ends_the_attempt_and_starts_the_lifetime_anew(redis: Redis) -> None:
+    await put(redis, cause="an earlier one")
+    await claim(redis)
+    await intend(redis)
+
+    assert await commit(redis, 1, "me") == b"ok"
+
+    assert not {"intent", "cause"} & (await fields(redis)).keys()
+    assert await redis.exists(LEASE) == 0
+    assert 59_000 < await redis.pttl(GRANT) <= 60_000
+
+
+async def test_a_late_commit_leaves_the_lease_of_another_alone(redis: Redis) -> None:
+    await put(redis, intent="me")
+    await redis.set(LEASE, "another", px=60_000)
+
+    assert await commit(redis, 1, "me") == b"ok"
+
+    assert await redis.get(LEASE) == b"another"
+
+
+async def test_of_fifty_commits_over_one_generation_one_is_taken(redis: Redis) -> None:
+    assert await tally(commit(redis, 0, "") for _ in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
+    await redis.hset(GRANT, "intent", "me")
+    assert await tally(commit(redis, 1, "me") for _ in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
+    assert (await fields(redis))["generation"] == "2"
+
+
+# claim_refresh, intend_refresh, release_refresh
+
+
+@pytest.mark.parametrize(
+    ("before", "repeat", "said"),
+    [
+        ({}, "", b"gone"),
+        ({"generation": "1", "state": "revoked"}, "", b"revoked"),
+        ({"generation": "1", "state": "uncertain"}, "repeat", b"uncertain"),
+        ({"generation": "1", "state": "needs_reauth"}, "repeat", b"needs_reauth"),
+        ({"generation": "2", "state": "active"}, "", b"moved"),
+        ({"generation": "1", "state": "active", "intent": "dead"}, "", b"interrupted"),
+        ({"generation": "1", "state": "active", "intent": "dead"}, "repeat", b"claimed"),
+        ({"generation": "1", "state": "active"}, "", b"claimed"),
+    ],
+)
+async def test_a_lease_is_given_for_the_generation_that_was_seen_and_after_no_unfinished_attempt(
+    redis: Redis, before: Mapping[str, str], repeat: str, said: bytes
+) -> None:
+    await write(redis, before)
+
+    assert await claim(redis, repeat=repeat) == said
+
+    assert await redis.get(LEASE) == (b"me" if said == b"claimed" else None)
+    assert await fields(redis) == before
+
+
+async def test_of_fifty_claims_one_gets_the_lease_and_it_runs_out(redis: Redis) -> None:
+    await put(redis)
+
+    assert await tally(claim(redis, f"owner {n}") for n in range(MANY)) == {b"claimed": 1, b"held": MANY - 1}
+
+    assert 59_000 < await redis.pttl(LEASE) <= 60_000
+
+
+@pytest.mark.parametrize(
+    ("lease", "change", "said"),
+    [
+        ("me", {}, b"ok"),
+        ("another", {}, b"fenced"),
+        (None, {}, b"fenced"),
+        ("me", {"generation": "2"}, b"fenced"),
+        ("me", {"state": "revoked"}, b"fenced"),
+    ],
+)
+async def test_only_who_holds_the_lease_of_a_living_grant_may_send(
+    redis: Redis, lease: str | None, change: dict[str, str], said: bytes
+) -> None:
+    await put(redis, **change)
+    if lease:
+        await redis.set(LEASE, lease, px=1_000)
+
+    assert await intend(redis) == said
+
+    assert ("intent" in await fields(redis)) == (said == b"ok")
+    assert (await redis.pttl(LEASE) > 1_000) == (said == b"ok")
+
+
+async def test_an_intent_that_arrives_after_its_lease_was_given_back_is_not_written(redis: Redis) -> None:
+    await put(redis)
+    await claim(redis)
+    await release(redis)
+
+    assert await intend(redis) == b"fenced"
+
+    assert "intent" not in await fields(redis)
+
+
+async def test_a_release_gives_back_ones_own_lease_and_intent_alone(redis: Redis) -> None:
+    await put(redis)
+    await claim(redis)
+    await intend(redis)
+
+    await release(redis, "another")
+    assert (await redis.get(LEASE), (await fields(redis))["intent"]) == (b"me", "me")
+
+    await release(redis)
+    assert (await redis.exists(LEASE), "intent" in await fields(redis)) == (0, False)
+
+
+async def test_a_release_does_not_make_a_grant_that_is_gone(redis: Redis) -> None:
+    await release(redis)
+
+    assert await named(redis) == set()
+
+
+# end_grant
+
+
+@pytest.mark.parametrize(
+    ("state", "generation", "said", "after"),
+    [
+        ("active", "", b"ok", "revoked"),
+        ("active", "1", b"ok", "revoked"),
+        ("active", "2", b"stale", "active"),
+        ("needs_reauth", "1", b"ok", "revoked"),
+        ("revoked", "", b"revoked", "revoked"),
+    ],
+)
+async def test_a_grant_ends_once_and_at_the_expected_generation(
+    redis: Redis, state: str, generation: str, said: bytes, after: str
+) -> None:
+    await put(redis, state=state)
+
+    assert await end(redis, "revoked", generation) == said
+
+    assert (await fields(redis))["state"] == after
+
+
+async def test_a_grant_that_is_gone_is_not_made_by_ending_it(redis: Redis) -> None:
+    assert await end(redis, "revoked") == b"gone"
+
+    assert await named(redis) == set()
+
+
+async def test_a_revoked_grant_leaves_nothing_but_what_happened(redis: Redis) -> None:
+    await put(redis, tokens="sealed", terms="sealed")
+    for number in range(MANY):
+        await issue(redis, f"h{number}", family=f"f{number % 3}", refresh=90_000)
+    await claim(redis)
+    await intend(redis)
+
+    await end(redis, "revoked")
+
+    assert await named(redis) == {GRANT}
+    assert await fields(redis) == {
+        "state": "revoked",
+        "generation": "1",
+        "cause": "a cause",
+        "since": "1.5",
+        "terms": "sealed",
+    }
+    assert 59_000 < await redis.pttl(GRANT) <= 60_000
+
+
+@pytest.mark.parametrize(("state", "intent"), [("uncertain", "me"), ("needs_reauth", None)])
+async def test_a_grant_that_may_come_back_keeps_its_tokens_and_an_uncertain_one_its_intent(
+    redis: Redis, state: str, intent: str | None
+) -> None:
+    await put(redis, tokens="sealed")
+    await issue(redis, "h")
+    await claim(redis)
+    await intend(redis)
+
+    assert await end(redis, state, "1") == b"ok"
+
+    after = await fields(redis)
+    assert (after["state"], after["tokens"], after.get("intent")) == (state, "sealed", intent)
+    assert await named(redis) == {GRANT, INDEX, keys.issued(TAG, "handle", "h")}
+
+
+async def test_no_handle_survives_a_revocation_that_it_races(redis: Redis) -> None:
+    await put(redis)
+
+    said = await tally(end(redis, "revoked") if number == 25 else issue(redis, f"h{number}") for number in range(MANY))
+
+    assert said[b"ok"] + said[b"revoked"] == MANY
+    assert await named(redis) == {GRANT}
+
+
+# issue_handle
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [(None, b"gone"), ("revoked", b"revoked"), ("active", b"ok")],
+)
+async def test_a_handle_is_issued_on_a_living_grant_only(redis: Redis, state: str | None, said: bytes) -> None:
+    if state:
+        await put(redis, state=state)
+
+    assert await issue(redis, "h", refresh=90_000) == said
+
+    issued = {INDEX, keys.issued(TAG, "handle", "h"), keys.issued(TAG, "refresh", "h")}
+    assert await named(redis) == (issued if said == b"ok" else set()) | ({GRANT} if state else set())
+
+
+async def test_a_handle_ends_by_itself_and_the_index_with_the_last(redis: Redis) -> None:
+    await put(redis)
+    await issue(redis, "long", refresh=90_000)
+    await issue(redis, "short")
+
+    ends = [await redis.pttl(key) for key in (keys.issued(TAG, "handle", "long"), keys.issued(TAG, "refresh", "long"))]
+    assert 59_000 < ends[0] <= 60_000
+    assert 89_000 < ends[1] <= 90_000
+    assert 89_000 < await redis.pttl(INDEX) <= 90_000
+    assert await redis.zscore(INDEX, "f:refresh:long") == NOW + 90_000
+
+
+async def test_the_index_forgets_what_has_ended(redis: Redis) -> None:
+    await put(redis)
+    await issue(redis, "old")
+
+    await issue(redis, "new", now=NOW + 60_000)
+
+    assert await redis.zrange(INDEX, 0, -1) == [b"f:handle:new"]
+
+
+async def test_a_refresh_handle_is_spent_once(redis: Redis) -> None:
+    await put(redis)
+    assert await issue(redis, "first", refresh=90_000) == b"ok"
+
+    said = await tally(issue(redis, f"h{n}", refresh=90_000, spends="first") for n in range(MANY))
+
+    assert said == {b"ok": 1, b"reused": MANY - 1}
+    assert len(await redis.zrange(INDEX, 0, -1)) == 4
+
+
+async def test_an_unknown_refresh_handle_buys_nothing(redis: Redis) -> None:
+    await put(redis)
+
+    assert await issue(redis, "h", spends="never issued") == b"unknown"
+
+    assert await named(redis) == {GRANT}
+
+
+# take_code, end_family
+
+
+async def take(redis: Redis) -> list[bytes]:
+    return list(await script("take_code")(redis, [keys.issued(TAG, "code", "c")], [60_000]))
+
+
+async def test_a_code_is_used_once_and_its_replay_is_told_from_an_unknown_one(redis: Redis) -> None:
+    assert await take(redis) == [b"unknown"]
+    await redis.hset(keys.issued(TAG, "code", "c"), mapping={"family": "f", "sealed": "what it stands for"})
+
+    answers = Counter([tuple(answer) for answer in await asyncio.gather(*(take(redis) for _ in range(MANY)))])
+
+    assert answers == {(b"ok", b"f", b"what it stands for"): 1, (b"reused", b"f"): MANY - 1}
+    assert await redis.hgetall(keys.issued(TAG, "code", "c")) == {b"family": b"f", b"used": b"1"}
+    assert 59_000 < await redis.pttl(keys.issued(TAG, "code", "c")) <= 60_000
+
+
+async def test_a_family_ends_whole_and_alone(redis: Redis) -> None:
+    await put(redis)
+    for number in range(4):
+        await issue(redis, f"h{number}", family=f"f{number % 2}", refresh=90_000)
+
+    ended = await asyncio.gather(*(script("end_family")(redis, [INDEX], ["f0"]) for _ in range(MANY)))
+
+    assert sorted(ended) == [0] * (MANY - 1) + [4]
+    survivors = {keys.issued(TAG, kind, digest) for kind in ("handle", "refresh") for digest in ("h1", "h3")}
+    assert await named(redis) == {GRANT, INDEX} | survivors
+    assert set(await redis.zrange(INDEX, 0, -1)) == {
+        b"f1:%s:%s" % (k, d) for k in (b"handle", b"refresh") for d in (b"h1", b"h3")
+    }
+
+
+# Of all of them, over whole journeys
+
+
+async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
+    stage.sandbox.fault("token_lifetime", seconds=20)
+    answer = await app.standalone()
+    await app.launched(stage.sandbox.launch("broker-launch", answer["patient"]))
+    stage.sandbox.fault("token_503")
+    stage.clock.advance(18.5)
+    for _ in range(2):  # the first refresh fails, the second does not
+        assert (await app.fhir(answer["access_token"], f"Patient/{answer['patient']}")).status_code == 200
+    for _ in range(2):  # the second use ends the family
+        await app.token(grant_type="refresh_token", refresh_token=answer["refresh_token"])
+    ask = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}
+    assert (await reports.token(**ask)).status_code == 200
+    assert await stage.broker.revoke_grant(answer["access_token"][4:16], cause="test") == "revoked"
+    await app.authorize()  # a code that stays unused
+
+
+async def test_every_script_keeps_to_one_slot(
+    stage: BrokerStage, app: App, reports: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {
+        script(file.name.removesuffix(".lua"))._sha: file.name
+        for file in files("broker.store").joinpath("lua").iterdir()
+    }
+    called: dict[str, set[int]] = {}
+    call = Script.__call__
+
+    async def noted(self: Script, redis: Redis, on: Sequence[str | bytes], args: Sequence[Any] = ()) -> Any:
+        slots = {key_slot(key if isinstance(key, bytes) else key.encode()) for key in on}
+        assert len(slots) == 1, (names[self._sha], on)
+        called.setdefault(names[self._sha], set()).update(slots)
+        return await call(self, redis, on, args)
+
+    monkeypatch.setattr(Script, "__call__", noted)
+    await every_journey(stage, app, reports)
+
+    assert called.keys() == set(names.values())
+    assert max(len(slots) for slots in called.values()) > 1
+
+
+async def test_every_record_has_an_end_or_a_reason_to_have_none(stage: BrokerStage, app: App, reports: App) -> None:
+    await every_journey(stage, app, reports)
+    await stage.broker.audit._drain()
+
+    endless = {key async for key in stage.redis.scan_iter("*") if await stage.redis.pttl(key) < 0}
+
+    assert {next((start for start in ENDLESS if key.decode().startswith(start)), key) for key in endless} == set(
+        ENDLESS
+    )
