@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from broker.apps import Directory
 from broker.audit import STREAM_KEY, AuditRecord, AuditTrail, Ship
 from broker.clock import Clock, Entropy, system_clock, system_entropy
+from broker.codes import Codes
 from broker.credentials import KeyedHash
 from broker.egress import Egress
 from broker.ehr.discovery import Discovery
@@ -34,6 +35,7 @@ from broker.flows.rotate_handle import RotateHandle
 from broker.flows.token import Token
 from broker.grants import Grants
 from broker.handles import Handles
+from broker.issued import IssuedRecords
 from broker.keys.sealed import create_once
 from broker.keys.signing import SigningKeys
 from broker.launches import Launches
@@ -92,7 +94,9 @@ async def open_broker(
 
         tenant, directory = settings.tenant, Directory(settings)
         grants = Grants(redis, vault, tenant=tenant, clock=clock)
-        handles = Handles(redis, vault, grants, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
+        records = IssuedRecords(vault, keyed_hash, tenant=tenant, entropy=entropy)
+        handles = Handles(redis, records, grants, clock=clock)
+        codes = Codes(redis, records, handles)
         launches = Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy)
         signing_keys = SigningKeys(redis, vault, tenant=tenant, clock=clock)
 
@@ -104,7 +108,7 @@ async def open_broker(
         refresher = Refresher(grants, renewal, clock)
 
         ask_ehr = AskEhr(directory, discovery, launches)
-        answer_app = AnswerApp(handles, entropy)
+        answer_app = AnswerApp(codes, entropy)
         issue_handle = IssueHandle(directory, handles, audit)
         authenticate_app = AuthenticateApp(redis, directory, egress, keyed_hash, audit, clock=clock)
         backend_handle = BackendHandle(
@@ -128,16 +132,16 @@ async def open_broker(
             signing_keys=signing_keys,
             launches=launches,
             grants=grants,
-            handles=handles,
+            codes=codes,
             answer_app=answer_app,
             audit=audit,
             clock=clock,
             entropy=entropy,
         )
-        authorize_app = AuthorizeApp(directory, launches, handles, grants, ask_ehr, answer_app, audit)
+        authorize_app = AuthorizeApp(directory, launches, codes, grants, ask_ehr, answer_app, audit)
         token = Token(
             authenticate_app,
-            ExchangeCode(handles, grants, issue_handle),
+            ExchangeCode(codes, grants, issue_handle),
             RotateHandle(handles, grants, issue_handle),
             backend_handle,
             audit,

@@ -111,9 +111,10 @@ class AuditTrail:
         if len(self._backlog) >= _BACKLOG:
             raise AuditUnavailable(f"{_BACKLOG} audit records wait for the store")
         line = record.line(self._clock())
-        data = (b"\n" if self._torn else b"") + line.encode() + b"\n"
         try:
-            written = os.write(self._open_descriptor(), data)
+            descriptor = self._open_descriptor()
+            data = (b"\n" if self._torn else b"") + line.encode() + b"\n"
+            written = os.write(descriptor, data)
         except OSError as error:
             raise AuditUnavailable(f"the audit file cannot be written (errno {error.errno})") from None
         self._torn = written != len(data)
@@ -135,7 +136,7 @@ class AuditTrail:
         if self._file is not None and os.fstat(self._descriptor).st_nlink == 0:  # deleted: what we wrote would be lost
             reopened = self._open_file()
             os.close(self._descriptor)
-            self._descriptor = reopened
+            self._descriptor, self._torn = reopened, False
         return self._descriptor
 
     def _open_file(self) -> int:

@@ -1,30 +1,22 @@
-"""Handles: what an app holds instead of a token, and the one-time codes and launches that lead to one.
+"""Handles: what an app holds instead of a token."""
 
-Only the keyed hash of what was handed out is in Redis, as the name of a record that is itself sealed.
-"""
-
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from redis.asyncio import Redis
 
-from broker.clock import Clock, Entropy
-from broker.credentials import CODE, HANDLE, LAUNCH, REFRESH_HANDLE, KeyedHash, mint, present
-from broker.errors import InvalidGrant, InvalidHandle, InvalidRequest, NotFound, ReauthorizationRequired
+from broker.clock import Clock
+from broker.credentials import HANDLE, REFRESH_HANDLE, present
+from broker.errors import InvalidGrant, InvalidHandle, NotFound, ReauthorizationRequired
 from broker.grants import Grant, Grants
+from broker.issued import IssuedRecords, Made
 from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
-from broker.vault import RecordContext, Vault
 
-CODE_SECONDS: Final = 60
-"""CB-03: a code is used at once."""
-LAUNCH_SECONDS: Final = 120
-REPLAY_SECONDS: Final = 600
-"""A used code is remembered this long, so that its replay ends what it gave."""
 _ID_LENGTH: Final = 16
 
 
@@ -56,63 +48,25 @@ class RefreshHandle:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """What an authorization code stands for (RFC 6749 §4.1.2)."""
-
-    tag: str
-    app: str
-    ehr: str
-    redirect_uri: str
-    code_challenge: str
-    scopes: Scopes
-    family: str
-
-
-@dataclass(frozen=True, slots=True)
-class AppLaunch:
-    """A one-time `launch` value of the broker's own, handed to an app's launch URI."""
-
-    tag: str
-    app: str
-    ehr: str
-    browser: str
-    """Keyed hash of the cookie of the browser that finished the EHR's launch (CB-02)."""
-
-
-@dataclass(frozen=True, slots=True)
 class Issued:
     """A new handle, and what goes with it."""
 
     handle: Secret
-    handle_id: str
     expires_in: int
+    """Seconds."""
     refresh_handle: Secret | None
 
 
 class Handles:
     """Issues, redeems and ends handles."""
 
-    def __init__(
-        self,
-        redis: Redis,
-        vault: Vault,
-        grants: Grants,
-        keyed_hash: KeyedHash,
-        *,
-        tenant: str,
-        clock: Clock,
-        entropy: Entropy,
-    ) -> None:
+    def __init__(self, redis: Redis, records: IssuedRecords, grants: Grants, *, clock: Clock) -> None:
         self._redis = redis
-        self._vault = vault
+        self._records = records
         self._grants = grants
-        self._hash = keyed_hash
-        self._tenant = tenant
         self._clock = clock
-        self._entropy = entropy
         self._issue: Script = script("issue_handle")
         self._end_family: Script = script("end_family")
-        self._take_code: Script = script("take_code")
 
     async def issue(
         self,
@@ -124,61 +78,74 @@ class Handles:
         family: str,
         lifetime: int,
         refresh_lifetime: int,
+        announce: Callable[[str], None],
         spends: RefreshHandle | None = None,
     ) -> Issued:
         """Make a handle of `lifetime` seconds, with a refresh handle if `refresh_lifetime` is not 0.
 
-        A refresh handle keeps the scope of the one it replaces, however narrow the handle is (RFC 6749 §6).
+        `announce` is told the handle's public id before anything is stored. A refresh handle keeps the scope of the one
+        it replaces, however narrow the handle is (RFC 6749 §6).
 
-        Raises `InvalidGrant` when the spent refresh handle is unknown or was used before (then its family is ended),
-        `ReauthorizationRequired` when the grant is gone.
+        Raises `InvalidGrant` when the spent refresh handle is unknown or was used before (then its family is ended), or
+        when the family has been ended; `ReauthorizationRequired` when the grant is gone.
         """
-        now = self._clock()
         limits = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family}
-        kept = str(spends.scopes) if spends else str(scopes)
-        handle, digest, member, sealed = await self._make(
-            HANDLE, "handle", tag, limits | {"expires_at": now + lifetime}
-        )
-        refresh, refresh_digest, refresh_member, refresh_sealed = None, digest, "", b""
-        if refresh_lifetime:
-            refresh, refresh_digest, refresh_member, refresh_sealed = await self._make(
-                REFRESH_HANDLE, "refresh", tag, limits | {"scopes": kept}
-            )
-        with store_errors():
-            said: bytes = await self._issue(
-                self._redis,
-                [
-                    keys.grant(tag),
-                    keys.handles(tag),
-                    keys.issued(tag, "handle", digest),
-                    keys.issued(tag, "refresh", refresh_digest),
-                    keys.issued(tag, "refresh", spends.digest if spends else digest),
-                ],
-                [
-                    int(now * 1000),
-                    lifetime * 1000,
-                    sealed,
-                    member,
-                    refresh_lifetime * 1000,
-                    refresh_sealed,
-                    refresh_member,
-                    family,
-                    "1" if spends else "0",
-                ],
-            )
-        if said in {b"unknown", b"reused"}:
+        ends = {"expires_at": self._clock() + lifetime}
+        handle = await self._records.make(HANDLE, "handle", tag, limits | ends)
+        kept = {"scopes": str(spends.scopes)} if spends else {}
+        refresh = await self._records.make(REFRESH_HANDLE, "refresh", tag, limits | kept) if refresh_lifetime else None
+        announce(handle.digest[:_ID_LENGTH])
+        said = await self._store(tag, family, handle, lifetime, refresh, refresh_lifetime, spends)
+        if said in {"unknown", "reused"}:
             await self.end_family(tag, family)
-            raise InvalidGrant(f"a refresh handle of family {family} was {said.decode()}")
-        if said != b"ok":
-            raise ReauthorizationRequired(f"grant {tag} is {said.decode()}")
-        return Issued(handle, digest[:_ID_LENGTH], lifetime, refresh)
+            raise InvalidGrant(f"a refresh handle of family {family} was {said}")
+        if said == "ended":
+            raise InvalidGrant(f"family {family} was ended meanwhile")
+        if said != "ok":
+            raise ReauthorizationRequired(f"grant {tag} is {said}")
+        return Issued(handle.secret, lifetime, refresh.secret if refresh else None)
+
+    async def _store(
+        self,
+        tag: str,
+        family: str,
+        handle: Made,
+        lifetime: int,
+        refresh: Made | None,
+        refresh_lifetime: int,
+        spends: RefreshHandle | None,
+    ) -> str:
+        beside = refresh.digest if refresh else ""
+        spent = spends.digest if spends else ""
+        said: bytes = await self._issue(
+            self._redis,
+            [
+                keys.grant(tag),
+                keys.handles(tag),
+                keys.issued(tag, "handle", handle.digest),
+                keys.issued(tag, "refresh", beside),
+                keys.issued(tag, "refresh", spent),
+                keys.issued(tag, "ended", family),
+            ],
+            [
+                int(self._clock() * 1000),
+                lifetime * 1000,
+                handle.sealed,
+                f"{family}:handle:{handle.digest}",
+                refresh_lifetime * 1000,
+                refresh.sealed if refresh else b"",
+                f"{family}:refresh:{beside}",
+                "1" if spends else "0",
+            ],
+        )
+        return said.decode()
 
     async def redeem(self, text: str, ehr: str) -> tuple[Handle, Grant]:
         """Find a presented handle and its grant in one round trip. Raises `InvalidHandle`."""
         presented = present(HANDLE, text)
         if presented is None:
             raise InvalidHandle("malformed")
-        tag, digest = presented.tag, self._hash("handle", presented.secret)
+        tag, digest = presented.tag, self._records.digest("handle", presented.secret)
         with store_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.get(keys.issued(tag, "handle", digest))
@@ -214,12 +181,12 @@ class Handles:
         presented = present(REFRESH_HANDLE, text)
         if presented is None:
             raise InvalidGrant("malformed refresh handle")
-        tag, digest = presented.tag, self._hash("refresh", presented.secret)
+        tag, digest = presented.tag, self._records.digest("refresh", presented.secret)
         with store_errors():
             sealed = cast("bytes | None", await self._redis.hget(keys.issued(tag, "refresh", digest), "sealed"))
         if sealed is None:
             raise InvalidGrant("unknown or expired refresh handle")
-        fields = await self._open("refresh", tag, digest, sealed)
+        fields = await self._records.open("refresh", tag, digest, sealed)
         return RefreshHandle(tag=tag, digest=digest, **fields)
 
     async def revoke(self, handle: Handle | RefreshHandle) -> None:
@@ -238,7 +205,9 @@ class Handles:
     async def end_family(self, tag: str, family: str) -> int:
         """End everything that came from one authorization of an app; returns how many records that were."""
         with store_errors():
-            return int(await self._end_family(self._redis, [keys.handles(tag)], [family]))
+            return int(
+                await self._end_family(self._redis, [keys.handles(tag), keys.issued(tag, "ended", family)], [family])
+            )
 
     async def live(self, tag: str) -> list[Handle]:
         """List the live handles of a grant, soonest end first."""
@@ -256,76 +225,5 @@ class Handles:
         issued = [cast("bytes", member).decode().split(":") for member in members]
         return [digest for _, kind, digest in issued if kind == "handle"]
 
-    async def issue_code(self, code: Code) -> Secret:
-        """Make a one-time authorization code that lives a minute."""
-        fields = {
-            "app": code.app,
-            "ehr": code.ehr,
-            "redirect_uri": code.redirect_uri,
-            "code_challenge": code.code_challenge,
-            "scopes": str(code.scopes),
-            "family": code.family,
-        }
-        secret, digest, _, sealed = await self._make(CODE, "code", code.tag, fields)
-        key = keys.issued(code.tag, "code", digest)
-        with store_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hset(key, mapping={"family": code.family, "sealed": sealed})
-                pipe.pexpire(key, CODE_SECONDS * 1000)
-                await pipe.execute()
-        return secret
-
-    async def take_code(self, text: str) -> Code:
-        """Use a code. Raises `InvalidGrant`; a replay also ends what the code gave (RFC 6749 §4.1.2)."""
-        presented = present(CODE, text)
-        if presented is None:
-            raise InvalidGrant("malformed code")
-        tag, digest = presented.tag, self._hash("code", presented.secret)
-        with store_errors():
-            said, *rest = await self._take_code(
-                self._redis, [keys.issued(tag, "code", digest)], [REPLAY_SECONDS * 1000]
-            )
-        if said == b"reused":
-            await self.end_family(tag, rest[0].decode())
-            raise InvalidGrant("a used code was presented again")
-        if said != b"ok":
-            raise InvalidGrant("unknown or expired code")
-        return Code(tag=tag, **await self._open("code", tag, digest, rest[1]))
-
-    async def issue_launch(self, launch: AppLaunch) -> Secret:
-        """Make a one-time `launch` value that lives two minutes."""
-        fields = {"app": launch.app, "ehr": launch.ehr, "browser": launch.browser}
-        secret, digest, _, sealed = await self._make(LAUNCH, "launch", launch.tag, fields)
-        with store_errors():
-            await self._redis.set(keys.issued(launch.tag, "launch", digest), sealed, px=LAUNCH_SECONDS * 1000)
-        return secret
-
-    async def take_launch(self, text: str) -> AppLaunch:
-        """Use a launch value. Raises `InvalidRequest`."""
-        presented = present(LAUNCH, text)
-        if presented is None:
-            raise InvalidRequest("malformed launch", public="launch is not one that this server issued.")
-        tag, digest = presented.tag, self._hash("launch", presented.secret)
-        with store_errors():
-            sealed = cast("bytes | None", await self._redis.getdel(keys.issued(tag, "launch", digest)))
-        if sealed is None:
-            raise InvalidRequest("unknown, used or expired launch", public="launch is unknown, used or expired.")
-        return AppLaunch(tag=tag, **await self._open("launch", tag, digest, sealed))
-
-    async def _make(self, prefix: str, kind: str, tag: str, fields: dict[str, Any]) -> tuple[Secret, str, str, bytes]:
-        secret = mint(prefix, tag, self._entropy)
-        digest = self._hash(kind, secret)
-        sealed = await self._vault.seal(self._bound(kind, tag, digest), json.dumps(fields).encode())
-        return secret, digest, f"{fields.get('family', '-')}:{kind}:{digest}", sealed
-
-    async def _open(self, kind: str, tag: str, digest: str, sealed: bytes) -> dict[str, Any]:
-        fields: dict[str, Any] = json.loads(await self._vault.open(self._bound(kind, tag, digest), sealed))
-        if "scopes" in fields:
-            fields["scopes"] = Scopes.parse(fields["scopes"])
-        return fields
-
     async def _open_handle(self, tag: str, digest: str, sealed: bytes) -> Handle:
-        return Handle(id=digest[:_ID_LENGTH], tag=tag, **await self._open("handle", tag, digest, sealed))
-
-    def _bound(self, kind: str, tag: str, digest: str) -> RecordContext:
-        return RecordContext(kind=kind, id=f"{tag}:{digest}", tenant=self._tenant)
+        return Handle(id=digest[:_ID_LENGTH], tag=tag, **await self._records.open("handle", tag, digest, sealed))

@@ -26,7 +26,7 @@ class AppRequest:
     redirect_uri: str
     state: str = field(repr=False)
     code_challenge: str
-    scope: str
+    scope: str = field(repr=False)
     """What the app may get of what it asked, in canonical form."""
 
 
@@ -37,7 +37,7 @@ class Launch:
     registration: str
     ehr: str
     app: str
-    scope: str
+    scope: str = field(repr=False)
     """What was asked of the EHR."""
     code_verifier: Secret
     nonce: Secret

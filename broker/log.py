@@ -4,12 +4,21 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, TextIO
 
 import structlog
 
 Fields = MutableMapping[str, Any]
 _QUERY: Final = re.compile(r"\?\S+")
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Where a line cannot be written, the standard handler would print its arguments instead."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the library's name
+        with suppress(OSError, ValueError):
+            self.stream.write(f'{{"event":"log_line_lost","logger":"{record.name}"}}\n')
 
 
 def configure(level: str = "INFO") -> None:
@@ -25,7 +34,7 @@ def configure(level: str = "INFO") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, cut_down],

@@ -15,7 +15,7 @@ from broker.secret import Secret
 
 _COLON: Final = rb"\s{0,64}:\s{0,64}"
 _COMMA: Final = rb"\s{0,64},\s{0,64}"
-_URL: Final = rb'"([^"]{0,8192})"'
+_URL: Final = rb'"((?:[^"\\]|\\.){0,8192})"'
 _MEMBERS: Final = re.compile(
     b"|".join(
         [
@@ -26,7 +26,7 @@ _MEMBERS: Final = re.compile(
     )
 )
 _FULL_URL: Final = 1
-_LONGEST_MEMBER: Final = 9216
+_LONGEST_MEMBER: Final = 17 * 1024
 WITHHELD: Final = "urn:smart-token-broker:link-withheld"
 """Instead of a link that leaves the EHR's base: whoever followed it would send its handle there."""
 REMOVED: Final = "[removed]"
@@ -45,7 +45,7 @@ class UrlRewriter:
         self._window = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be given out now; at most 9 KiB are held back."""
+        """Return what can be given out now; at most 17 KiB are held back."""
         self._window += chunk
         return self._advance(len(self._window) - _LONGEST_MEMBER)
 
@@ -57,14 +57,13 @@ class UrlRewriter:
         """Give out everything before `until`, and to its end a member that begins before it."""
         if until <= 0:
             return b""
-        pieces, position = [], 0
+        pieces, position, end = [], 0, until
         for match in _MEMBERS.finditer(self._window):
             if match.start() >= until:
                 break
             kind = match.lastindex or 0
             pieces += [self._window[position : match.start(kind)], self._turn(match[kind], kind)]
-            position = match.end(kind)
-        end = max(until, position)
+            position, end = match.end(kind), max(until, match.end())
         pieces.append(self._window[position:end])
         self._window = self._window[end:]
         return b"".join(pieces)

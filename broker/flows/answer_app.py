@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from broker.clock import Entropy
+from broker.codes import Code, Codes
 from broker.errors import BrokerError
 from broker.grants import Grant
-from broker.handles import Code, Handles
 from broker.launches import AppRequest
 from broker.scopes import Scopes
 
@@ -18,12 +18,12 @@ _FAMILY_BYTES = 12
 class AnswerApp:
     """Builds the redirects. The redirect URI was checked when the request came, and has been kept sealed since."""
 
-    handles: Handles
+    codes: Codes
     entropy: Entropy
 
     async def with_code(self, request: AppRequest, app: str, grant: Grant) -> str:
         """Issue a code and return the redirect (RFC 6749 §4.1.2)."""
-        code = await self.handles.issue_code(
+        code = await self.codes.issue(
             Code(
                 tag=grant.tag,
                 app=app,

@@ -13,6 +13,7 @@ from typing import Final
 
 from broker.apps import Allowance, App, Directory
 from broker.audit import AuditRecord, AuditTrail, Outcome
+from broker.codes import Codes
 from broker.errors import (
     BrokerError,
     EhrError,
@@ -28,7 +29,6 @@ from broker.flows.ask_ehr import AskEhr, Redirect
 from broker.flows.begin_launch import STANDALONE_ONLY
 from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grants
-from broker.handles import Handles
 from broker.launches import AppRequest, Launches
 from broker.scopes import Scopes
 
@@ -44,7 +44,7 @@ class AuthorizeApp:
 
     directory: Directory
     launches: Launches
-    handles: Handles
+    codes: Codes
     grants: Grants
     ask_ehr: AskEhr
     answer_app: AnswerApp
@@ -95,7 +95,7 @@ class AuthorizeApp:
     async def _launched(
         self, app: App, ehr: str, value: str, cookies: Mapping[str, str], request: AppRequest
     ) -> Redirect:
-        launch = await self.handles.take_launch(value)
+        launch = await self.codes.take_launch(value)
         cookie = self.launches.cookie_of(value)
         if launch.app != app.id:
             raise InvalidRequest("launch was given to another app", public="launch is not for this client.")

@@ -9,10 +9,10 @@ from typing import Any, Final
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from broker.apps import App
+from broker.codes import Codes
 from broker.errors import InvalidGrant, InvalidRequest, NotFound
 from broker.flows.issue_handle import IssueHandle
 from broker.grants import Grants
-from broker.handles import Handles
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 
@@ -21,7 +21,7 @@ _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 class ExchangeCode:
     """Uses the code up, then checks what it is bound to: a code that was shown in the wrong place is spent."""
 
-    handles: Handles
+    codes: Codes
     grants: Grants
     issue_handle: IssueHandle
 
@@ -35,7 +35,7 @@ class ExchangeCode:
             )
         if not form.get("code"):
             raise InvalidRequest("code is missing", public="code is required.")
-        code = await self.handles.take_code(form["code"])
+        code = await self.codes.take(form["code"])
         if code.app != app.id:
             raise InvalidGrant("the code was issued to another app")
         if form.get("redirect_uri") != code.redirect_uri:

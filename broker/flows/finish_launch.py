@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail, Outcome
 from broker.clock import Clock, Entropy
+from broker.codes import AppLaunch, Codes
 from broker.credentials import new_tag
 from broker.ehr.authorization import parse_callback
 from broker.ehr.discovery import Discovery, Endpoints
@@ -25,7 +26,6 @@ from broker.flows.ask_ehr import Redirect, callback_uri
 from broker.flows.launch_context import read_context
 from broker.flows.scope_text import for_audit
 from broker.grants import Grant, Grants, Terms
-from broker.handles import AppLaunch, Handles
 from broker.keys.signing import SigningKeys
 from broker.launches import Browser, Launch, Launches
 from broker.refresh.outcome import granted_scopes, token_set
@@ -43,7 +43,7 @@ class FinishLaunch:
     signing_keys: SigningKeys
     launches: Launches
     grants: Grants
-    handles: Handles
+    codes: Codes
     answer_app: AnswerApp
     audit: AuditTrail
     clock: Clock
@@ -135,7 +135,7 @@ class FinishLaunch:
         if launch.app_request is not None:
             return await self.answer_app.with_code(launch.app_request, launch.app, grant), None
         cookie = self.launches.secret()
-        value = await self.handles.issue_launch(
+        value = await self.codes.issue_launch(
             AppLaunch(tag=grant.tag, app=launch.app, ehr=launch.ehr, browser=self.launches.browser_of(cookie))
         )
         app = self._app(launch.app)

@@ -44,7 +44,6 @@ class IssueHandle:
             raise InvalidScope("the EHR granted nothing of what the app asked")
         scopes = Scopes(resources, requested.others & allowance.scopes.others)
         refreshable = (spends.scopes if spends else scopes).others & _REFRESHABLE
-        self._record(app, grant, scopes, request_id)
         issued = await self.handles.issue(
             tag=grant.tag,
             app=app.id,
@@ -53,6 +52,7 @@ class IssueHandle:
             family=family,
             lifetime=app.settings.handle_lifetime,
             refresh_lifetime=app.settings.refresh_lifetime if refreshable else 0,
+            announce=lambda handle_id: self._record(app, grant, scopes, handle_id, request_id),
             spends=spends,
         )
         response: dict[str, Any] = {
@@ -66,7 +66,7 @@ class IssueHandle:
             response["refresh_token"] = issued.refresh_handle.reveal()
         return response
 
-    def _record(self, app: App, grant: Grant, scopes: Scopes, request_id: str) -> None:
+    def _record(self, app: App, grant: Grant, scopes: Scopes, handle_id: str, request_id: str) -> None:
         self.audit.record(
             AuditRecord(
                 event="handle.mint",
@@ -75,6 +75,7 @@ class IssueHandle:
                 ehr=grant.terms.ehr,
                 registration=grant.terms.registration,
                 grant=grant.tag,
+                handle=handle_id,
                 scope=for_audit(scopes),
                 request_id=request_id,
             )

@@ -33,6 +33,8 @@ class FhirAnswer:
 def accept_for(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the Accept header to send on. Raises `NotAcceptable` for formats whose links cannot be rewritten."""
     asked = dict(interaction.parameters).get("_format") or _accept(headers)
+    if not asked.isascii() or not asked.isprintable():
+        raise NotAcceptable("the accepted formats cannot stand in a header")
     if interaction.kind in {"read", "vread"} and interaction.type in _RAW_TYPES:
         return asked or "*/*"
     if asked and "json" not in asked.lower() and "*" not in asked:

@@ -22,7 +22,7 @@ def handles(tag: str) -> str:
 
 
 def issued(tag: str, kind: str, digest: str) -> str:
-    """A handle, refresh handle, code or launch, under its keyed hash."""
+    """A handle, refresh handle, code or launch under its keyed hash; or the mark of an ended family."""
     return f"sb:{{{tag}}}:{kind}:{digest}"
 
 

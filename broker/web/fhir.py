@@ -1,5 +1,6 @@
 """`ANY /fhir/{ehr}/{path}`: raw ASGI around `flows/forward.py`, because this is the hot path."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -20,6 +21,8 @@ DECIDED_BODY_BYTES: Final = 8 << 20
 """Most that a body may be which has to be read before deciding: search forms and batches."""
 PASSED_BODY_BYTES: Final = 64 << 20
 """Most that a body may be which passes through: creates and updates."""
+_TOKEN_IN_URL: Final = re.compile(rb"access_token|sb[hr]_[0-9A-Za-z]{12}")
+"""What would stand in the EHR's log (OA-08)."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 
 
@@ -51,7 +54,7 @@ async def _read_request(scope: Scope, receive: Receive, rid: str) -> FhirRequest
     method, raw_query = scope["method"], scope["query_string"]
     ehr, _, raw_path = scope["raw_path"].partition(b"?")[0].removeprefix(b"/fhir/").partition(b"/")
     handle = bearer(scope)
-    if b"access_token" in unquote_to_bytes(raw_query):
+    if _TOKEN_IN_URL.search(unquote_to_bytes(raw_query)):
         raise InvalidRequest("a token in the URL", public="The access token belongs in the Authorization header.")
     body, stream = None, None
     if wants_body(method, raw_path):

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from broker import audit, grants, handles, launches
+from broker import audit, codes, grants, launches
 from broker.app import AUDIT_STREAM_LENGTH
 from broker.refresh import renewal
 from broker.store import keys
@@ -19,8 +19,8 @@ LIVES: Final = {
         grants.REVOKED_RETENTION_SECONDS,
     ),
     "sb:{TAG}:lease": (int(renewal.LEASE_SECONDS),),
-    "sb:{TAG}:code:HASH": (handles.CODE_SECONDS, handles.REPLAY_SECONDS),
-    "sb:{TAG}:launch:HASH": (handles.LAUNCH_SECONDS,),
+    "sb:{TAG}:code:HASH": (codes.CODE_SECONDS, codes.REPLAY_SECONDS),
+    "sb:{TAG}:launch:HASH": (codes.LAUNCH_SECONDS,),
     "sb:launch:{HASH}": (launches.LAUNCH_SECONDS,),
 }
 
@@ -31,7 +31,7 @@ def documented_records() -> dict[str, str]:
 
 def test_every_key_in_redis_is_documented() -> None:
     named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
-    named |= {keys.issued("TAG", kind, "HASH") for kind in ("handle", "refresh", "code", "launch")}
+    named |= {keys.issued("TAG", kind, "HASH") for kind in ("handle", "refresh", "ended", "code", "launch")}
     named |= {keys.sealed_key("NAME"), keys.replay("HASH"), audit.STREAM_KEY}
     made_by = {
         name for name, value in inspect.getmembers(keys, inspect.isfunction) if value.__module__ == keys.__name__

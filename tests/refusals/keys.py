@@ -82,7 +82,7 @@ def running_key_server(key_set: dict[str, Any]) -> Iterator[KeyServer]:
     """Serve a JWK Set on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # the library's name
+        def do_GET(self) -> None:
             published.fetches.append(self.path)
             body = json.dumps(published.key_set).encode()
             self.send_response(200)

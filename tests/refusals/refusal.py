@@ -1,4 +1,4 @@
-"""What every refusal has in common: its dialect, no store, nothing repeated, nothing sent, and its cause in the audit."""
+"""What every refusal has in common: its dialect, no store, nothing repeated, nothing sent, its cause in the audit."""
 
 import asyncio
 import json
@@ -97,10 +97,11 @@ def audited(stage: BrokerStage, event: str, outcome: str, cause: str, *, hides: 
 
 @contextmanager
 def logged(cause: str, *, hides: Iterable[str] = ()) -> Iterator[None]:
-    """What cannot be read names nobody, so it has no audit record: the cause is in the log, and nothing of the request."""
+    """What cannot be read names nobody, so it has no audit record: its cause is in the log, and none of its words."""
     with capture_logs() as lines:
         yield
-    assert [line for line in lines if line["event"] == "refused" and cause in line["detail"]], lines
+    refused = [line["detail"] for line in lines if line["event"] in {"refused", "handle_refused"}]
+    assert [detail for detail in refused if cause in detail], lines
     assert not [value for value in hides if value and value in str(lines)]
 
 

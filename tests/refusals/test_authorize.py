@@ -57,7 +57,7 @@ async def launch_value(stage: BrokerStage, app: App, patients: list[str]) -> str
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_good_request_goes_to_the_ehr_with_nothing_of_the_apps_own_in_it(
     stage: BrokerStage, app: App, method: Method
-):
+) -> None:
     answer = await ask(stage, app, {}, method=method)
 
     assert answer.status_code == 303
@@ -102,7 +102,7 @@ PAGES: list[tuple[dict[str, str | None], str, str]] = [
 @pytest.mark.parametrize(("method", "accept"), [("GET", HTML), ("POST", HTML), ("GET", JSON), ("POST", ANY)])
 async def test_a_client_or_redirect_uri_that_is_not_registered_is_never_redirected_to(
     stage: BrokerStage, app: App, changes: dict[str, str | None], code: str, cause: str, method: Method, accept: str
-):
+) -> None:
     foreign = [value for value in changes.values() if value and value not in REDIRECT_URI]
     with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", cause, hides=foreign):
         answer = await ask(stage, app, changes, method=method, accept=accept)
@@ -154,7 +154,7 @@ TOLD: list[tuple[dict[str, str | None], str, str]] = [
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_request_of_a_known_app_is_refused_at_its_redirect_uri(
     stage: BrokerStage, app: App, changes: dict[str, str | None], error: str, cause: str, method: Method
-):
+) -> None:
     places = {
         "base": stage.base,
         "ehr": stage.sandbox.fhir_base,
@@ -172,7 +172,7 @@ async def test_a_request_of_a_known_app_is_refused_at_its_redirect_uri(
 @pytest.mark.parametrize(("state", "told"), [(None, None), ("", None), ("s" * 4097, "s" * 4097)])
 async def test_a_state_is_neither_absent_nor_endless(
     stage: BrokerStage, app: App, state: str | None, told: str | None
-):
+) -> None:
     with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", "state is missing or too long"):
         answer = await ask(stage, app, {"state": state})
 
@@ -180,14 +180,14 @@ async def test_a_state_is_neither_absent_nor_endless(
 
 
 @pytest.mark.parametrize("state", ["a&code=planted", "a\r\nSet-Cookie: b=c", "<script>", "#fragment", "é", "%0d%0a"])
-async def test_a_state_comes_back_as_the_one_parameter_it_was(stage: BrokerStage, app: App, state: str):
+async def test_a_state_comes_back_as_the_one_parameter_it_was(stage: BrokerStage, app: App, state: str) -> None:
     answer = await ask(stage, app, {"response_type": "token", "state": state})
 
     assert_app_is_told(answer, "unsupported_response_type", state=state)
     assert "set-cookie" not in answer.headers
 
 
-async def test_an_error_keeps_the_query_of_a_registered_redirect_uri(stage: BrokerStage, second: App):
+async def test_an_error_keeps_the_query_of_a_registered_redirect_uri(stage: BrokerStage, second: App) -> None:
     answer = await ask(
         stage, second, {"client_id": "second", "redirect_uri": f"{REDIRECT_URI}?tab=2", "response_type": "token"}
     )
@@ -196,7 +196,7 @@ async def test_an_error_keeps_the_query_of_a_registered_redirect_uri(stage: Brok
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-async def test_the_audience_may_end_in_one_slash(stage: BrokerStage, app: App, slash: str):
+async def test_the_audience_may_end_in_one_slash(stage: BrokerStage, app: App, slash: str) -> None:
     answer = await ask(stage, app, {"aud": stage.base + slash})
 
     assert query_of(answer.headers["location"])["aud"] == stage.sandbox.fhir_base
@@ -213,7 +213,7 @@ async def test_the_audience_may_end_in_one_slash(stage: BrokerStage, app: App, s
 )
 async def test_a_scope_that_is_too_wide_is_narrowed_before_the_ehr_sees_it(
     stage: BrokerStage, app: App, asked: str, sent: set[str]
-):
+) -> None:
     answer = await ask(stage, app, {"scope": asked})
 
     scopes = query_of(answer.headers["location"])["scope"].split()
@@ -225,7 +225,7 @@ async def test_a_scope_that_is_too_wide_is_narrowed_before_the_ehr_sees_it(
 @pytest.mark.parametrize("name", ["redirect_uri", "client_id", "state", "scope"])
 async def test_no_parameter_may_be_given_twice(
     stage: BrokerStage, app: App, name: str, method: Method, accept: str
-):
+) -> None:
     body = httpx2.QueryParams([*request_of(stage, {}).items(), (name, REDIRECT_URI), (name, "2")])
     endpoint, headers = f"{stage.public_url}/oauth/authorize", {"Accept": accept}
     form = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -242,20 +242,20 @@ async def test_no_parameter_may_be_given_twice(
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data; boundary=x", "text/plain", ""])
-async def test_a_posted_request_is_a_form(stage: BrokerStage, app: App, content_type: str):
+async def test_a_posted_request_is_a_form(stage: BrokerStage, app: App, content_type: str) -> None:
     headers = {"Content-Type": content_type, "Accept": JSON}
     answer = await app.http.post(f"{stage.public_url}/oauth/authorize", content=b"{}", headers=headers)
 
     assert_oauth_error(answer, 400, "invalid_request")
 
 
-async def test_a_posted_request_that_is_too_long_is_not_read(stage: BrokerStage, app: App):
+async def test_a_posted_request_that_is_too_long_is_not_read(stage: BrokerStage, app: App) -> None:
     answer = await ask(stage, app, {"state": "s" * 70_000}, method="POST", accept=JSON)
 
     assert_oauth_error(answer, 413, "invalid_request", hides=["ssss"])
 
 
-async def test_a_launch_value_works_once(stage: BrokerStage, app: App, patients: list[str]):
+async def test_a_launch_value_works_once(stage: BrokerStage, app: App, patients: list[str]) -> None:
     value = await launch_value(stage, app, patients)
     assert "code" in query_of((await ask(stage, app, {"launch": value})).headers["location"])
 
@@ -267,7 +267,7 @@ async def test_a_launch_value_works_once(stage: BrokerStage, app: App, patients:
     assert_app_is_told(answer, "invalid_request", hides=[value])
 
 
-async def test_a_launch_value_lives_two_minutes(stage: BrokerStage, app: App, patients: list[str]):
+async def test_a_launch_value_lives_two_minutes(stage: BrokerStage, app: App, patients: list[str]) -> None:
     value = await launch_value(stage, app, patients)
     (key,) = [key async for key in stage.redis.scan_iter(match="sb:{*}:launch:*")]
     assert 115_000 < await stage.redis.pttl(key) <= 120_000
@@ -286,7 +286,7 @@ LAUNCH_MISUSED: list[tuple[str, dict[str, str | None], str, str]] = [
 
 
 @pytest.mark.parametrize(("misuse", "changes", "error", "cause"), LAUNCH_MISUSED)
-async def test_a_launch_value_is_bound_to_app_and_browser_and_spent_by_misuse(  # noqa: PLR0917  # a table's row
+async def test_a_launch_value_is_bound_to_app_and_browser_and_spent_by_misuse(
     stage: BrokerStage,
     app: App,
     second: App,
@@ -295,7 +295,7 @@ async def test_a_launch_value_is_bound_to_app_and_browser_and_spent_by_misuse(  
     changes: dict[str, Any],
     error: str,
     cause: str,
-):
+) -> None:
     value = await launch_value(stage, app, patients)
     other = app if misuse == "of another app" else second
     if misuse == "with a wrong cookie":
@@ -309,16 +309,20 @@ async def test_a_launch_value_is_bound_to_app_and_browser_and_spent_by_misuse(  
         assert_app_is_told(await ask(stage, app, {"launch": value}), "invalid_request")
 
 
-async def test_a_launch_value_is_for_the_ehr_that_launched(stage: BrokerStage, second: App, app: App, patients: list[str]):
+async def test_a_launch_value_is_for_the_ehr_that_launched(
+    stage: BrokerStage, second: App, app: App, patients: list[str]
+) -> None:
     value = await launch_value(stage, app, patients)
-    other = {"client_id": "second", "aud": f"{stage.public_url}/fhir/other", "launch": value}
+    other: dict[str, str | None] = {"client_id": "second", "aud": f"{stage.public_url}/fhir/other", "launch": value}
     with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", "launch was given to another app"):
         answer = await ask(stage, app, other)
 
     assert_app_is_told(answer, "invalid_request", hides=[value])
 
 
-async def test_an_ehr_that_is_down_is_told_to_the_app(stage: BrokerStage, app: App, borrowed_clock: MovableClock):
+async def test_an_ehr_that_is_down_is_told_to_the_app(
+    stage: BrokerStage, app: App, borrowed_clock: MovableClock
+) -> None:
     borrowed_clock.advance(3601)
     stage.sandbox.fault("discovery_500")
     with audited(stage, "app.authorize", "failed", "status 500"):

@@ -1,4 +1,4 @@
-"""`/callback/{registration}`: what the EHR, or somebody who plays it, may not bring back (CB-01…CB-11, ID-01, AL-21)."""
+"""`/callback/{registration}`: what an EHR, or who plays one, may not bring back (CB-01…CB-11, ID-01, AL-21)."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.refusals.refusal import assert_app_is_told, assert_page, audited, nothing_sent, query_of, raw_request
-from tests.stage import App, Browser, BrokerStage
+from tests.stage import App, BrokerStage, Browser
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -48,7 +48,7 @@ def assert_app_forgets_and_is_told(answer: httpx2.Response, error: str, *, hides
     assert "Max-Age=0" in answer.headers["set-cookie"]
 
 
-async def test_a_callback_ends_at_the_app_with_a_code_of_the_brokers_own(stage: BrokerStage, paused: App):
+async def test_a_callback_ends_at_the_app_with_a_code_of_the_brokers_own(stage: BrokerStage, paused: App) -> None:
     url = await standalone(paused)
     answer = await callback(paused, url)
 
@@ -76,7 +76,7 @@ async def test_a_callback_ends_at_the_app_with_a_code_of_the_brokers_own(stage: 
 )
 async def test_a_state_that_the_broker_did_not_issue_is_refused(
     stage: BrokerStage, paused: App, state: str | None, cause: str
-):
+) -> None:
     url = await standalone(paused)
     code = query_of(url)["code"]
     with (
@@ -89,7 +89,7 @@ async def test_a_state_that_the_broker_did_not_issue_is_refused(
     assert (await callback(paused, url)).status_code == 303, "the launch of the real state is untouched"
 
 
-async def test_a_state_works_once_and_its_code_is_sent_once(stage: BrokerStage, paused: App):
+async def test_a_state_works_once_and_its_code_is_sent_once(stage: BrokerStage, paused: App) -> None:
     url = await standalone(paused)
     before = stage.sandbox.counts()["token.authorization_code"]
     assert (await callback(paused, url)).status_code == 303
@@ -101,7 +101,7 @@ async def test_a_state_works_once_and_its_code_is_sent_once(stage: BrokerStage, 
     assert_page(answer, 400, "invalid_request", hides=[query_of(url)["code"], query_of(url)["state"]])
 
 
-async def test_a_state_lives_ten_minutes(stage: BrokerStage, paused: App):
+async def test_a_state_lives_ten_minutes(stage: BrokerStage, paused: App) -> None:
     url = await standalone(paused)
     (key,) = [key async for key in stage.redis.scan_iter(match="sb:launch:*")]
     assert 590_000 < await stage.redis.pttl(key) <= 600_000
@@ -114,7 +114,9 @@ async def test_a_state_lives_ten_minutes(stage: BrokerStage, paused: App):
 
 
 @pytest.mark.parametrize("cookie", ["absent", "wrong", "another launch's"])
-async def test_another_browser_cannot_finish_a_launch(stage: BrokerStage, paused: App, second: App, cookie: str):
+async def test_another_browser_cannot_finish_a_launch(
+    stage: BrokerStage, paused: App, second: App, cookie: str
+) -> None:
     """CB-02: who lures somebody into his own authorization does not get that somebody signed in."""
     if cookie == "another launch's":
         await standalone(paused)
@@ -136,7 +138,7 @@ async def test_another_browser_cannot_finish_a_launch(stage: BrokerStage, paused
         assert_page(await callback(paused, url), 400, "invalid_request")
 
 
-async def test_a_state_of_another_registration_is_refused(stage: BrokerStage, paused: App):
+async def test_a_state_of_another_registration_is_refused(stage: BrokerStage, paused: App) -> None:
     """CB-07: each EHR has a redirect URI of its own, and a code that comes to another's goes nowhere."""
     url = await standalone(paused)
     with (
@@ -148,7 +150,7 @@ async def test_a_state_of_another_registration_is_refused(stage: BrokerStage, pa
     assert_page(answer, 400, "invalid_request", hides=[query_of(url)["code"], query_of(url)["state"]])
 
 
-async def test_an_unknown_registration_uses_up_no_launch(stage: BrokerStage, paused: App):
+async def test_an_unknown_registration_uses_up_no_launch(stage: BrokerStage, paused: App) -> None:
     url = await standalone(paused)
     with nothing_sent(stage.sandbox), audited(stage, "launch.finish", "denied", "unknown registration"):
         answer = await callback(paused, url.replace("/callback/sandbox-launch", "/callback/nobody"))
@@ -158,7 +160,7 @@ async def test_an_unknown_registration_uses_up_no_launch(stage: BrokerStage, pau
 
 
 @pytest.mark.parametrize("name", ["state", "code", "error", "iss"])
-async def test_no_parameter_may_come_twice(stage: BrokerStage, paused: App, name: str):
+async def test_no_parameter_may_come_twice(stage: BrokerStage, paused: App, name: str) -> None:
     url = await standalone(paused)
     with nothing_sent(stage.sandbox):
         answer = await callback(paused, f"{url}&{name}=1&{name}=2")
@@ -172,9 +174,13 @@ HOSTILE = ["<script>alert(1)</script>", "a\r\nSet-Cookie: planted=1", "y" * 30_0
 @pytest.mark.parametrize("error", ["access_denied", "server_error", *HOSTILE])
 async def test_an_error_of_the_ehr_reaches_the_app_that_asked_as_access_denied(
     stage: BrokerStage, paused: App, error: str
-):
+) -> None:
     url = changed(
-        await standalone(paused), code=None, error=error, error_description="canary-words", error_uri="https://e.example"
+        await standalone(paused),
+        code=None,
+        error=error,
+        error_description="canary-words",
+        error_uri="https://e.example",
     )
     known = error if error in {"access_denied", "server_error"} else "an unreadable error"
     hostile = [] if known == error else [error, "planted"]
@@ -186,7 +192,7 @@ async def test_an_error_of_the_ehr_reaches_the_app_that_asked_as_access_denied(
 
 async def test_an_error_of_the_ehr_in_an_ehr_launch_is_a_page_because_no_app_has_asked(
     stage: BrokerStage, paused: App, patients: list[str]
-):
+) -> None:
     stage.sandbox.fault("authorize_error", error="access_denied", error_description="canary-words")
     url = await launched(paused, stage, patients[0])
     with nothing_sent(stage.sandbox), audited(stage, "launch.finish", "denied", "the EHR answered access_denied"):
@@ -195,7 +201,7 @@ async def test_an_error_of_the_ehr_in_an_ehr_launch_is_a_page_because_no_app_has
     assert_page(answer, 403, "access_denied", hides=["canary-words", query_of(url)["state"], patients[0]])
 
 
-async def test_a_code_beside_an_error_is_not_used(stage: BrokerStage, paused: App):
+async def test_a_code_beside_an_error_is_not_used(stage: BrokerStage, paused: App) -> None:
     url = changed(await standalone(paused), error="access_denied")
     with nothing_sent(stage.sandbox), audited(stage, "launch.finish", "denied", "the EHR answered access_denied"):
         answer = await callback(paused, url)
@@ -204,7 +210,9 @@ async def test_a_code_beside_an_error_is_not_used(stage: BrokerStage, paused: Ap
 
 
 @pytest.mark.parametrize("code", [None, ""])
-async def test_a_callback_without_code_or_error_is_the_ehrs_mistake(stage: BrokerStage, paused: App, code: str | None):
+async def test_a_callback_without_code_or_error_is_the_ehrs_mistake(
+    stage: BrokerStage, paused: App, code: str | None
+) -> None:
     url = changed(await standalone(paused), code=code)
     with (
         nothing_sent(stage.sandbox),
@@ -215,7 +223,7 @@ async def test_a_callback_without_code_or_error_is_the_ehrs_mistake(stage: Broke
     assert_app_forgets_and_is_told(answer, "server_error", hides=[query_of(url)["state"]])
 
 
-async def test_an_issuer_that_is_not_this_ehrs_is_a_mix_up(stage: BrokerStage, paused: App):
+async def test_an_issuer_that_is_not_this_ehrs_is_a_mix_up(stage: BrokerStage, paused: App) -> None:
     url = changed(await standalone(paused), iss="https://issuer.invalid")
     with (
         nothing_sent(stage.sandbox),
@@ -226,7 +234,7 @@ async def test_an_issuer_that_is_not_this_ehrs_is_a_mix_up(stage: BrokerStage, p
     assert_app_forgets_and_is_told(answer, "invalid_request", hides=["issuer.invalid", query_of(url)["code"]])
 
 
-async def test_a_callback_of_100_kb_is_refused_unread(stage: BrokerStage, paused: App):
+async def test_a_callback_of_100_kb_is_refused_unread(stage: BrokerStage, paused: App) -> None:
     path = changed(await standalone(paused), code="z" * 100_000).removeprefix(stage.public_url)
     with nothing_sent(stage.sandbox):
         answer = await raw_request(stage, f"GET {path} HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n".encode())
@@ -236,7 +244,7 @@ async def test_a_callback_of_100_kb_is_refused_unread(stage: BrokerStage, paused
 
 
 @pytest.mark.parametrize("code", ["<script>alert(1)</script>", "a\r\nX: 1", "+ /=%&", "w" * 20_000])
-async def test_a_hostile_code_reaches_the_token_endpoint_alone(stage: BrokerStage, paused: App, code: str):
+async def test_a_hostile_code_reaches_the_token_endpoint_alone(stage: BrokerStage, paused: App, code: str) -> None:
     url = changed(await standalone(paused), code=code)
     with audited(stage, "launch.finish", "failed", "answered invalid_grant", hides=[code]):
         answer = await callback(paused, url)
@@ -257,7 +265,7 @@ async def test_a_hostile_code_reaches_the_token_endpoint_alone(stage: BrokerStag
 @pytest.mark.parametrize("begun_by", ["app", "ehr"])
 async def test_a_bad_id_token_ends_the_launch(
     stage: BrokerStage, paused: App, patients: list[str], fault: str, cause: str, begun_by: str
-):
+) -> None:
     url = await standalone(paused) if begun_by == "app" else await launched(paused, stage, patients[0])
     stage.sandbox.fault(fault)
     before = await grants_in(stage)
@@ -307,7 +315,7 @@ async def test_a_token_endpoint_that_fails_ends_the_launch(
     code: str,
     cause: str,
     begun_by: str,
-):
+) -> None:
     url = await standalone(paused) if begun_by == "app" else await launched(paused, stage, patients[0])
     stage.sandbox.fault(fault, client_id="broker-launch", **parameters)
     before = stage.sandbox.counts()["token"]
@@ -325,7 +333,7 @@ async def test_a_token_endpoint_that_fails_ends_the_launch(
 
 async def test_two_interleaved_launches_end_with_the_right_patient_each(
     stage: BrokerStage, app: App, paused: App, patients: list[str]
-):
+) -> None:
     """AL-21: one browser, two tabs."""
     first, second_ = patients
     to_first = await launched(paused, stage, first)

@@ -1,4 +1,4 @@
-"""`/oauth/introspect` and `/oauth/revoke`: an app's own handles, and nothing about anybody else's (RFC 7662, RFC 7009)."""
+"""`/oauth/introspect` and `/oauth/revoke`: an app's own handles, and nobody else's (RFC 7662, RFC 7009)."""
 
 import httpx2
 import pytest
@@ -49,7 +49,7 @@ def assert_inactive(answer: httpx2.Response) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
-async def test_an_app_learns_what_its_handle_may_do(stage: BrokerStage, app: App):
+async def test_an_app_learns_what_its_handle_may_do(stage: BrokerStage, app: App) -> None:
     given = await app.standalone()
     with nothing_sent(stage.sandbox):
         answer = await introspect(app, given["access_token"])
@@ -70,7 +70,7 @@ async def test_an_app_learns_what_its_handle_may_do(stage: BrokerStage, app: App
 
 @pytest.mark.parametrize("token", NOT_OURS.values(), ids=NOT_OURS)
 @pytest.mark.parametrize("hint", ["", "access_token", "refresh_token", "nonsense"])
-async def test_what_is_not_a_live_handle_is_inactive(stage: BrokerStage, app: App, token: str, hint: str):
+async def test_what_is_not_a_live_handle_is_inactive(stage: BrokerStage, app: App, token: str, hint: str) -> None:
     with nothing_sent(stage.sandbox):
         assert_inactive(await introspect(app, token, token_type_hint=hint))
 
@@ -78,7 +78,7 @@ async def test_what_is_not_a_live_handle_is_inactive(stage: BrokerStage, app: Ap
 @pytest.mark.parametrize("asker", ["second", "reports"])
 async def test_another_apps_handle_is_inactive_and_cannot_be_revoked(
     stage: BrokerStage, app: App, second: App, reports: App, asker: str
-):
+) -> None:
     given = await app.standalone()
     other = second if asker == "second" else reports
     for token in (given["access_token"], given["refresh_token"]):
@@ -92,14 +92,14 @@ async def test_another_apps_handle_is_inactive_and_cannot_be_revoked(
     assert (await app.token(grant_type="refresh_token", refresh_token=given["refresh_token"])).status_code == 200
 
 
-async def test_an_expired_handle_is_inactive(stage: BrokerStage, app: App, borrowed_clock: MovableClock):
+async def test_an_expired_handle_is_inactive(stage: BrokerStage, app: App, borrowed_clock: MovableClock) -> None:
     given = await app.standalone()
     borrowed_clock.advance(300)
 
     assert_inactive(await introspect(app, given["access_token"]))
 
 
-async def test_a_handle_of_a_revoked_grant_is_inactive(stage: BrokerStage, app: App):
+async def test_a_handle_of_a_revoked_grant_is_inactive(stage: BrokerStage, app: App) -> None:
     before = {tag async for tag in stage.broker.grants.tags()}
     given = await app.standalone()
     (tag,) = {tag async for tag in stage.broker.grants.tags()} - before
@@ -108,7 +108,7 @@ async def test_a_handle_of_a_revoked_grant_is_inactive(stage: BrokerStage, app: 
     assert_inactive(await introspect(app, given["access_token"]))
 
 
-async def test_a_revoked_handle_ends_at_once_and_alone(stage: BrokerStage, app: App):
+async def test_a_revoked_handle_ends_at_once_and_alone(stage: BrokerStage, app: App) -> None:
     first = await app.standalone()
     second = (await app.token(grant_type="refresh_token", refresh_token=first["refresh_token"])).json()
     patient = f"Patient/{first['patient']}"
@@ -123,7 +123,9 @@ async def test_a_revoked_handle_ends_at_once_and_alone(stage: BrokerStage, app: 
     assert (await app.fhir(second["access_token"], patient)).status_code == 200
 
 
-async def test_revoking_a_refresh_handle_ends_all_that_came_from_one_authorization(stage: BrokerStage, app: App):
+async def test_revoking_a_refresh_handle_ends_all_that_came_from_one_authorization(
+    stage: BrokerStage, app: App
+) -> None:
     other = await app.standalone()
     first = await app.standalone()
     second = (await app.token(grant_type="refresh_token", refresh_token=first["refresh_token"])).json()
@@ -140,7 +142,7 @@ async def test_revoking_a_refresh_handle_ends_all_that_came_from_one_authorizati
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "nonsense"])
-async def test_a_wrong_hint_hides_nothing_from_revocation(app: App, hint: str):
+async def test_a_wrong_hint_hides_nothing_from_revocation(app: App, hint: str) -> None:
     given = await app.standalone()
     await revoke(app, given["refresh_token"], token_type_hint=hint)
 
@@ -148,7 +150,7 @@ async def test_a_wrong_hint_hides_nothing_from_revocation(app: App, hint: str):
 
 
 @pytest.mark.parametrize("token", NOT_OURS.values(), ids=NOT_OURS)
-async def test_revoking_what_is_not_known_is_answered_like_success(stage: BrokerStage, app: App, token: str):
+async def test_revoking_what_is_not_known_is_answered_like_success(stage: BrokerStage, app: App, token: str) -> None:
     before = len(stage.audit_lines())
     with nothing_sent(stage.sandbox):
         answer = await revoke(app, token)
@@ -159,7 +161,7 @@ async def test_revoking_what_is_not_known_is_answered_like_success(stage: Broker
     assert len(token) < 2 or token not in line
 
 
-async def test_revoking_twice_is_answered_like_once(app: App):
+async def test_revoking_twice_is_answered_like_once(app: App) -> None:
     given = await app.standalone()
     assert [(await revoke(app, given["access_token"])).status_code for _ in range(2)] == [200, 200]
 
@@ -177,7 +179,7 @@ class TestWhoAsks:
             ("signed", None, "client_assertion_type is missing"),
         ],
     )
-    async def test_who_proves_nothing_is_told_nothing(  # noqa: PLR0917  # a table's row
+    async def test_who_proves_nothing_is_told_nothing(
         self,
         stage: BrokerStage,
         app: App,
@@ -185,7 +187,7 @@ class TestWhoAsks:
         client_id: str,
         auth: tuple[str, str] | None,
         cause: str,
-    ):
+    ) -> None:
         given = await app.standalone()
         asker = App(stage.base, client_id, auth=auth)
         with (
@@ -201,11 +203,11 @@ class TestWhoAsks:
     @pytest.mark.parametrize("form", [{}, {"token": ""}])
     async def test_a_request_names_its_token(
         self, stage: BrokerStage, app: App, endpoint: str, form: dict[str, str]
-    ):
+    ) -> None:
         with nothing_sent(stage.sandbox), logged("token is missing"):
             assert_oauth_error(await send(app, endpoint, **form), 400, "invalid_request")
 
-    async def test_a_request_is_a_form_without_repetitions(self, stage: BrokerStage, app: App, endpoint: str):
+    async def test_a_request_is_a_form_without_repetitions(self, stage: BrokerStage, app: App, endpoint: str) -> None:
         url = f"{stage.public_url}/oauth/{endpoint}"
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         with nothing_sent(stage.sandbox), logged("a parameter is repeated", hides=["canary-"]):
@@ -215,7 +217,7 @@ class TestWhoAsks:
             as_json = await app.http.post(url, json={"client_id": "growth-chart", "token": "canary-a"})
         assert_oauth_error(as_json, 400, "invalid_request", hides=["canary-"])
 
-    async def test_a_token_in_the_query_is_not_looked_at(self, stage: BrokerStage, app: App, endpoint: str):
+    async def test_a_token_in_the_query_is_not_looked_at(self, stage: BrokerStage, app: App, endpoint: str) -> None:
         given = await app.standalone()
         url = f"{stage.public_url}/oauth/{endpoint}?token={given['access_token']}"
         answer = await app.http.post(url, data={"client_id": "growth-chart"})

@@ -21,7 +21,7 @@ async def launch(stage: BrokerStage, app: App, registration: str = "sandbox-laun
 
 async def test_a_launch_goes_to_the_ehr_with_its_own_launch_value_and_the_base_as_audience(
     stage: BrokerStage, app: App
-):
+) -> None:
     answer = await launch(stage, app, iss=stage.sandbox.fhir_base, launch=LAUNCH)
 
     assert answer.status_code == 303
@@ -35,7 +35,7 @@ async def test_a_launch_goes_to_the_ehr_with_its_own_launch_value_and_the_base_a
     assert "launch/patient" not in asked["scope"].split()
 
 
-async def test_one_trailing_slash_on_iss_is_the_same_ehr(stage: BrokerStage, app: App):
+async def test_one_trailing_slash_on_iss_is_the_same_ehr(stage: BrokerStage, app: App) -> None:
     answer = await launch(stage, app, iss=stage.sandbox.fhir_base + "/", launch=LAUNCH)
 
     assert answer.status_code == 303
@@ -66,7 +66,7 @@ async def test_one_trailing_slash_on_iss_is_the_same_ehr(stage: BrokerStage, app
 )
 async def test_an_iss_that_is_not_on_file_is_refused_before_anything_is_fetched(
     stage: BrokerStage, app: App, iss: str
-):
+) -> None:
     base, origin = stage.sandbox.fhir_base, stage.sandbox.origin
     iss = iss.format(
         base=base,
@@ -86,7 +86,7 @@ async def test_an_iss_that_is_not_on_file_is_refused_before_anything_is_fetched(
     assert_page(answer, 400, "invalid_request", hides=[LAUNCH, foreign, "set-cookie", "AL-02"])
 
 
-async def test_an_unknown_iss_is_never_connected_to(stage: BrokerStage, app: App):
+async def test_an_unknown_iss_is_never_connected_to(stage: BrokerStage, app: App) -> None:
     """The zero-egress half of AL-02: the named host is one that would notice."""
     connections: list[str] = []
 
@@ -104,7 +104,7 @@ async def test_an_unknown_iss_is_never_connected_to(stage: BrokerStage, app: App
     assert connections == []
 
 
-async def test_iss_may_be_missing_in_no_launch(stage: BrokerStage, app: App):
+async def test_iss_may_be_missing_in_no_launch(stage: BrokerStage, app: App) -> None:
     with nothing_sent(stage.sandbox), audited(stage, "launch.begin", "denied", "iss is not"):
         answer = await launch(stage, app, launch=LAUNCH)
 
@@ -123,7 +123,7 @@ async def test_iss_may_be_missing_in_no_launch(stage: BrokerStage, app: App):
 )
 async def test_only_a_launch_registration_with_an_app_is_launched(
     stage: BrokerStage, app: App, registration: str, cause: str
-):
+) -> None:
     with nothing_sent(stage.sandbox):
         if cause:
             with audited(stage, "launch.begin", "denied", cause, hides=[LAUNCH]):
@@ -136,7 +136,7 @@ async def test_only_a_launch_registration_with_an_app_is_launched(
 
 
 @pytest.mark.parametrize("value", ["", "x" * 8193])
-async def test_a_launch_value_is_neither_absent_nor_endless(stage: BrokerStage, app: App, value: str):
+async def test_a_launch_value_is_neither_absent_nor_endless(stage: BrokerStage, app: App, value: str) -> None:
     with (
         nothing_sent(stage.sandbox),
         audited(stage, "launch.begin", "denied", "launch is missing or too long", hides=[value]),
@@ -147,7 +147,7 @@ async def test_a_launch_value_is_neither_absent_nor_endless(stage: BrokerStage, 
 
 
 @pytest.mark.parametrize("name", ["iss", "launch", "anything"])
-async def test_no_parameter_may_be_given_twice(stage: BrokerStage, app: App, name: str):
+async def test_no_parameter_may_be_given_twice(stage: BrokerStage, app: App, name: str) -> None:
     query = urlencode([("iss", stage.sandbox.fhir_base), ("launch", LAUNCH), (name, "1"), (name, "2")])
     with nothing_sent(stage.sandbox):
         answer = await app.http.get(f"{stage.public_url}/launch/sandbox-launch?{query}")
@@ -156,14 +156,14 @@ async def test_no_parameter_may_be_given_twice(stage: BrokerStage, app: App, nam
 
 
 @pytest.mark.parametrize("query", ["iss=%ff&launch=x", "&".join(f"p{n}=1" for n in range(101))])
-async def test_a_query_that_cannot_be_read_is_refused(stage: BrokerStage, app: App, query: str):
+async def test_a_query_that_cannot_be_read_is_refused(stage: BrokerStage, app: App, query: str) -> None:
     with nothing_sent(stage.sandbox):
         answer = await app.http.get(f"{stage.public_url}/launch/sandbox-launch?{query}")
 
     assert_page(answer, 400, "invalid_request")
 
 
-async def test_a_launch_url_is_only_got(stage: BrokerStage, app: App):
+async def test_a_launch_url_is_only_got(stage: BrokerStage, app: App) -> None:
     answer = await app.http.post(f"{stage.public_url}/launch/sandbox-launch", data={"iss": stage.sandbox.fhir_base})
 
     assert answer.status_code == 405
@@ -198,7 +198,7 @@ async def test_a_launch_url_is_only_got(stage: BrokerStage, app: App):
 )
 async def test_an_ehr_that_cannot_be_discovered_gives_a_page_that_says_so(
     stage: BrokerStage, app: App, faults: list[tuple[str, dict[str, object]]], status: int, code: str, cause: str
-):
+) -> None:
     stage.clock.advance(AN_HOUR_AND_MORE)
     for name, parameters in faults:
         stage.sandbox.fault(name, **parameters)
@@ -214,7 +214,7 @@ async def test_an_ehr_that_cannot_be_discovered_gives_a_page_that_says_so(
 @pytest.mark.parametrize("fault", ["discovery_404", "discovery_html"])
 async def test_metadata_names_the_endpoints_where_smart_configuration_is_missing(
     stage: BrokerStage, app: App, fault: str
-):
+) -> None:
     stage.clock.advance(AN_HOUR_AND_MORE)
     stage.sandbox.fault(fault)
 

@@ -80,7 +80,7 @@ async def end(redis: Redis, state: str, generation: str = "") -> bytes:
 async def issue(
     redis: Redis, digest: str, *, family: str = "f", refresh: int = 0, spends: str | None = None, now: int = NOW
 ) -> bytes:
-    named = [("handle", digest), ("refresh", digest), ("refresh", spends or digest)]
+    named = [("handle", digest), ("refresh", digest), ("refresh", spends or digest), ("ended", family)]
     return bytes(
         await script("issue_handle")(
             redis,
@@ -93,7 +93,6 @@ async def issue(
                 refresh,
                 "sealed refresh handle",
                 f"{family}:refresh:{digest}",
-                family,
                 "1" if spends else "0",
             ],
         )
@@ -404,14 +403,25 @@ async def test_a_family_ends_whole_and_alone(redis: Redis) -> None:
     for number in range(4):
         await issue(redis, f"h{number}", family=f"f{number % 2}", refresh=90_000)
 
-    ended = await asyncio.gather(*(script("end_family")(redis, [INDEX], ["f0"]) for _ in range(MANY)))
+    mark = keys.issued(TAG, "ended", "f0")
+    ended = await asyncio.gather(*(script("end_family")(redis, [INDEX, mark], ["f0"]) for _ in range(MANY)))
 
     assert sorted(ended) == [0] * (MANY - 1) + [4]
     survivors = {keys.issued(TAG, kind, digest) for kind in ("handle", "refresh") for digest in ("h1", "h3")}
-    assert await named(redis) == {GRANT, INDEX} | survivors
+    assert await named(redis) == {GRANT, INDEX, mark} | survivors
     assert set(await redis.zrange(INDEX, 0, -1)) == {
         b"f1:%s:%s" % (k, d) for k in (b"handle", b"refresh") for d in (b"h1", b"h3")
     }
+
+
+async def test_an_ended_family_gets_no_handle_that_was_under_way(redis: Redis) -> None:
+    await put(redis)
+    mark = keys.issued(TAG, "ended", "f")
+    await script("end_family")(redis, [INDEX, mark], ["f"])
+
+    assert await issue(redis, "late") == b"ended"
+    assert await named(redis) == {GRANT, mark}
+    assert 590_000 < await redis.pttl(mark) <= 600_000
 
 
 # Of all of them, over whole journeys

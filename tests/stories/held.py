@@ -84,5 +84,10 @@ def bearers(sandbox: Sandbox) -> list[str]:
     return [f"token {issued.index(entry['bearer']) + 1}" for entry in sandbox.journal("fhir")]
 
 
-def refresh_audits(stage: BrokerStage) -> list[dict[str, Any]]:
-    return [line for line in map(json.loads, stage.audit_lines()) if line["event"] == "grant.refresh"]
+def upstream(sandbox: Sandbox) -> int:
+    """How many requests of any kind the EHR has had."""
+    return len([entry for entry in sandbox.journal() if entry["kind"] != "issued"])
+
+
+def audit_of(stage: BrokerStage, event: str) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, stage.audit_lines()) if line["event"] == event]

@@ -91,6 +91,7 @@ async def test_a_thousand_handles_share_one_refresh_and_end_together(held: Held)
             family=f"{number:024x}",
             lifetime=300,
             refresh_lifetime=3600,
+            announce=lambda _: None,
         )
         return issued.handle.reveal()
 

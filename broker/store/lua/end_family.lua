@@ -1,5 +1,7 @@
--- Delete every handle and refresh handle that came from one authorization of an app.
--- KEYS: handle index    ARGV: family
+-- Delete every handle and refresh handle that came from one authorization of an app, and leave a mark: a code may have
+-- been taken that is not yet a handle.
+-- KEYS: handle index, the mark    ARGV: family
+redis.call('SET', KEYS[2], '1', 'PX', 600000)
 local prefix = string.sub(KEYS[1], 1, -(#'handles' + 1))
 local ended = 0
 for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do

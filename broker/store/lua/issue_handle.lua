@@ -1,11 +1,13 @@
 -- Store a handle, and a refresh handle beside it where there is one, if the grant is alive.
--- KEYS: grant, handle index, handle, refresh handle, spent refresh handle (the last two unread where there is none)
+-- KEYS: grant, handle index, handle, refresh handle, spent refresh handle (these two unread where there is none), the
+--       mark of an ended family
 -- ARGV: now in ms, handle's lifetime in ms, sealed handle, its member, refresh handle's lifetime in ms (0 = none),
---       sealed refresh handle, its member, family, "1" if a refresh handle is spent for this
+--       sealed refresh handle, its member, "1" if a refresh handle is spent for this
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return 'gone' end
 if state == 'revoked' then return state end
-if ARGV[9] == '1' then
+if redis.call('EXISTS', KEYS[6]) == 1 then return 'ended' end
+if ARGV[8] == '1' then
   local used = redis.call('HGET', KEYS[5], 'used')
   if not used then return 'unknown' end
   if used == '1' then return 'reused' end

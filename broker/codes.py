@@ -1,0 +1,110 @@
+"""Codes and launches: used once, each leads an app to its handle."""
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+from redis.asyncio import Redis
+
+from broker.credentials import CODE, LAUNCH, present
+from broker.errors import InvalidGrant, InvalidRequest
+from broker.handles import Handles
+from broker.issued import IssuedRecords
+from broker.scopes import Scopes
+from broker.secret import Secret
+from broker.store import keys
+from broker.store.connection import Script, store_errors
+from broker.store.scripts import script
+
+CODE_SECONDS: Final = 60
+"""CB-03: a code is used at once."""
+LAUNCH_SECONDS: Final = 120
+REPLAY_SECONDS: Final = 600
+"""A used code is remembered this long, so that its replay ends what it gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What an authorization code stands for (RFC 6749 §4.1.2)."""
+
+    tag: str
+    app: str
+    ehr: str
+    redirect_uri: str
+    code_challenge: str
+    scopes: Scopes
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppLaunch:
+    """A one-time `launch` value of the broker's own, handed to an app's launch URI."""
+
+    tag: str
+    app: str
+    ehr: str
+    browser: str
+    """Keyed hash of the cookie of the browser that finished the EHR's launch (CB-02)."""
+
+
+class Codes:
+    """Issues codes and launches, and takes them back, once."""
+
+    def __init__(self, redis: Redis, records: IssuedRecords, handles: Handles) -> None:
+        self._redis = redis
+        self._records = records
+        self._handles = handles
+        self._take: Script = script("take_code")
+
+    async def issue(self, code: Code) -> Secret:
+        """Make a one-time authorization code that lives a minute."""
+        fields = {
+            "app": code.app,
+            "ehr": code.ehr,
+            "redirect_uri": code.redirect_uri,
+            "code_challenge": code.code_challenge,
+            "scopes": str(code.scopes),
+            "family": code.family,
+        }
+        made = await self._records.make(CODE, "code", code.tag, fields)
+        key = keys.issued(code.tag, "code", made.digest)
+        with store_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(key, mapping={"family": code.family, "sealed": made.sealed})
+                pipe.pexpire(key, CODE_SECONDS * 1000)
+                await pipe.execute()
+        return made.secret
+
+    async def take(self, text: str) -> Code:
+        """Use a code. Raises `InvalidGrant`; a replay also ends what the code gave (RFC 6749 §4.1.2)."""
+        presented = present(CODE, text)
+        if presented is None:
+            raise InvalidGrant("malformed code")
+        tag, digest = presented.tag, self._records.digest("code", presented.secret)
+        with store_errors():
+            said, *rest = await self._take(self._redis, [keys.issued(tag, "code", digest)], [REPLAY_SECONDS * 1000])
+        if said == b"reused":
+            await self._handles.end_family(tag, rest[0].decode())
+            raise InvalidGrant("a used code was presented again")
+        if said != b"ok":
+            raise InvalidGrant("unknown or expired code")
+        return Code(tag=tag, **await self._records.open("code", tag, digest, rest[1]))
+
+    async def issue_launch(self, launch: AppLaunch) -> Secret:
+        """Make a one-time `launch` value that lives two minutes."""
+        fields = {"app": launch.app, "ehr": launch.ehr, "browser": launch.browser}
+        made = await self._records.make(LAUNCH, "launch", launch.tag, fields)
+        with store_errors():
+            await self._redis.set(keys.issued(launch.tag, "launch", made.digest), made.sealed, px=LAUNCH_SECONDS * 1000)
+        return made.secret
+
+    async def take_launch(self, text: str) -> AppLaunch:
+        """Use a launch value. Raises `InvalidRequest`."""
+        presented = present(LAUNCH, text)
+        if presented is None:
+            raise InvalidRequest("malformed launch", public="launch is not one that this server issued.")
+        tag, digest = presented.tag, self._records.digest("launch", presented.secret)
+        with store_errors():
+            sealed = cast("bytes | None", await self._redis.getdel(keys.issued(tag, "launch", digest)))
+        if sealed is None:
+            raise InvalidRequest("unknown, used or expired launch", public="launch is unknown, used or expired.")
+        return AppLaunch(tag=tag, **await self._records.open("launch", tag, digest, sealed))

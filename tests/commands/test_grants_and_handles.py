@@ -1,0 +1,155 @@
+"""`broker grants` and `broker handles`: what an operator sees and ends, beside a broker that serves."""
+
+import json
+import re
+
+import pytest
+
+from sandbox.marks import MARK
+from tests.commands.program import Operator, Said
+from tests.stage import App, BrokerStage
+from tests.stage.broker import APP_SECRET_TEXT
+
+WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+ID = r"[0-9a-f]{16}"
+
+
+def rows(said: Said) -> list[list[str]]:
+    """A printed table, split where columns are."""
+    assert (said.status, said.err) == (0, "")
+    return [re.split(r" {2,}", line) for line in said.out.splitlines()]
+
+
+async def test_grants_are_listed_for_people_and_for_programs(at_stage: Operator, app: App) -> None:
+    tag = (await app.standalone())["access_token"][4:16]
+
+    table = rows(await at_stage.run("grants", "list"))
+    assert table[0] == ["grant", "state", "ehr", "app", "flow", "generation", "expires_at", "cause"]
+    assert [row[:6] for row in table[1:]] == [[tag, "active", "sandbox", "growth-chart", "launch", "1"]]
+
+    (listed,) = (await at_stage.run("grants", "list", "--json")).json()
+    assert re.fullmatch(WHEN, listed.pop("created_at"))
+    assert re.fullmatch(WHEN, listed.pop("since"))
+    assert re.fullmatch(WHEN, listed.pop("expires_at"))
+    assert listed == {
+        "grant": tag,
+        "state": "active",
+        "ehr": "sandbox",
+        "registration": "sandbox-launch",
+        "app": "growth-chart",
+        "flow": "launch",
+        "generation": 1,
+        "refreshable": True,
+        "cause": None,
+    }
+
+
+async def test_nothing_to_list_is_said_beside_the_table(at_stage: Operator) -> None:
+    said = await at_stage.run("grants", "list")
+    assert (said.status, said.err) == (0, "(none)\n")
+    assert said.out.startswith("grant ")
+    assert (await at_stage.run("handles", "list", "--json")).json() == []
+
+
+async def test_a_grant_is_shown_with_its_live_handles(at_stage: Operator, app: App) -> None:
+    tag = (await app.standalone())["access_token"][4:16]
+
+    shown = (await at_stage.run("grants", "show", tag)).out
+    assert re.search(rf"^grant +{tag}$", shown, re.MULTILINE)
+    assert re.search(r"^cause +-$", shown, re.MULTILINE)
+    assert re.search(r"^scopes +.*patient/\*\.rs$", shown, re.MULTILINE)
+
+    (one,) = (await at_stage.run("grants", "show", tag, "--json")).json()
+    (handle,) = one["handles"]
+    assert re.fullmatch(ID, handle["handle"])
+    assert re.fullmatch(WHEN, handle["expires_at"])
+    assert handle["app"] == "growth-chart"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_revoked_grant_ends_here_at_once_and_at_the_ehr(
+    at_stage: Operator, stage: BrokerStage, app: App, *, as_json: bool
+) -> None:
+    answer = await app.standalone()
+    tag, path = answer["access_token"][4:16], f"Patient/{answer['patient']}"
+
+    said = await at_stage.run("grants", "revoke", tag, *(["--json"] if as_json else []))
+
+    assert (said.status, said.err) == (0, "")
+    if as_json:
+        assert said.json() == [{"grant": tag, "state": "revoked", "at_ehr": "revoked"}]
+    else:
+        assert said.out == f"{tag} is revoked; at the EHR: revoked\n"
+    assert (await app.fhir(answer["access_token"], path)).status_code == 401
+    assert (await stage.broker.grants.read(tag)).cause == "revoked by an operator"
+    assert stage.sandbox.counts()["revoke"] == 1
+    audit = [json.loads(line) for line in (at_stage.home / "audit.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["reason"]) for line in audit] == [
+        ("grant.revoke", "revoking: revoked by an operator"),
+        ("grant.revoke", "revoked: revoked by an operator"),
+    ]
+
+
+async def test_handles_are_listed_and_one_is_ended_without_the_others(at_stage: Operator, app: App) -> None:
+    first, second = await app.standalone(), await app.standalone()
+    tags = {answer["access_token"][4:16]: answer for answer in (first, second)}
+
+    table = rows(await at_stage.run("handles", "list"))
+    assert table[0] == ["handle", "grant", "app", "ehr", "expires_at", "scopes"]
+    assert {row[1] for row in table[1:]} == set(tags)
+    listed = (await at_stage.run("handles", "list", "--json")).json()
+    assert {(row["app"], row["ehr"], row["grant"]) for row in listed} == {
+        ("growth-chart", "sandbox", tag) for tag in tags
+    }
+    ended = next(row["handle"] for row in listed if row["grant"] == first["access_token"][4:16])
+
+    said = await at_stage.run("handles", "revoke", ended)
+
+    assert (said.status, said.out, said.err) == (0, f"{ended} is revoked\n", "")
+    assert (await app.fhir(first["access_token"], f"Patient/{first['patient']}")).status_code == 401
+    assert (await app.fhir(second["access_token"], f"Patient/{second['patient']}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("grants", "show", "no-such-grant"), ("grants", "revoke", "no-such-grant"), ("handles", "revoke", "0" * 16)],
+)
+async def test_what_is_not_there_is_one_line_and_status_1(at_stage: Operator, arguments: tuple[str, ...]) -> None:
+    said = await at_stage.run(*arguments, "--json")
+
+    assert (said.status, said.out) == (1, "")
+    assert re.fullmatch(rf"broker: not_found: .*{arguments[-1]}\n", said.err)
+
+
+async def test_no_command_prints_a_token_a_handle_a_patient_or_a_key(
+    at_stage: Operator, stage: BrokerStage, app: App, reports: App
+) -> None:
+    answer = await app.standalone()
+    ask = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}
+    other = (await reports.token(**ask)).json()
+    tag = answer["access_token"][4:16]
+
+    for form in ([], ["--json"]):
+        await at_stage.run("grants", "list", *form)
+        await at_stage.run("handles", "list", *form)
+        await at_stage.run("grants", "show", tag, *form)
+        await at_stage.run("check", *form)
+    await at_stage.run("grants", "revoke", tag)
+
+    printed = "".join(said.out + said.err for said in at_stage.heard)
+    printed += (at_stage.home / "audit.jsonl").read_text()
+    url = (at_stage.home / "redis-url").read_text()
+    secrets = {
+        answer["access_token"],
+        answer["refresh_token"],
+        answer["patient"],
+        other["access_token"],
+        APP_SECRET_TEXT,
+        MARK,  # in everything the sandbox issues
+        (at_stage.home / "kek").read_text(),
+        url.partition("@")[0].removeprefix("unix://:"),
+    }
+    assert len(at_stage.heard) == 9
+    assert {said.status for said in at_stage.heard} == {0}
+    assert tag in printed
+    assert not [secret for secret in secrets if secret in printed]

@@ -1,0 +1,205 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.flows.launch_context import read_context, read_fhir_user
+from broker.grants import LaunchContext
+
+BASE = "https://ehr.example/r4"
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = (
+    "patient",
+    "encounter",
+    "fhirUser",
+    "need_patient_banner",
+    "smart_style_url",
+    "tenant",
+    "intent",
+    "fhirContext",
+)
+
+
+def read(**members: Any) -> LaunchContext:
+    return read_context(members, fhir_user=None, fhir_base=BASE)
+
+
+def test_an_answer_without_context_has_none() -> None:
+    assert read(access_token="at", scope="x") == LaunchContext()
+
+
+def test_a_whole_context_is_read() -> None:
+    assert read(
+        patient="p1",
+        encounter="e1",
+        fhirUser=f"{BASE}/Practitioner/d1",
+        need_patient_banner=True,
+        smart_style_url="https://ehr.example/style.json",
+        tenant="clinic",
+        intent="reconcile-medications",
+        fhirContext=[{"reference": "Task/1", "role": "launch"}],
+    ) == LaunchContext(
+        patient="p1",
+        encounter="e1",
+        fhir_user="Practitioner/d1",
+        need_patient_banner=True,
+        smart_style_url="https://ehr.example/style.json",
+        tenant="clinic",
+        intent="reconcile-medications",
+        fhir_context=({"reference": "Task/1", "role": "launch"},),
+    )
+
+
+@pytest.mark.parametrize("name", ["__epic.dstu2.patient", "https://vendor.example/x", "appContext", "profile"])
+def test_what_smart_does_not_define_is_not_passed_on(name: str) -> None:
+    """CX-09."""
+    assert read(**{name: "canary"}) == LaunchContext()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("p1", "p1"),
+        (1234, "1234"),
+        ("{type}/p1", "p1"),
+        (f"{BASE}/{{type}}/p1", "p1"),
+        ("a-B.9", "a-B.9"),
+        ("x" * 64, "x" * 64),
+        ("x" * 65, None),
+        ("", None),
+        (None, None),
+        (True, None),
+        (1.5, None),
+        (["p1"], None),
+        ({"reference": "p1"}, None),
+        ("p 1", None),
+        ("p1\n", None),
+        ("../p1", None),
+        ("p1/_history/2", None),
+        ("p1?x=y", None),
+        ("p%31", None),
+        ("{type}/{type}/p1", None),
+        ("Group/p1", None),
+        ("https://other.example/r4/{type}/p1", None),
+        ("１", None),
+    ],
+)
+@pytest.mark.parametrize("type_", ["Patient", "Encounter"])
+def test_patient_and_encounter_are_plain_ids(written: object, meant: str | None, type_: str) -> None:
+    """CX-01, CX-02."""
+    value = written.replace("{type}", type_) if isinstance(written, str) else written
+
+    assert getattr(read(**{type_.lower(): value}), type_.lower()) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (True, True),
+        (False, False),
+        ("true", True),
+        ("false", False),
+        ("False", False),
+        ("TRUE", True),
+        (None, None),
+        ("", None),
+        ("yes", None),
+        (1, None),
+        (0, None),
+        ([True], None),
+    ],
+)
+def test_the_patient_banner_is_a_boolean(written: object, meant: bool | None) -> None:  # noqa: FBT001  # a table's column
+    """CX-05, spec §21 case 7."""
+    assert read(need_patient_banner=written).need_patient_banner is meant
+
+
+@pytest.mark.parametrize("name", ["tenant", "intent", "smart_style_url"])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("x", "x"),
+        ("é", "é"),
+        ("x" * 2048, "x" * 2048),
+        ("x" * 2049, None),
+        ("", None),
+        (5, None),
+        (["x"], None),
+        ("a\nb", None),
+        ("\ud800", None),
+    ],
+)
+def test_a_text_is_bounded_and_printable(name: str, written: object, meant: str | None) -> None:
+    """CX-06 to CX-08."""
+    assert getattr(read(**{name: written}), name) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (["Task/1", "ImagingStudy/2"], ({"reference": "Task/1"}, {"reference": "ImagingStudy/2"})),
+        ([{"canonical": "https://x.example|1", "type": "Questionnaire"}],
+         ({"canonical": "https://x.example|1", "type": "Questionnaire"},)),
+        ([{"reference": "Task/1", "role": "https://x.example/role"}, "Task/2", 5, None, ["Task/3"]],
+         ({"reference": "Task/1", "role": "https://x.example/role"}, {"reference": "Task/2"})),
+        ([], ()),
+        (None, ()),
+        ("Task/1", ()),
+        ({"reference": "Task/1"}, ()),
+    ],
+)  # fmt: skip
+def test_the_fhir_context_is_a_list_of_objects(written: object, meant: tuple[dict[str, str], ...]) -> None:
+    """CX-03, CX-04: strings of the second edition are converted."""
+    assert read(fhirContext=written).fhir_context == meant
+
+
+@pytest.mark.parametrize("type_", ["Patient", "Practitioner", "PractitionerRole", "RelatedPerson", "Person"])
+@pytest.mark.parametrize("prefix", ["", f"{BASE}/"])
+def test_a_user_on_this_server_is_type_and_id(type_: str, prefix: str) -> None:
+    """ID-06."""
+    assert read_fhir_user(f"{prefix}{type_}/u-1", BASE) == f"{type_}/u-1"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://other.example/r4/Practitioner/1",
+        f"{BASE}x/Practitioner/1",
+        f"{BASE}/Practitioner/1/_history/2",
+        "http://ehr.example/r4/Practitioner/1",
+        "Device/1",
+        "practitioner/1",
+        "Practitioner/",
+        "Practitioner",
+        "Practitioner/1 ",
+        "Practitioner/1\n",
+        "Practitioner/../Patient/1",
+        "",
+        None,
+        5,
+        ["Practitioner/1"],
+    ],
+)
+def test_any_other_user_is_not_passed_on(value: object) -> None:
+    """ID-06."""
+    assert read_fhir_user(value, BASE) is None
+
+
+def test_the_user_of_the_id_token_wins() -> None:
+    context = read_context({"fhirUser": "Patient/2"}, fhir_user="Practitioner/1", fhir_base=BASE)
+
+    assert context.fhir_user == "Practitioner/1"
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, json_values)))
+def test_whatever_an_ehr_sends_gives_a_context(members: dict[str, Any]) -> None:
+    context = read_context(members, fhir_user=None, fhir_base=BASE)
+
+    assert context.patient is None or len(context.patient) <= 64
+    assert context.need_patient_banner in {None, True, False}
