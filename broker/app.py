@@ -19,6 +19,7 @@ from broker.ehr.fhir_server import FhirServer
 from broker.ehr.id_token import IdTokens
 from broker.ehr.token_endpoint import TokenEndpoint
 from broker.flows.answer_app import AnswerApp
+from broker.flows.app_keys import AppKeys
 from broker.flows.ask_ehr import AskEhr
 from broker.flows.authenticate_app import AuthenticateApp
 from broker.flows.authorize_app import AuthorizeApp
@@ -89,12 +90,16 @@ async def open_broker(
     egress = Egress(allow_loopback_http=settings.allow_loopback_http)
     await audit.open()
     try:
-        hash_key = await create_once(redis, vault, tenant=settings.tenant, name="hash", make=lambda: entropy(32))
+
+        async def new_hash_key() -> bytes:
+            return entropy(32)
+
+        hash_key = await create_once(redis, vault, tenant=settings.tenant, name="hash", make=new_hash_key)
         keyed_hash = KeyedHash(hash_key)
 
         tenant, directory = settings.tenant, Directory(settings)
         grants = Grants(redis, vault, tenant=tenant, clock=clock)
-        records = IssuedRecords(vault, keyed_hash, tenant=tenant, entropy=entropy)
+        records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
         handles = Handles(redis, records, grants, clock=clock)
         codes = Codes(redis, records, handles)
         launches = Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy)
@@ -110,7 +115,7 @@ async def open_broker(
         ask_ehr = AskEhr(directory, discovery, launches)
         answer_app = AnswerApp(codes, entropy)
         issue_handle = IssueHandle(directory, handles, audit)
-        authenticate_app = AuthenticateApp(redis, directory, egress, keyed_hash, audit, clock=clock)
+        authenticate_app = AuthenticateApp(redis, directory, AppKeys(egress, clock), keyed_hash, audit, clock=clock)
         backend_handle = BackendHandle(
             redis=redis,
             directory=directory,
@@ -150,6 +155,7 @@ async def open_broker(
         forward = Forward(directory, handles, refresher, FhirServer(egress), PageLinks(keyed_hash), audit)
 
         async def check_ready() -> None:
+            audit.check()
             with store_errors():
                 await redis.ping()
 

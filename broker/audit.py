@@ -108,8 +108,7 @@ class AuditTrail:
 
     def record(self, record: AuditRecord) -> None:
         """Write one record. Raises `AuditUnavailable`; whoever calls this acts only after it has returned."""
-        if len(self._backlog) >= _BACKLOG:
-            raise AuditUnavailable(f"{_BACKLOG} audit records wait for the store")
+        self.check()
         line = record.line(self._clock())
         try:
             descriptor = self._open_descriptor()
@@ -122,6 +121,12 @@ class AuditTrail:
             raise AuditUnavailable("the audit file took only part of a record; is the disk full?")
         self._backlog.append(line)
         self._waiting.set()
+
+    def check(self) -> None:
+        """Raises `AuditUnavailable` when the next record would be refused."""
+        if len(self._backlog) >= _BACKLOG:
+            raise AuditUnavailable(f"{_BACKLOG} audit records wait for the store")
+        self._open_descriptor()
 
     def _make_folder(self) -> None:
         if self._file is not None:
@@ -152,8 +157,9 @@ class AuditTrail:
             await self._waiting.wait()
             try:
                 await self._drain()
-            except StoreUnavailable as error:
-                log.warning("audit_stream_behind", waiting=len(self._backlog), cause=error.detail)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next try may succeed; the file has all
+                cause = error.detail if isinstance(error, StoreUnavailable) else type(error).__name__
+                log.warning("audit_stream_behind", waiting=len(self._backlog), cause=cause)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _drain(self) -> None:

@@ -65,7 +65,7 @@ class Codes:
             "scopes": str(code.scopes),
             "family": code.family,
         }
-        made = await self._records.make(CODE, "code", code.tag, fields)
+        made = await self._records.make(CODE, "code", code.tag, fields, lifetime=CODE_SECONDS)
         key = keys.issued(code.tag, "code", made.digest)
         with store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -87,12 +87,15 @@ class Codes:
             raise InvalidGrant("a used code was presented again")
         if said != b"ok":
             raise InvalidGrant("unknown or expired code")
-        return Code(tag=tag, **await self._records.open("code", tag, digest, rest[1]))
+        opened = await self._records.open("code", tag, digest, rest[1])
+        if opened is None:
+            raise InvalidGrant("expired code")
+        return Code(tag=tag, **opened.fields)
 
     async def issue_launch(self, launch: AppLaunch) -> Secret:
         """Make a one-time `launch` value that lives two minutes."""
         fields = {"app": launch.app, "ehr": launch.ehr, "browser": launch.browser}
-        made = await self._records.make(LAUNCH, "launch", launch.tag, fields)
+        made = await self._records.make(LAUNCH, "launch", launch.tag, fields, lifetime=LAUNCH_SECONDS)
         with store_errors():
             await self._redis.set(keys.issued(launch.tag, "launch", made.digest), made.sealed, px=LAUNCH_SECONDS * 1000)
         return made.secret
@@ -105,6 +108,7 @@ class Codes:
         tag, digest = presented.tag, self._records.digest("launch", presented.secret)
         with store_errors():
             sealed = cast("bytes | None", await self._redis.getdel(keys.issued(tag, "launch", digest)))
-        if sealed is None:
+        opened = await self._records.open("launch", tag, digest, sealed) if sealed else None
+        if opened is None:
             raise InvalidRequest("unknown, used or expired launch", public="launch is unknown, used or expired.")
-        return AppLaunch(tag=tag, **await self._records.open("launch", tag, digest, sealed))
+        return AppLaunch(tag=tag, **opened.fields)

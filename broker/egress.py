@@ -20,6 +20,8 @@ from broker import __version__
 from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
 
 CONNECT_SECONDS: Final = 5.0
+POOL_SECONDS: Final = 2.0
+"""How long a request waits for one of the connections to be free."""
 ANSWER_BYTES: Final = 1 << 20
 """Most that a document fetched whole may be: metadata, key sets, token answers."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -127,7 +129,9 @@ class Egress:
                 headers=dict(headers),
                 content=content,
                 # Below the limit of `fetch`, so that "never connected" is not mistaken for "answer lost".
-                timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout / 2)),
+                timeout=httpx.Timeout(
+                    timeout, connect=min(CONNECT_SECONDS, timeout / 2), pool=min(POOL_SECONDS, timeout / 2)
+                ),
             )
             response = await client.send(request, stream=True, follow_redirects=False)
         except _NOT_SENT as error:

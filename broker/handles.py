@@ -90,10 +90,11 @@ class Handles:
         when the family has been ended; `ReauthorizationRequired` when the grant is gone.
         """
         limits = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family}
-        ends = {"expires_at": self._clock() + lifetime}
-        handle = await self._records.make(HANDLE, "handle", tag, limits | ends)
-        kept = {"scopes": str(spends.scopes)} if spends else {}
-        refresh = await self._records.make(REFRESH_HANDLE, "refresh", tag, limits | kept) if refresh_lifetime else None
+        handle = await self._records.make(HANDLE, "handle", tag, limits, lifetime=lifetime)
+        refresh = None
+        if refresh_lifetime:
+            kept = {"scopes": str(spends.scopes)} if spends else {}
+            refresh = await self._records.make(REFRESH_HANDLE, "refresh", tag, limits | kept, lifetime=refresh_lifetime)
         announce(handle.digest[:_ID_LENGTH])
         said = await self._store(tag, family, handle, lifetime, refresh, refresh_lifetime, spends)
         if said in {"unknown", "reused"}:
@@ -154,11 +155,11 @@ class Handles:
         if sealed is None or not fields:
             raise InvalidHandle("unknown, expired or revoked")
         handle = await self._open_handle(tag, digest, sealed)
+        if handle is None:
+            raise InvalidHandle("expired")
         grant = await self._grants.unpack(tag, fields)
         if handle.ehr != ehr or grant.terms.ehr != ehr:
             raise InvalidHandle(f"handle {handle.id} is bound to EHR {handle.ehr}")
-        if handle.expires_at <= self._clock():
-            raise InvalidHandle(f"handle {handle.id} has expired")
         if grant.state == "revoked":
             raise InvalidHandle(f"grant {tag} is revoked")
         return handle, grant
@@ -186,8 +187,10 @@ class Handles:
             sealed = cast("bytes | None", await self._redis.hget(keys.issued(tag, "refresh", digest), "sealed"))
         if sealed is None:
             raise InvalidGrant("unknown or expired refresh handle")
-        fields = await self._records.open("refresh", tag, digest, sealed)
-        return RefreshHandle(tag=tag, digest=digest, **fields)
+        opened = await self._records.open("refresh", tag, digest, sealed)
+        if opened is None:
+            raise InvalidGrant("expired refresh handle")
+        return RefreshHandle(tag=tag, digest=digest, **opened.fields)
 
     async def revoke(self, handle: Handle | RefreshHandle) -> None:
         """End one handle, or with a refresh handle its whole family (RFC 7009 §2.1)."""
@@ -217,7 +220,8 @@ class Handles:
                 for digest in digests:
                     pipe.get(keys.issued(tag, "handle", digest))
                 found: list[bytes | None] = await pipe.execute()
-        return [await self._open_handle(tag, d, sealed) for d, sealed in zip(digests, found, strict=True) if sealed]
+        live = [await self._open_handle(tag, d, sealed) for d, sealed in zip(digests, found, strict=True) if sealed]
+        return [handle for handle in live if handle is not None]
 
     async def _digests(self, tag: str) -> list[str]:
         with store_errors():
@@ -225,5 +229,8 @@ class Handles:
         issued = [cast("bytes", member).decode().split(":") for member in members]
         return [digest for _, kind, digest in issued if kind == "handle"]
 
-    async def _open_handle(self, tag: str, digest: str, sealed: bytes) -> Handle:
-        return Handle(id=digest[:_ID_LENGTH], tag=tag, **await self._records.open("handle", tag, digest, sealed))
+    async def _open_handle(self, tag: str, digest: str, sealed: bytes) -> Handle | None:
+        opened = await self._records.open("handle", tag, digest, sealed)
+        if opened is None:
+            return None
+        return Handle(id=digest[:_ID_LENGTH], tag=tag, expires_at=opened.expires_at, **opened.fields)

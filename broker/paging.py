@@ -27,7 +27,9 @@ class PageLinks:
     keyed_hash: KeyedHash
 
     def extend(self, permit: Permit, query: str) -> str:
-        """Return what to append to a link's query; nothing for a query that could not be followed anyway."""
+        """Return what to append to a link's query; nothing unless it goes on with a search that was just permitted."""
+        if not permit.interaction.kind.startswith("search-") and permit.interaction.kind != "operation":
+            return ""
         try:
             page = parse_interaction("GET", b"", query.encode(), (), None)
         except (UninterpretableInteraction, UnicodeEncodeError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.apps import App
+from broker.compartment import binding_pairs
 from broker.errors import InsufficientScope, UnauthorizedClient
 from broker.grants import Grant
 from broker.handles import Handle
@@ -31,6 +32,8 @@ class Permit:
     handle: Handle
     grant: Grant
     interaction: Interaction
+    relies_on_search: bool
+    """The decision counts on the EHR honouring a search parameter, so it must be told not to ignore one."""
     made_by: object
 
     def __post_init__(self) -> None:
@@ -55,42 +58,57 @@ def decide(handle: Handle, grant: Grant, app: App | None, interaction: Interacti
     """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule."""
     grant.require_usable()
     scopes = effective_scopes(handle, grant, app)
-    for part in interaction.entries or (interaction,):
-        _decide_part(scopes, grant, part)
-    return Permit(handle, grant, interaction, _DECIDED)
+    relies = [_decide_part(scopes, grant, part) for part in interaction.entries or (interaction,)]
+    return Permit(handle, grant, interaction, any(relies), _DECIDED)
 
 
-def _decide_part(scopes: Scopes, grant: Grant, part: Interaction) -> None:
-    by_patient = [need for need in part.needs if not _covers(scopes, need, _WIDE)]
-    for need in by_patient:
-        if not _covers(scopes, need, ("patient",)):
-            raise InsufficientScope(f"no scope covers {need.type}.{need.letter}")
-    if by_patient:
-        _bind_to_patient(grant, part, by_patient)
+def _decide_part(scopes: Scopes, grant: Grant, part: Interaction) -> bool:
+    """Decide one interaction, or one entry of a Bundle; returns whether that relies on a search parameter."""
+    relies = False
+    by_patient = []
+    for need in part.needs:
+        if not _covers(scopes, need, _WIDE):
+            if not _covers(scopes, need, ("patient",)):
+                raise InsufficientScope(f"no scope covers {need.type}.{need.letter}")
+            by_patient.append(need)
+        relies |= bool(need.parameters) and not scopes.covers(need.type, need.letter)
+    return _bind_to_patient(grant, part, by_patient) or relies if by_patient else relies
 
 
 def _covers(scopes: Scopes, need: Need, levels: tuple[str, ...]) -> bool:
     return scopes.covers(need.type, need.letter, parameters=need.parameters, levels=levels)
 
 
-def _bind_to_patient(grant: Grant, interaction: Interaction, by_patient: list[Need]) -> None:
+def _bind_to_patient(grant: Grant, part: Interaction, by_patient: list[Need]) -> bool:
     patient = grant.terms.context.patient
     if patient is None:
         raise InsufficientScope("a patient/ scope without a patient in context (CX-10)")
-    if any(named != patient for named in interaction.patients):
+    if any(named != patient for named in part.patients):
         raise InsufficientScope("the request names another patient (PX-14)")
-    for need in by_patient:
-        if _covers(grant.terms.scopes, need, _WIDE) and not _binds_itself(need, interaction, patient):
+    reaching = [need for need in by_patient if _reaches_further(grant.terms.scopes, need)]
+    for need in reaching:
+        if not _binds_itself(need, part, patient):
             raise InsufficientScope("the EHR's token reaches beyond the patient, and the request is not bound to one")
+    return bool(reaching)
 
 
-def _binds_itself(need: Need, interaction: Interaction, patient: str) -> bool:
+def _reaches_further(granted: Scopes, need: Need) -> bool:
+    """Whether the EHR's token opens anything of this need beyond the patient; filters do not make it narrower."""
+    return any(
+        scope.level in _WIDE and need.letter in scope.letters and (scope.type in {"*", need.type} or need.type == "*")
+        for scope in granted.resources
+    )
+
+
+def _binds_itself(need: Need, part: Interaction, patient: str) -> bool:
     """Whether this need can only be about this patient, whatever the token behind it could reach."""
-    if interaction.path == f"Patient/{patient}":
+    if part.path == f"Patient/{patient}" or part.path.startswith(f"Patient/{patient}/_history"):
         return need.type == "Patient"
-    if interaction.path.startswith(f"Patient/{patient}/"):
-        return need.type == interaction.type or interaction.kind == "operation"
-    bound = {("patient", patient), ("patient", f"Patient/{patient}"), ("subject", f"Patient/{patient}")}
-    if need.type == "Patient":
-        bound = {("_id", patient)}
-    return bool(bound & set(need.parameters))
+    if part.path.startswith(f"Patient/{patient}/"):
+        return part.kind == "operation" or not any(_leads_elsewhere(name) for name, _ in part.parameters)
+    return bool(binding_pairs(need.type, patient) & set(need.parameters))
+
+
+def _leads_elsewhere(parameter: str) -> bool:
+    """Whether a search parameter adds other resources, or tells something about them."""
+    return parameter.partition(":")[0] in {"_include", "_revinclude", "_has"} or "." in parameter

@@ -8,9 +8,9 @@ the same are equal, whatever dialect, order or spelling they were written in (SC
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
@@ -18,8 +18,11 @@ from broker.errors import InvalidScope
 
 LETTERS: Final = "cruds"
 LEVELS: Final = ("patient", "user", "system")
-MOST_RESOURCE_SCOPES: Final = 500
-"""Different resource scopes in one set. Comparing takes quadratic time, so a set that a stranger writes has an end."""
+MOST_RESOURCE_SCOPES: Final = 200
+"""Different resource scopes in one set: what a stranger writes has an end."""
+MOST_FILTERS: Final = 16
+"""Different parameter sets for one level and type: each is held against each, so their number is what costs."""
+_ANY: Final = ""
 
 _V1_LETTERS: Final = {"read": "rs", "write": "cud", "*": "cruds"}
 _V1_VERBS: Final = {letters: verb for verb, letters in _V1_LETTERS.items()}
@@ -52,7 +55,7 @@ class ResourceScope:
     level: str
     type: str
     letters: str
-    parameters: Parameters = ()
+    parameters: Parameters = field(default=(), repr=False)
 
     def __str__(self) -> str:
         pairs = "&".join(f"{_encode(name)}={_encode(value)}" for name, value in self.parameters)
@@ -85,7 +88,7 @@ class ResourceScope:
 class Scopes:
     """A set of scopes. `others` are launch, identity, refresh and vendor scopes (SC-10 to SC-13).
 
-    Raises `InvalidScope` when it would hold more than `MOST_RESOURCE_SCOPES`.
+    Raises `InvalidScope` when it would hold more than `MOST_RESOURCE_SCOPES`, or more than `MOST_FILTERS` for one type.
     """
 
     resources: frozenset[ResourceScope] = frozenset()
@@ -124,8 +127,18 @@ class Scopes:
 
     def intersection(self, other: "Scopes") -> "Scopes":
         """Return what both allow. Raises `InvalidScope` when that takes too many scopes to say."""
-        met = (mine.meet(theirs) for mine in self.resources for theirs in other.resources)
-        return Scopes(_canonical(scope for scope in met if scope), self.others & other.others)
+        near: defaultdict[tuple[str, str], list[ResourceScope]] = defaultdict(list)
+        for theirs in other.resources:
+            near[theirs.level, theirs.type].append(theirs)
+            near[theirs.level, _ANY].append(theirs)
+        met = (
+            mine.meet(theirs)
+            for mine in self.resources
+            for theirs in (
+                near[mine.level, _ANY] if mine.type == "*" else near[mine.level, mine.type] + near[mine.level, "*"]
+            )
+        )
+        return Scopes(frozenset(scope for scope in met if scope), self.others & other.others)
 
     def narrows(self, other: "Scopes") -> bool:
         """Whether this asks for nothing beyond `other`."""
@@ -168,6 +181,8 @@ def _canonical(scopes: Iterable[ResourceScope]) -> frozenset[ResourceScope]:
     shelves: defaultdict[tuple[str, str], list[ResourceScope]] = defaultdict(list)
     for (level, type_, parameters), letters in united.items():
         shelves[level, type_].append(ResourceScope(level, type_, _in_order(letters), parameters))
+        if len(shelves[level, type_]) > MOST_FILTERS:
+            raise InvalidScope(f"more than {MOST_FILTERS} different filters for one type")
     return frozenset(
         ResourceScope(level, type_, left, scope.parameters)
         for (level, type_), shelf in list(shelves.items())
@@ -183,10 +198,15 @@ def _left_over(scope: ResourceScope, near: Iterable[ResourceScope]) -> str:
 
 def _first(most: int, scopes: Iterable[ResourceScope]) -> Iterator[ResourceScope]:
     places: set[_Place] = set()
+    filters: Counter[tuple[str, str]] = Counter()
     for scope in scopes:
-        if len(places) < most or scope.place in places:
+        shelf = scope.level, scope.type
+        if scope.place not in places:
+            if len(places) >= most or filters[shelf] >= MOST_FILTERS:
+                continue
             places.add(scope.place)
-            yield scope
+            filters[shelf] += 1
+        yield scope
 
 
 def _in_order(letters: Collection[str]) -> str:

@@ -157,6 +157,48 @@ def test_where_the_ehrs_token_reaches_further_the_request_must_bind_itself(url: 
             decided("GET", url, held="patient/*.rs", granted=ALL)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"Binary?patient={ME}",
+        f"Group?patient={ME}",
+        f"AllergyIntolerance?subject=Patient/{ME}",
+        f"Immunization?subject=Patient/{ME}",
+        f"Organization?subject=Patient/{ME}",
+        f"Patient/{ME}/Observation?_include=Observation:has-member:Observation",
+        f"Patient/{ME}/Encounter?_include:iterate=Encounter:part-of:Encounter",
+        f"Patient/{ME}/Observation?has-member:Observation.code=x",
+        f"Patient/{ME}/Patient?_revinclude=Patient:link",
+    ],
+)
+def test_a_parameter_that_the_type_does_not_have_and_an_include_bind_nothing(url: str) -> None:
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        decided("GET", url, held="patient/*.rs", granted=ALL)
+
+
+@pytest.mark.parametrize("granted", ["user/Encounter.rs", "user/Observation.rs?category=vital-signs", "system/*.r"])
+@pytest.mark.parametrize("url", ["Observation?_include=Observation:encounter", "?_type=Observation,Encounter&_count=9"])
+def test_a_token_that_reaches_further_in_one_type_or_with_a_filter_reaches_further(granted: str, url: str) -> None:
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        decided("GET", url, held="patient/*.rs", granted=f"patient/*.cruds {granted} user/Observation.s?code=1")
+
+
+@pytest.mark.parametrize(
+    ("url", "held", "granted", "relies"),
+    [
+        ("Observation", "patient/*.rs", "patient/*.rs", False),
+        (f"Observation?patient={ME}", "patient/*.rs", "patient/*.rs", False),
+        (f"Observation?patient={ME}", "patient/*.rs", ALL, True),
+        ("Observation?category=x", "user/Observation.s?category=x", ALL, True),
+        ("Observation?category=x", "user/Observation.s", ALL, False),
+    ],
+)
+def test_a_permit_says_whether_it_counts_on_a_search_parameter(
+    url: str, held: str, granted: str, *, relies: bool
+) -> None:
+    assert decided("GET", url, held=held, granted=granted, policy=ALL).relies_on_search is relies
+
+
 def test_a_patient_scope_without_a_patient_in_context_allows_nothing() -> None:
     scopes = "patient/*.rs"
     with pytest.raises(InsufficientScope, match="CX-10"):
@@ -190,4 +232,4 @@ def test_a_permit_cannot_be_made_by_anybody_else() -> None:
     permit = decided("GET", "Observation", held="user/*.rs")
 
     with pytest.raises(TypeError):
-        Permit(permit.handle, permit.grant, permit.interaction, object())
+        Permit(permit.handle, permit.grant, permit.interaction, False, object())

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import structlog
@@ -17,8 +20,20 @@ from broker.errors import ConfigurationError
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
 from broker.store.connection import connect
+from broker.web.server import server_config
 
 log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    """Keeps the signals: uvicorn raises them again once it has served, when a refresh may still be under way."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on the first SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 def serve(
@@ -38,20 +53,23 @@ def serve(
     keys = key_encryption_keys(os.environ)
     settings = load(deployment.config, os.environ)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        listener = socket.socket(fileno=fd) if fd is not None else None
-        runner.run(serve_until_stopped(deployment, settings, keys, host=host, port=port, listener=listener))
+        listener = socket.socket(fileno=fd) if fd is not None else _listen(deployment, host, port)
+        runner.run(serve_until_stopped(deployment, settings, keys, listener))
+
+
+def _listen(deployment: Deployment, host: str | None, port: int | None) -> socket.socket:
+    place = (host or deployment.host, deployment.port if port is None else port)
+    try:
+        return socket.create_server(place, family=socket.AF_INET6 if ":" in place[0] else socket.AF_INET)
+    except OSError as error:
+        cause = os.strerror(error.errno or 0)
+        raise ConfigurationError(f"cannot listen on {place[0]} port {place[1]}: {cause}") from None
 
 
 async def serve_until_stopped(
-    deployment: Deployment,
-    settings: Settings,
-    keys: list[bytes],
-    *,
-    host: str | None,
-    port: int | None,
-    listener: socket.socket | None,
+    deployment: Deployment, settings: Settings, keys: list[bytes], listener: socket.socket
 ) -> None:
-    """Open the rooms, listen, drain on SIGTERM, close. Raises `ConfigurationError`, `StoreUnavailable`."""
+    """Open the rooms, serve, drain on SIGTERM, close. Raises `ConfigurationError`, `StoreUnavailable`."""
     if deployment.redis_url is None:
         raise ConfigurationError(NO_STORE)
     redis = connect(deployment.redis_url)
@@ -64,25 +82,15 @@ async def serve_until_stopped(
             audit_file=deployment.audit_file,
             is_draining=lambda: server is not None and server.should_exit,
         ) as broker:
-            server = uvicorn.Server(
-                uvicorn.Config(
+            server = _Server(
+                server_config(
                     broker.application,
-                    host=host or deployment.host,
-                    port=deployment.port if port is None else port,
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    date_header=True,
                     proxy_headers=bool(deployment.forwarded_allow_ips),
                     forwarded_allow_ips=deployment.forwarded_allow_ips or [],
-                    timeout_keep_alive=20,
                     timeout_graceful_shutdown=deployment.drain_seconds,
-                    h11_max_incomplete_event_size=64 * 1024,
-                    lifespan="off",
-                    ws="none",
                 )
             )
             log.info("serving", public_url=settings.public_url, ehrs=len(settings.ehr), apps=len(settings.app))
-            await server.serve(sockets=[listener] if listener else None)
+            await server.serve(sockets=[listener])
     finally:
         await redis.aclose()

@@ -63,8 +63,12 @@ class FhirServer:
         )
 
 
-def request_headers(presented: Iterable[tuple[bytes, bytes]], *, accept: str) -> dict[str, str]:
+def request_headers(
+    presented: Iterable[tuple[bytes, bytes]], *, accept: str, preferences: Iterable[str] = ()
+) -> dict[str, str]:
     """Keep the headers that go on, and ask for what can be checked on the way back.
+
+    `preferences` are what the broker itself asks by `Prefer`; an app's own word on how to handle parameters is dropped.
 
     Raises `InvalidRequest` for one that cannot go on as it is: a write without its `If-Match` would mean another thing.
     """
@@ -76,7 +80,9 @@ def request_headers(presented: Iterable[tuple[bytes, bytes]], *, accept: str) ->
         if len(value) > _LONGEST_HEADER or not value.isascii():
             raise InvalidRequest(f"{name} is too long or not ASCII", public=f"The header {name} cannot be passed on.")
         kept[name] = f"{kept[name]}, {value.decode()}" if name in kept else value.decode()
-    return {**kept, "accept": accept}
+    asked = [word.strip() for word in kept.pop("prefer", "").split(",")]
+    prefer = ", ".join([*(word for word in asked if word and not word.lower().startswith("handling")), *preferences])
+    return {**kept, "accept": accept, **({"prefer": prefer} if prefer else {})}
 
 
 def answer_headers(received: Mapping[str, str]) -> dict[str, str]:

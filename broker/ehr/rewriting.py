@@ -22,6 +22,7 @@ _MEMBERS: Final = re.compile(
             rb'"fullUrl"' + _COLON + _URL,
             rb'"relation"' + _COLON + rb'"[^"\\]{0,256}"' + _COMMA + rb'"url"' + _COLON + _URL,
             rb'"url"' + _COLON + _URL + _COMMA + rb'"relation"' + _COLON,
+            rb'"entry"' + _COLON,
         ]
     )
 )
@@ -35,7 +36,9 @@ REMOVED: Final = "[removed]"
 class UrlRewriter:
     """Rewrites a JSON body as it passes. Feed it chunks, then call `finish`.
 
-    `extend_page` is given the query of a link to the bare base, and returns what to append to it (PX-07).
+    `extend_page` is given the query of a link to the bare base, and returns what to append to it (PX-07); it is asked
+    for links before the first entry only. What stands in entries may have been written by an app, and must not be made
+    a page link.
     """
 
     def __init__(self, ehr_base: str, broker_base: str, extend_page: Callable[[str], str] = lambda _: "") -> None:
@@ -43,10 +46,13 @@ class UrlRewriter:
         self._broker_base = broker_base
         self._extend_page = extend_page
         self._window = b""
+        self._in_entries = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be given out now; at most 17 KiB are held back."""
+        """Return what can be given out now; at most 34 KiB are held back, so that none is looked at often."""
         self._window += chunk
+        if len(self._window) < 2 * _LONGEST_MEMBER:
+            return b""
         return self._advance(len(self._window) - _LONGEST_MEMBER)
 
     def finish(self) -> bytes:
@@ -61,7 +67,10 @@ class UrlRewriter:
         for match in _MEMBERS.finditer(self._window):
             if match.start() >= until:
                 break
-            kind = match.lastindex or 0
+            kind = match.lastindex
+            if kind is None:
+                self._in_entries = True
+                continue
             pieces += [self._window[position : match.start(kind)], self._turn(match[kind], kind)]
             position, end = match.end(kind), max(until, match.end())
         pieces.append(self._window[position:end])
@@ -77,7 +86,7 @@ class UrlRewriter:
         if turned is None:
             return written if kind == _FULL_URL or not _is_absolute(url) else WITHHELD.encode()
         path, mark, query = turned.removeprefix(self._broker_base).partition("?")
-        if mark and path in {"", "/"}:
+        if mark and path in {"", "/"} and not self._in_entries:
             turned += self._extend_page(query)
         return json.dumps(turned)[1:-1].encode()
 
@@ -111,6 +120,7 @@ class SecretRemover:
     def __init__(self, token: Secret) -> None:
         self._text = token.reveal()
         self._token = self._text.encode()
+        self._escaped = self._token.replace(b"/", rb"\/")
         self._held = b""
 
     def __repr__(self) -> str:
@@ -124,6 +134,9 @@ class SecretRemover:
         """Return what can be given out now; as much as could be the beginning of the token is held back."""
         window = (self._held + chunk).replace(self._token, REMOVED.encode())
         held = _overlap(window, self._token)
+        if self._escaped != self._token:
+            window = window.replace(self._escaped, REMOVED.encode())
+            held = max(_overlap(window, self._token), _overlap(window, self._escaped))
         self._held = window[len(window) - held :]
         return window[: len(window) - held]
 

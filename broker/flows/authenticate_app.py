@@ -22,20 +22,16 @@ from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail
 from broker.clock import Clock
 from broker.credentials import APP_SECRET, KeyedHash, present
-from broker.egress import Egress
 from broker.ehr.client_auth import JWT_BEARER
 from broker.ehr.discovery import parse_json_object
-from broker.ehr.id_token import parse_jwks
-from broker.errors import BrokerError, InvalidClient, InvalidRequest
+from broker.errors import InvalidClient, InvalidRequest
+from broker.flows.app_keys import AppKeys
 from broker.store import keys
 from broker.store.connection import store_errors
 
 ALGORITHMS: Final = ["ES384", "RS384"]
 LONGEST_ASSERTION_SECONDS: Final = 300
 LEEWAY_SECONDS: Final = 5
-_JWKS_CACHE_SECONDS: Final = 300.0
-_JWKS_COOLDOWN_SECONDS: Final = 10.0
-_JWKS_TIMEOUT_SECONDS: Final = 5.0
 _LONGEST_JTI: Final = 256
 
 
@@ -46,7 +42,7 @@ class AuthenticateApp:
         self,
         redis: Redis,
         directory: Directory,
-        egress: Egress,
+        app_keys: AppKeys,
         keyed_hash: KeyedHash,
         audit: AuditTrail,
         *,
@@ -54,11 +50,10 @@ class AuthenticateApp:
     ) -> None:
         self._redis = redis
         self._directory = directory
-        self._egress = egress
+        self._app_keys = app_keys
         self._hash = keyed_hash
         self._audit = audit
         self._clock = clock
-        self._jwks: dict[str, tuple[float, KeySet]] = {}
 
     async def __call__(
         self, form: Mapping[str, str], authorization: str | None, *, audience: str, request_id: str
@@ -123,41 +118,13 @@ class AuthenticateApp:
             raise InvalidClient("the assertion's jti was used before (CA-09)")
 
     async def _verify(self, app: App, assertion: str) -> dict[str, Any]:
-        key_set, fetched = await self._key_set(app)
         try:
-            return await asyncio.to_thread(_decode, assertion, key_set)
+            return await asyncio.to_thread(_decode, assertion, await self._app_keys.current(app))
         except InvalidClient:
-            if fetched or not self._may_fetch_again(app):
+            newer = await self._app_keys.newer(app)
+            if newer is None:
                 raise
-        self._jwks.pop(app.id, None)  # an unknown kid may be a new key (CA-10)
-        return await asyncio.to_thread(_decode, assertion, (await self._key_set(app))[0])
-
-    async def _key_set(self, app: App) -> tuple[KeySet, bool]:
-        """Return the app's keys, and whether they were fetched just now."""
-        known = self._jwks.get(app.id)
-        if known is not None and known[0] > self._clock():
-            return known[1], False
-        if app.settings.jwks_uri is None:
-            key_set, lasts = parse_jwks(app.settings.jwks), float("inf")
-        else:
-            key_set, lasts = await self._fetch(app.settings.jwks_uri), _JWKS_CACHE_SECONDS
-        self._jwks[app.id] = (self._clock() + lasts, key_set)
-        return key_set, True
-
-    def _may_fetch_again(self, app: App) -> bool:
-        """Not for keys that stand in `broker.toml`, and not more often than anybody's bad assertions should cost."""
-        if app.settings.jwks_uri is None or app.id not in self._jwks:
-            return False
-        return self._clock() >= self._jwks[app.id][0] - _JWKS_CACHE_SECONDS + _JWKS_COOLDOWN_SECONDS
-
-    async def _fetch(self, url: str) -> KeySet:
-        try:
-            answer = await self._egress.fetch(
-                "GET", url, headers={"Accept": "application/json"}, timeout=_JWKS_TIMEOUT_SECONDS
-            )
-            return parse_jwks(parse_json_object(answer.body) if answer.status == 200 else None)
-        except BrokerError as error:
-            raise InvalidClient(f"the app's JWK Set could not be read: {error.detail}") from None
+        return await asyncio.to_thread(_decode, assertion, newer)
 
 
 def check_claims(claims: Mapping[str, Any], *, app_id: str, audience: str, now: float) -> tuple[str, float]:

@@ -18,9 +18,9 @@ from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grant, Grants, Terms
 from broker.keys.signing import SigningKeys
 from broker.refresh.outcome import granted_scopes, token_set
-from broker.refresh.single_flight import SingleFlight
 from broker.scopes import Scopes
 from broker.settings import EhrSettings
+from broker.single_flight import SingleFlight
 from broker.store import keys
 from broker.store.connection import store_errors
 

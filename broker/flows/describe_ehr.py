@@ -8,9 +8,13 @@ from broker.apps import Directory
 from broker.clock import Clock
 from broker.egress import Egress
 from broker.ehr.discovery import parse_json_object
-from broker.errors import EhrMisbehaved
+from broker.errors import EhrMisbehaved, EhrUnreachable
+from broker.settings import EhrSettings
+from broker.single_flight import SingleFlight
 
 _CACHE_SECONDS: Final = 300.0
+_FAILED_SECONDS: Final = 5.0
+"""Anybody may ask for metadata, so a failure is remembered, too."""
 _TIMEOUT_SECONDS: Final = 10.0
 _STATEMENT_BYTES: Final = 16 << 20
 _OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
@@ -42,6 +46,8 @@ class DescribeEhr:
     egress: Egress
     clock: Clock
     statements: dict[str, tuple[float, bytes]] = field(default_factory=dict)
+    """Until when, and what; empty where the last attempt failed."""
+    flights: SingleFlight[bytes] = field(default_factory=SingleFlight)
 
     def smart_configuration(self, ehr_id: str) -> dict[str, Any]:
         """Return the façade's SMART configuration (SMART 2.2). Raises `NotFound`."""
@@ -77,9 +83,15 @@ class DescribeEhr:
         Raises `NotFound`, `EhrError`.
         """
         ehr = self.directory.ehr(ehr_id)
-        known = self.statements.get(ehr.id)
-        if known is not None and known[0] > self.clock():
-            return known[1]
+        until, body = self.statements.get(ehr.id, (0.0, b""))
+        if until <= self.clock():
+            return await self.flights.run(ehr.id, lambda: self._fetch(ehr))
+        if not body:
+            raise EhrUnreachable(f"metadata of {ehr.id} could not be read a moment ago")
+        return body
+
+    async def _fetch(self, ehr: EhrSettings) -> bytes:
+        self.statements[ehr.id] = (self.clock() + _FAILED_SECONDS, b"")
         answer = await self.egress.fetch(
             "GET",
             f"{ehr.fhir_base}/metadata",

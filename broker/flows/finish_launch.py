@@ -56,6 +56,7 @@ class FinishLaunch:
         state = parameters.get("state", "")
         cookie = self.launches.cookie_of(state)
         launch = await self._take(registration_id, state, cookies.get(cookie), request_id)
+        self._record(launch, "allowed", "state and browser are right; the code is exchanged", request_id)
         try:
             grant = await self._authorize(launch, parameters)
         except (AccessDenied, EhrError, InvalidRequest) as error:
@@ -126,7 +127,11 @@ class FinishLaunch:
         if answer.id_token is None:
             return None
         identity = await self.id_tokens.verify(
-            answer.id_token, endpoints=endpoints, fhir_base=fhir_base, client_id=client_id, nonce=launch.nonce
+            answer.id_token,
+            endpoints=endpoints,
+            fhir_base=fhir_base,
+            client_id=client_id,
+            nonce=launch.nonce if "openid" in launch.scope.split() else None,
         )
         return identity.fhir_user
 

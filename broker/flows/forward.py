@@ -10,18 +10,22 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from broker.apps import Directory
 from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer, request_headers
-from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
+from broker.errors import BrokerError, EhrUnreachable, InvalidRequest, ReauthorizationRequired, Refusal, TooLarge
 from broker.flows.relay import FhirAnswer, accept_for, relay
 from broker.handles import Handles
-from broker.interactions import parse_interaction
+from broker.interactions import parse_interaction, wants_body
 from broker.paging import PageLinks
 from broker.policy import Permit, decide
 from broker.refresh.current_token import CurrentToken, Refresher
+
+DECIDED_BODY_BYTES: Final = 4 << 20
+"""Most that a body may be which has to be read before deciding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,9 @@ class FhirRequest:
     """Relative to the FHIR base, as received, still percent-encoded."""
     raw_query: bytes = field(repr=False)
     headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
-    body: bytes | None = field(repr=False)
-    """The whole body where it has to be read before deciding (a search form, a batch)."""
-    body_stream: AsyncIterator[bytes] | None
-    """The body of a write, which passes through unread."""
+    body: AsyncIterator[bytes] | None = field(repr=False)
+    """What follows the head. It is read once the handle is known to be good: whole where it has to be decided on (a
+    search form, a batch), else on its way through."""
     request_id: str
 
 
@@ -73,8 +76,11 @@ class Forward:
             self.directory.ehr(request.ehr)
             handle, grant = await self.handles.redeem(request.handle, request.ehr)
             query, link = self.page_links.take(request.raw_query)
-            interaction = parse_interaction(request.method, request.raw_path, query, request.headers, request.body)
+            body = await _read_whole(request.body) if wants_body(request.method, request.raw_path) else None
+            interaction = parse_interaction(request.method, request.raw_path, query, request.headers, body)
             interaction = self.page_links.restore(interaction, link, handle.family)
+            if any(name.lower() == "access_token" for name, _ in interaction.parameters):
+                raise InvalidRequest("a token among the parameters", public="The token belongs in the header alone.")
             accept_for(interaction, request.headers)
             return decide(handle, grant, self.directory.app(handle.app), interaction)
         except (Refusal, ReauthorizationRequired) as error:
@@ -97,6 +103,7 @@ class Forward:
         token = await self.refresher.current_token(permit)
         received = await open_answers.enter_async_context(self._to_ehr(permit, request, token))
         if received.status == 401:
+            await open_answers.aclose()
             token = await self.refresher.replace_refused(permit, token)
             if not permit.interaction.safe:
                 raise EhrUnreachable("401 to a write", public="The EHR's token was renewed. Send the request again.")
@@ -122,8 +129,8 @@ class Forward:
             method=interaction.method,
             path=interaction.path,
             query=interaction.query,
-            headers=request_headers(request.headers, accept=accept),
-            content=interaction.body if interaction.body is not None else request.body_stream,
+            headers=request_headers(request.headers, accept=accept, preferences=preferences(permit)),
+            content=interaction.body if interaction.body is not None else request.body,
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
         ) as answer:
             yield answer
@@ -153,3 +160,22 @@ class Forward:
                 request_id=request.request_id,
             )
         )
+
+
+def preferences(permit: Permit) -> list[str]:
+    """Return what the EHR is asked by `Prefer`: to honour what was relied on, to show nothing that may not be read."""
+    strict = ["handling=strict"] if permit.relies_on_search else []
+    interaction = permit.interaction
+    blind = interaction.kind.endswith("patch") and not any(need.letter == "r" for need in interaction.needs)
+    return [*strict, "return=minimal"] if blind else strict
+
+
+async def _read_whole(body: AsyncIterator[bytes] | None) -> bytes:
+    whole = bytearray()
+    if body is None:
+        return b""
+    async for chunk in body:
+        whole += chunk
+        if len(whole) > DECIDED_BODY_BYTES:
+            raise TooLarge(f"a body to be decided on of more than {DECIDED_BODY_BYTES} bytes")
+    return bytes(whole)

@@ -51,7 +51,8 @@ class RequestHeaders:
 
 def _preferences(values: Iterable[str]) -> frozenset[str]:
     """Split `Prefer` (RFC 7240), reading more into it rather than less: case, blanks and quotes do not hide a word."""
-    return frozenset(_plain(",".join(values)).replace(";", ",").split(","))
+    words = _plain(",".join(values)).replace(";", ",").split(",")
+    return frozenset(word.partition("=")[0] if word.startswith("respond-async") else word for word in words)
 
 
 def _media_type(content_type: str | None, encoding: str) -> str | None:

@@ -1,6 +1,6 @@
 """Make a key once, for all replicas."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from redis.asyncio import Redis
@@ -10,7 +10,9 @@ from broker.store.connection import store_errors
 from broker.vault import RecordContext, Vault
 
 
-async def create_once(redis: Redis, vault: Vault, *, tenant: str, name: str, make: Callable[[], bytes]) -> bytes:
+async def create_once(
+    redis: Redis, vault: Vault, *, tenant: str, name: str, make: Callable[[], Awaitable[bytes]]
+) -> bytes:
     """Return the key of that name; if there is none, the first replica to store one makes it for all.
 
     It has no expiry: it is in use until an operator retires it. Raises `StoreUnavailable`, `SealBroken`.
@@ -20,7 +22,7 @@ async def create_once(redis: Redis, vault: Vault, *, tenant: str, name: str, mak
     with store_errors():
         sealed = cast("bytes | None", await redis.get(key))
     if sealed is None:
-        candidate = await vault.seal(context, make())
+        candidate = await vault.seal(context, await make())
         with store_errors():
             await redis.set(key, candidate, nx=True)
             sealed = cast("bytes", await redis.get(key))

@@ -1,14 +1,18 @@
 """The only way to a raw access token: with a permit, at the moment it is sent."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from broker.clock import Clock
 from broker.errors import EhrError, ReauthorizationRequired
 from broker.grants import Grant, Grants
 from broker.policy import Permit
 from broker.refresh.renewal import Renewal
-from broker.refresh.single_flight import SingleFlight
 from broker.secret import Secret
+from broker.single_flight import SingleFlight
+
+RENEWED_SECONDS: Final = 5.0
+"""A token renewed this recently is not renewed because of a 401: another one would be refused as well (RF-06)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Refresher:
         grant = await self.grants.read(permit.grant.tag)
         grant.require_usable()
         if grant.generation == refused.generation:
+            if grant.generation > 1 and self.clock() - grant.since < RENEWED_SECONDS:
+                raise ReauthorizationRequired(f"the EHR refuses a token of grant {grant.tag} that was just renewed")
             grant = await self._renew(grant)
         tokens = await self.grants.open_tokens(grant)
         return CurrentToken(tokens.access_token, grant.generation)

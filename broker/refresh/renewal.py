@@ -34,7 +34,7 @@ from broker.errors import (
 from broker.grants import Grant, Grants, GrantState, TokenSet
 from broker.keys.signing import SigningKeys
 from broker.refresh.outcome import names_another_patient, offers_more, refreshed_terms, token_set
-from broker.refresh.single_flight import SingleFlight
+from broker.single_flight import SingleFlight
 from broker.store import keys
 from broker.store.connection import Script
 from broker.store.scripts import script

@@ -23,6 +23,7 @@ def create_application(routers: Iterable[APIRouter], fhir: ASGIApp) -> FastAPI:
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # such a redirect names the host and scheme that the caller wrote
         telemetry={"tracing": False, "logs": False},  # spans would hold codes, states, search values and patient ids
     )
     for router in routers:

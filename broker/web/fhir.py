@@ -1,5 +1,6 @@
 """`ANY /fhir/{ehr}/{path}`: raw ASGI around `flows/forward.py`, because this is the hot path."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Final
@@ -11,16 +12,16 @@ from starlette.types import Message, Receive, Scope, Send
 from broker.errors import BrokerError, InvalidHandle, InvalidRequest, TooLarge
 from broker.flows.forward import FhirRequest, Forward
 from broker.flows.relay import FhirAnswer
-from broker.interactions import wants_body
 from broker.web.errors import fhir_error, unexpected
 from broker.web.parameters import request_id
 
 log = structlog.get_logger()
 
-DECIDED_BODY_BYTES: Final = 8 << 20
-"""Most that a body may be which has to be read before deciding: search forms and batches."""
-PASSED_BODY_BYTES: Final = 64 << 20
-"""Most that a body may be which passes through: creates and updates."""
+BODY_BYTES: Final = 64 << 20
+"""Most that a body may be."""
+SILENCE_SECONDS: Final = 10.0
+BODY_SECONDS: Final = 120.0
+"""How long a body may stall, and take in all: meanwhile it holds a connection to the EHR that others wait for."""
 _TOKEN_IN_URL: Final = re.compile(rb"access_token|sb[hr]_[0-9A-Za-z]{12}")
 """What would stand in the EHR's log (OA-08)."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
@@ -37,7 +38,7 @@ class FhirProxy:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         rid, started, presented = request_id(headers), False, "authorization" in headers
         try:
-            request = await _read_request(scope, receive, rid)
+            request = _read_request(scope, receive, rid)
             async with self._forward(request) as answer:
                 started = True
                 await _send_answer(answer, rid, send, head=scope["method"] == "HEAD")
@@ -50,17 +51,12 @@ class FhirProxy:
             await fhir_error(refusal, request_id=rid, presented=presented)(scope, receive, send)
 
 
-async def _read_request(scope: Scope, receive: Receive, rid: str) -> FhirRequest:
+def _read_request(scope: Scope, receive: Receive, rid: str) -> FhirRequest:
     method, raw_query = scope["method"], scope["query_string"]
     ehr, _, raw_path = scope["raw_path"].partition(b"?")[0].removeprefix(b"/fhir/").partition(b"/")
     handle = bearer(scope)
     if _TOKEN_IN_URL.search(unquote_to_bytes(raw_query)):
         raise InvalidRequest("a token in the URL", public="The access token belongs in the Authorization header.")
-    body, stream = None, None
-    if wants_body(method, raw_path):
-        body = b"".join([chunk async for chunk in _read_body(receive, DECIDED_BODY_BYTES)])
-    elif method not in _BODILESS:
-        stream = _read_body(receive, PASSED_BODY_BYTES)
     return FhirRequest(
         ehr=ehr.decode("latin-1"),
         handle=handle,
@@ -68,8 +64,7 @@ async def _read_request(scope: Scope, receive: Receive, rid: str) -> FhirRequest
         raw_path=raw_path,
         raw_query=raw_query,
         headers=tuple(scope["headers"]),
-        body=body,
-        body_stream=stream,
+        body=None if method in _BODILESS else _read_body(receive),
         request_id=rid,
     )
 
@@ -83,16 +78,21 @@ def bearer(scope: Scope) -> str:
     return token.strip()
 
 
-async def _read_body(receive: Receive, limit: int) -> AsyncIterator[bytes]:
-    size, more = 0, True
+async def _read_body(receive: Receive) -> AsyncIterator[bytes]:
+    """Give the body as it arrives. Raises `TooLarge`, and `InvalidRequest` when it stalls or the app is gone."""
+    size, more, give_up = 0, True, asyncio.get_running_loop().time() + BODY_SECONDS
     while more:
-        message = await receive()
+        try:
+            async with asyncio.timeout_at(min(give_up, asyncio.get_running_loop().time() + SILENCE_SECONDS)):
+                message = await receive()
+        except TimeoutError:
+            raise InvalidRequest("the body stalled", public="The body came too slowly.") from None
         if message["type"] == "http.disconnect":
             raise InvalidRequest("the app went away while sending")
         chunk = message.get("body", b"")
         size, more = size + len(chunk), message.get("more_body", False)
-        if size > limit:
-            raise TooLarge(f"a body of more than {limit} bytes")
+        if size > BODY_BYTES:
+            raise TooLarge(f"a body of more than {BODY_BYTES} bytes")
         if chunk:
             yield chunk
 

@@ -13,7 +13,7 @@ from broker.errors import InvalidRequest, TooLarge
 FORM_BYTES: Final = 64 * 1024
 QUERY_BYTES: Final = 64 * 1024
 _MOST_PARAMETERS: Final = 100
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_REQUEST_ID: Final = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F\-]{8,56}")
 
 
 def parse_parameters(text: bytes) -> dict[str, str]:
@@ -51,6 +51,6 @@ async def form_parameters(request: Request) -> dict[str, str]:
 
 
 def request_id(headers: Mapping[str, str]) -> str:
-    """Return the caller's `X-Request-Id` if it is a plain word, else a new one."""
+    """Return the caller's `X-Request-Id` if it is hexadecimal, as UUIDs are, else a new one: it is logged."""
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,5 +1,6 @@
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -32,10 +33,17 @@ def registration(**changes: Any) -> RegistrationSettings:
     return RegistrationSettings(**fields)
 
 
+def key(text: bytes) -> Callable[[], Awaitable[bytes]]:
+    async def make() -> bytes:
+        return text
+
+    return make
+
+
 async def test_a_key_is_made_once_and_kept(redis: Redis) -> None:
     made: list[bytes] = []
 
-    def make() -> bytes:
+    async def make() -> bytes:
         made.append(b"key %d" % len(made))
         return made[-1]
 
@@ -47,7 +55,7 @@ async def test_a_key_is_made_once_and_kept(redis: Redis) -> None:
 async def test_replicas_that_start_together_agree_on_one_key(redis: Redis) -> None:
     made = iter(range(100))
 
-    def make() -> bytes:
+    async def make() -> bytes:
         return b"key %d" % next(made)
 
     agreed = await asyncio.gather(*(create_once(redis, vault(), tenant="t", name="n", make=make) for _ in range(20)))
@@ -55,8 +63,28 @@ async def test_replicas_that_start_together_agree_on_one_key(redis: Redis) -> No
     assert len(set(agreed)) == 1
 
 
+async def test_a_replica_that_comes_second_takes_the_first_ones_key(redis: Redis) -> None:
+    """It had found no key when it looked, and must not overwrite the one that was stored meanwhile."""
+    sealing, late = asyncio.Event(), asyncio.Event()
+
+    class LateVault(Vault):
+        async def seal(self, context: RecordContext, plaintext: bytes) -> bytes:
+            sealing.set()
+            await late.wait()
+            return await super().seal(context, plaintext)
+
+    slow = LateVault(LocalKeyring([bytes(range(32))]), report_broken=lambda _, __: None)
+    second = asyncio.create_task(create_once(redis, slow, tenant="t", name="n", make=key(b"second")))
+    await sealing.wait()
+    assert await create_once(redis, vault(), tenant="t", name="n", make=key(b"first")) == b"first"
+    late.set()
+
+    assert await second == b"first"
+    assert await create_once(redis, vault(), tenant="t", name="n", make=key(b"third")) == b"first"
+
+
 async def test_a_key_never_expires(redis: Redis) -> None:
-    await create_once(redis, vault(), tenant="t", name="n", make=lambda: b"key")
+    await create_once(redis, vault(), tenant="t", name="n", make=key(b"key"))
 
     assert await redis.pttl(keys.sealed_key("n")) == -1
 
@@ -74,18 +102,18 @@ async def test_a_key_stands_in_redis_sealed_only(redis: Redis) -> None:
 
 @pytest.mark.parametrize(("tenant", "name"), [("other", "n"), ("t", "m")])
 async def test_a_key_of_another_name_or_tenant_does_not_open(redis: Redis, tenant: str, name: str) -> None:
-    await create_once(redis, vault(), tenant="t", name="n", make=lambda: b"key")
+    await create_once(redis, vault(), tenant="t", name="n", make=key(b"key"))
     await redis.set(keys.sealed_key(name), cast("bytes", await redis.get(keys.sealed_key("n"))))
 
     with pytest.raises(SealBroken):
-        await create_once(redis, vault(), tenant=tenant, name=name, make=lambda: b"new")
+        await create_once(redis, vault(), tenant=tenant, name=name, make=key(b"new"))
 
 
 async def test_a_wrong_key_encryption_key_does_not_make_a_new_key(redis: Redis) -> None:
-    await create_once(redis, vault(), tenant="t", name="n", make=lambda: b"key")
+    await create_once(redis, vault(), tenant="t", name="n", make=key(b"key"))
 
     with pytest.raises(KeyUnavailable):
-        await create_once(redis, vault(bytes(range(1, 33))), tenant="t", name="n", make=lambda: b"new")
+        await create_once(redis, vault(bytes(range(1, 33))), tenant="t", name="n", make=key(b"new"))
 
 
 @pytest.mark.parametrize(

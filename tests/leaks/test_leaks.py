@@ -103,6 +103,12 @@ def test_the_run_saw_every_kind_of_secret_and_filled_every_sink(evidence: dict[s
     }
 
 
+def test_a_token_that_an_ehr_repeats_is_cut_out_of_headers_and_bodies(evidence: dict[str, Any]) -> None:
+    answers = evidence["clean"]["sinks"]["answers"]
+    assert answers.count('"diagnostics": "you sent [removed], and [removed]"') == 4
+    assert answers.count("/Patient/[removed]\n") >= 8
+
+
 def test_the_audit_stream_says_what_the_file_says(evidence: dict[str, Any]) -> None:
     assert evidence["clean"]["sinks"]["audit_stream"] == evidence["clean"]["sinks"]["audit_file"]
 
@@ -117,7 +123,7 @@ S = "canary-in-a-repr"
         Redirect(f"https://app.example/callback?code={S}", Browser("sb_launch_1", Secret(S))),
         AppRequest("https://app.example/callback", S, "challenge", "patient/*.rs"),
         FhirRequest(
-            "ehr", S, "GET", S.encode(), S.encode(), ((b"authorization", S.encode()),), S.encode(), None, "rid"
+            "ehr", S, "GET", S.encode(), S.encode(), ((b"authorization", S.encode()),), None, "rid"
         ),
     ],
     ids=lambda thing: type(thing).__name__,

@@ -1,7 +1,7 @@
 import asyncio
 import gc
 
-from broker.refresh.single_flight import SingleFlight
+from broker.single_flight import SingleFlight
 
 
 class Work:
@@ -121,17 +121,28 @@ async def test_an_error_that_nobody_waited_for_is_not_reported_as_forgotten() ->
         await start.wait()
         raise BrokenError
 
-    caller = asyncio.create_task(flight.run("a", broken))
+    flight.start("a", broken)
+    caller = asyncio.create_task(flight.run("b", broken))
     await turn()
     caller.cancel()
     await turn()
     start.set()
-    await flight.close()
     await turn()
     del caller
     gc.collect()
 
     assert reported == []
+
+
+async def test_work_can_be_started_without_waiting_for_it() -> None:
+    flight, work = SingleFlight[int](), Work()
+    started = flight.start("a", work)
+    joined = asyncio.create_task(flight.run("a", work))
+    await turn()
+    assert not started.done()
+    work.end.set()
+
+    assert [await started, await joined, work.started] == [1, 1, 1]
 
 
 async def test_closing_waits_for_what_runs() -> None:

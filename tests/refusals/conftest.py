@@ -52,14 +52,17 @@ jwks = {jwks}
 registration = "sandbox-backend"
 scopes = "system/Patient.rs"
 
+"""
+FETCHED = """
 [[app]]
-id = "fetched"
+id = "{id}"
 authentication = "private_key_jwt"
 jwks_uri = "{jwks_uri}"
 [[app.access]]
 registration = "sandbox-backend"
 scopes = "system/Patient.rs"
 """
+"""An app whose keys are fetched; those whose keys change in a test have that test to themselves."""
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +78,7 @@ def running_keys(keys: Keys) -> Iterator[KeyServer]:
 
 @pytest.fixture
 def key_server(running_keys: KeyServer, keys: Keys) -> Iterator[KeyServer]:
-    """Where the app `fetched` publishes its keys; afterwards it has the good ones again."""
+    """Where apps publish their keys; afterwards it has the good ones again."""
     yield running_keys
     running_keys.key_set = keys.published()
 
@@ -96,8 +99,8 @@ async def stage(
         redirect_uri=REDIRECT_URI,
         launch_uri=LAUNCH_URI,
         jwks=inline_table(keys.published()),
-        jwks_uri=running_keys.url,
     )
+    more += "".join(FETCHED.format(id=id_, jwks_uri=running_keys.url) for id_ in ("fetched", "rotated", "lone"))
     async with open_stage(sandbox_process, redis, tmp_path_factory.mktemp("stage"), more=more) as stage:
         yield stage
     await redis.aclose()

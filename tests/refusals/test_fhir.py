@@ -85,12 +85,25 @@ class TestHandles:
 
         assert_outcome(answer, 401, "invalid_token", challenge=challenge, hides=[chart.handle, chart.patient])
 
-    @pytest.mark.parametrize("name", ["access_token", "access%5Ftoken", "%61ccess_token", "name", "_id"])
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "access_token=x",
+            "access%5Ftoken=x",
+            "%61ccess_token=x",
+            "name={handle}",
+            "_id=%73{handle_without_s}",
+            "_count=1&note=sbr_{handle_without_prefix}",
+        ],
+    )
     async def test_a_handle_does_not_stand_in_a_url(
-        self, stage: BrokerStage, app: App, chart: Chart, name: str
+        self, stage: BrokerStage, app: App, chart: Chart, query: str
     ) -> None:
+        query = query.format(
+            handle=chart.handle, handle_without_s=chart.handle[1:], handle_without_prefix=chart.handle[4:]
+        )
         with nothing_sent(stage.sandbox), logged("a token in the URL", hides=[chart.handle]):
-            answer = await raw(app, chart.handle, f"/Patient/{chart.patient}?{name}={chart.handle}")
+            answer = await raw(app, chart.handle, f"/Patient/{chart.patient}?{query}")
 
         assert_outcome(answer, 400, "invalid_request", hides=[chart.handle, chart.patient])
 

@@ -594,10 +594,9 @@ class TestAssertions:
 
         async def status(kid: str, key: ECKey) -> int:
             claims = {"exp": int(borrowed_clock()) + 240}
-            assertion = keys.assertion("fetched", audience, key=key, header={"kid": kid}, claims=claims)
-            return (await sign_in(stage, app, "fetched", assertion)).status_code
+            assertion = keys.assertion("rotated", audience, key=key, header={"kid": kid}, claims=claims)
+            return (await sign_in(stage, app, "rotated", assertion)).status_code
 
-        borrowed_clock.advance(301)
         assert await status("ec", keys.ec) == 200
         fetched = len(key_server.fetches)
         assert [await status("new", new) for _ in range(5)] == [401] * 5
@@ -613,3 +612,14 @@ class TestAssertions:
         borrowed_clock.advance(301)
         with audited(stage, "app.authenticate", "denied", "the app's JWK Set could not be read"):
             assert await status("new", new) == 401
+
+    async def test_a_kid_is_needed_even_where_there_is_only_one_key(
+        self, stage: BrokerStage, app: App, keys: Keys, key_server: KeyServer
+    ) -> None:
+        key_server.key_set = {"keys": [keys.ec.as_dict(private=False)]}
+        audience = f"{stage.public_url}/oauth/token"
+        assertion = keys.assertion("lone", audience, header={"kid": None})
+        with nothing_sent(stage.sandbox), audited(stage, "app.authenticate", "denied", "has no kid", hides=[assertion]):
+            answer = await sign_in(stage, app, "lone", assertion)
+
+        assert_oauth_error(answer, 401, "invalid_client", hides=[assertion])

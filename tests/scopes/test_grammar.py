@@ -1,7 +1,7 @@
 import pytest
 
 from broker.errors import InvalidScope
-from broker.scopes import MOST_RESOURCE_SCOPES, ResourceScope, Scopes
+from broker.scopes import MOST_FILTERS, MOST_RESOURCE_SCOPES, ResourceScope, Scopes
 
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
 
@@ -300,22 +300,33 @@ def _many(count: int, parameter: str = "code") -> str:
     return " ".join(f"patient/Observation.r?{parameter}={number}" for number in range(count))
 
 
+def _types(count: int) -> str:
+    return " ".join(f"patient/T{chr(65 + number // 26)}{chr(97 + number % 26)}.r" for number in range(count))
+
+
 def test_more_scopes_than_can_be_compared_are_refused() -> None:
-    assert len(Scopes.parse(_many(MOST_RESOURCE_SCOPES)).resources) == MOST_RESOURCE_SCOPES
-    with pytest.raises(InvalidScope, match="more than 500"):
-        Scopes.parse(_many(MOST_RESOURCE_SCOPES + 1))
+    assert len(Scopes.parse(_types(MOST_RESOURCE_SCOPES)).resources) == MOST_RESOURCE_SCOPES
+    with pytest.raises(InvalidScope, match="more than 200"):
+        Scopes.parse(_types(MOST_RESOURCE_SCOPES + 1))
+
+
+def test_more_filters_for_one_type_than_can_be_compared_are_refused() -> None:
+    assert len(Scopes.parse(_many(MOST_FILTERS)).resources) == MOST_FILTERS
+    with pytest.raises(InvalidScope, match="more than 16"):
+        Scopes.parse(_many(MOST_FILTERS + 1))
 
 
 def test_an_ehr_that_answers_too_many_scopes_gives_the_first_of_them() -> None:
-    scopes = Scopes.parse(_many(MOST_RESOURCE_SCOPES + 1) + " patient/Observation.s?code=0 openid", lenient=True)
-    assert len(scopes.resources) == MOST_RESOURCE_SCOPES
+    scopes = Scopes.parse(_many(MOST_FILTERS + 1) + " patient/Observation.s?code=0 openid", lenient=True)
+    assert len(scopes.resources) == MOST_FILTERS
     assert scopes.covers("Observation", "s", parameters=[("code", "0")])
-    assert not scopes.covers("Observation", "r", parameters=[("code", str(MOST_RESOURCE_SCOPES))])
+    assert not scopes.covers("Observation", "r", parameters=[("code", str(MOST_FILTERS))])
     assert scopes.others == {"openid"}
     assert Scopes.parse(str(scopes)) == scopes
+    assert len(Scopes.parse(_types(MOST_RESOURCE_SCOPES + 1), lenient=True).resources) == MOST_RESOURCE_SCOPES
 
 
 def test_an_intersection_that_explodes_is_refused() -> None:
-    one, other = Scopes.parse(_many(30, "a")), Scopes.parse(_many(30, "b"))
-    with pytest.raises(InvalidScope, match="more than 500"):
+    one, other = Scopes.parse(_many(9, "a")), Scopes.parse(_many(9, "b"))
+    with pytest.raises(InvalidScope, match="more than 16"):
         one.intersection(other)

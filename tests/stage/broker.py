@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from broker.app import Broker, open_broker
 from broker.credentials import APP_SECRET, mint
 from broker.settings import load
+from broker.web.server import server_config
 from tests.stage.app import LAUNCH_URI, REDIRECT_URI, App
 from tests.stage.clock import MovableClock
 from tests.stage.sandbox import Sandbox
@@ -180,9 +181,7 @@ async def open_stage(
     config.write_text(toml)
     settings = load(config, {**os.environ, **environ})
     async with open_broker(settings, redis=redis, keys=[KEY], audit_file=state / "audit.jsonl", clock=clock) as broker:
-        server = uvicorn.Server(
-            uvicorn.Config(broker.application, log_config=None, access_log=False, lifespan="off", ws="none")
-        )
+        server = uvicorn.Server(server_config(broker.application))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn says it in no other way
             await asyncio.sleep(0.005)

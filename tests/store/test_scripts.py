@@ -424,6 +424,18 @@ async def test_an_ended_family_gets_no_handle_that_was_under_way(redis: Redis) -
     assert 590_000 < await redis.pttl(mark) <= 600_000
 
 
+async def test_no_handle_of_a_family_survives_the_end_that_it_races(redis: Redis) -> None:
+    await put(redis)
+    mark = keys.issued(TAG, "ended", "f")
+
+    async def end_it() -> bytes:
+        return b"%d" % await script("end_family")(redis, [INDEX, mark], ["f"])
+
+    await tally(end_it() if number == 25 else issue(redis, f"h{number}") for number in range(MANY))
+
+    assert not {key for key in await named(redis) if ":handle:" in key}
+
+
 # Of all of them, over whole journeys
 
 

@@ -13,11 +13,13 @@ import httpx2
 import pytest
 
 from broker.app import open_broker
+from broker.errors import StoreUnavailable
 from broker.grants import Grant
 from broker.scopes import Scopes
 from broker.store import keys
-from broker.store.connection import connect
+from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
+from broker.store.scripts import script
 from tests.stage import App, Sandbox
 from tests.stage.broker import KEY
 from tests.stories.held import (
@@ -132,13 +134,11 @@ async def test_an_answer_that_finds_the_store_away_is_stored_when_it_is_back(
         assert (held.refreshes(), sandbox.counts()["reuse_alarms"]) == (1, 0)
 
 
-@pytest.mark.parametrize("alive", [True, False])
 async def test_a_store_that_is_away_before_the_request_costs_neither_the_grant_nor_a_second(
-    sandbox: Sandbox, own_store: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alive: bool
+    sandbox: Sandbox, own_store: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The claim times out, and is carried out by the store when it goes on: nobody holds that lease (RF-05)."""
     async with connect(own_store.url()) as redis, held_at(sandbox, redis, tmp_path) as held:
-        held.stage.clock.advance(DUE if alive else ENDED)
+        held.stage.clock.advance(ENDED)
         redeem, handles = type(held.stage.broker.handles).redeem, held.stage.broker.handles
 
         async def redeem_then_stop(*arguments: Any) -> Any:
@@ -158,6 +158,34 @@ async def test_a_store_that_is_away_before_the_request_costs_neither_the_grant_n
 
         assert held.refreshes() == 1
         assert ((await held.grant()).state, (await held.grant()).generation) == ("active", 2)
+
+
+@pytest.mark.parametrize("name", ["claim_refresh", "intend_refresh"])
+async def test_a_step_whose_answer_the_store_did_not_live_to_give_is_taken_back_when_it_can_be(
+    held: Held, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The script ran, so there is a lease or an intent of an attempt that sent nothing (RF-05)."""
+    step, release, call = script(name)._sha, script("release_refresh")._sha, Script.__call__
+
+    async def cut_off(self: Script, *arguments: Any) -> Any:
+        answer = None if self._sha == release else await call(self, *arguments)
+        if self._sha in {step, release}:
+            raise StoreUnavailable("TimeoutError")
+        return answer
+
+    monkeypatch.setattr(Script, "__call__", cut_off)
+    held.stage.clock.advance(ENDED)
+    began = time.monotonic()
+    answer = await held.read()
+    assert (answer.status_code, code_of(answer)) == (503, "store_unavailable")
+    assert time.monotonic() - began < 5, "callers do not wait for the store to come back"
+    assert await held.stage.redis.exists(keys.lease(held.tag)) == 1
+    monkeypatch.undo()
+
+    assert (await held.read()).status_code == 200
+
+    assert time.monotonic() - began < 5, "nobody waits for the lease to run out"
+    assert held.refreshes() == 1
 
 
 # Somebody leaves, or ends it, while it runs

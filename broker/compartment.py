@@ -1,0 +1,86 @@
+"""Which search parameter binds a type to one patient: the Patient compartment of FHIR R4, as far as EHRs search by it.
+
+A server that does not know a parameter may ignore it and answer about everybody. So `patient=` binds a search only on
+the types that define it (R4 search parameters `clinical-patient` and the types' own `patient`); `subject=` likewise.
+"""
+
+from typing import Final
+
+_BY_PATIENT: Final = frozenset(
+    {
+        "AllergyIntolerance",
+        "CarePlan",
+        "CareTeam",
+        "Claim",
+        "ClinicalImpression",
+        "Composition",
+        "Condition",
+        "Consent",
+        "Coverage",
+        "Device",
+        "DeviceRequest",
+        "DeviceUseStatement",
+        "DiagnosticReport",
+        "DocumentReference",
+        "Encounter",
+        "EpisodeOfCare",
+        "ExplanationOfBenefit",
+        "FamilyMemberHistory",
+        "Flag",
+        "Goal",
+        "ImagingStudy",
+        "Immunization",
+        "List",
+        "Media",
+        "MedicationAdministration",
+        "MedicationDispense",
+        "MedicationRequest",
+        "MedicationStatement",
+        "NutritionOrder",
+        "Observation",
+        "Procedure",
+        "Provenance",
+        "QuestionnaireResponse",
+        "RelatedPerson",
+        "RiskAssessment",
+        "ServiceRequest",
+        "Specimen",
+    }
+)
+_BY_SUBJECT: Final = frozenset(
+    {
+        "CarePlan",
+        "CareTeam",
+        "ClinicalImpression",
+        "Composition",
+        "Condition",
+        "DeviceRequest",
+        "DiagnosticReport",
+        "DocumentReference",
+        "Encounter",
+        "Flag",
+        "Goal",
+        "ImagingStudy",
+        "List",
+        "Media",
+        "MedicationAdministration",
+        "MedicationDispense",
+        "MedicationRequest",
+        "MedicationStatement",
+        "Observation",
+        "Procedure",
+        "QuestionnaireResponse",
+        "RiskAssessment",
+        "ServiceRequest",
+        "Specimen",
+    }
+)
+
+
+def binding_pairs(type_: str, patient: str) -> frozenset[tuple[str, str]]:
+    """Return the search pairs any one of which restricts a search of this type to this patient."""
+    if type_ == "Patient":
+        return frozenset({("_id", patient)})
+    by_patient = {("patient", patient), ("patient", f"Patient/{patient}")} if type_ in _BY_PATIENT else set()
+    by_subject = {("subject", f"Patient/{patient}")} if type_ in _BY_SUBJECT else set()
+    return frozenset(by_patient | by_subject)
