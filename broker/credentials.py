@@ -74,11 +74,6 @@ def new_tag(entropy: Entropy) -> str:
     return _base62(int.from_bytes(entropy(16), "big") % 62**TAG_LENGTH, TAG_LENGTH)
 
 
-def tag_of(digest: str) -> str:
-    """Derive a routing tag from a hexadecimal digest, for grants that must be found again by what they are for."""
-    return _base62(int(digest, 16) % 62**TAG_LENGTH, TAG_LENGTH)
-
-
 def present(prefix: str, text: str) -> Presented | None:
     """Check prefix, length, alphabet and checksum; None for anything that cannot be one of ours."""
     match = (_UNTAGGED if prefix == APP_SECRET else _TAGGED).fullmatch(text)

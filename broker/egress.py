@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 
 from broker import __version__
-from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
+from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 
 CONNECT_SECONDS: Final = 5.0
 POOL_SECONDS: Final = 2.0
@@ -89,7 +89,7 @@ class Egress:
                 async for chunk in it.chunks:
                     body += chunk
                     if len(body) > limit:
-                        raise EhrMisbehaved(f"an answer of more than {limit} bytes")
+                        raise EhrAnswerUnreadable(f"an answer of more than {limit} bytes")
                 return Answer(it.status, it.headers, bytes(body))
         except TimeoutError:
             raise EhrAnswerLost(f"no answer within {timeout:g} s") from None

@@ -11,6 +11,7 @@
     ├── EhrError                    the EHR failed us
     │   ├── EhrUnreachable          definitely not processed: nothing was sent, or it said "later"
     │   ├── EhrAnswerLost           sent, but no answer came: it may have been processed (RF-05)
+    │   │   └── EhrAnswerUnreadable     it said so, but the answer cannot be used
     │   ├── EhrRefused              a proper OAuth error answer
     │   └── EhrMisbehaved           an answer that is not what the specification allows (DS-14, OA-04)
     └── Unavailable                 a part of the broker itself is down; nothing fails open
@@ -224,6 +225,16 @@ class EhrAnswerLost(EhrError):
     oauth = "temporarily_unavailable"
     issue = "timeout"
     says = "The EHR did not answer in time."
+
+
+class EhrAnswerUnreadable(EhrAnswerLost):
+    """It said that it was processed (2xx), but what it answered cannot be used: as good as lost (RF-05)."""
+
+    code = "ehr_answer_unreadable"
+    status = 502
+    oauth = "server_error"
+    issue = "exception"
+    says = "The EHR's answer cannot be used."
 
 
 class EhrRefused(EhrError):

@@ -66,6 +66,12 @@ class TokenSet:
     """When to ask for the next one, in seconds; a little before `expires_at`."""
     expires_at: float
 
+    def most_lasting(self) -> tuple[Secret, str]:
+        """Return the token whose revocation ends the most, and its `token_type_hint` (RFC 7009 §2.1)."""
+        if self.refresh_token is not None:
+            return self.refresh_token, "refresh_token"
+        return self.access_token, "access_token"
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:

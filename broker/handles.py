@@ -156,7 +156,7 @@ class Handles:
             raise InvalidHandle("unknown, expired or revoked")
         handle = await self._open_handle(tag, digest, sealed)
         if handle is None:
-            raise InvalidHandle("expired")
+            raise InvalidHandle(f"handle {digest[:_ID_LENGTH]} has expired")
         grant = await self._grants.unpack(tag, fields)
         if handle.ehr != ehr or grant.terms.ehr != ehr:
             raise InvalidHandle(f"handle {handle.id} is bound to EHR {handle.ehr}")

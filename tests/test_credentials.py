@@ -19,7 +19,6 @@ from broker.credentials import (
     new_tag,
     present,
     random_text,
-    tag_of,
 )
 from broker.secret import Secret
 
@@ -139,14 +138,6 @@ def test_a_presented_credential_does_not_show_its_text() -> None:
 def test_a_tag_is_twelve_base62_digits() -> None:
     assert new_tag(ones) == "lk9n8mt7Fhc7"
     assert new_tag(zeros) == "000000000000"
-
-
-@given(st.binary(min_size=1, max_size=32))
-def test_a_derived_tag_depends_on_the_digest_alone(digest: bytes) -> None:
-    tag = tag_of(digest.hex())
-
-    assert tag == tag_of(digest.hex())
-    assert number(tag) == int.from_bytes(digest, "big") % 62**12
 
 
 def test_random_text_is_256_bits_in_base64url() -> None:

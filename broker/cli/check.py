@@ -5,11 +5,20 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Final, Literal
 
 from broker.cli import EXIT_CONFIGURATION
-from broker.cli.session import NO_STORE, ConfigOption, JsonOption, StateOption, read_deployment
+from broker.cli.session import (
+    DEMO_CONFIG,
+    DEMO_KEY_FILE,
+    NO_STORE,
+    ConfigOption,
+    JsonOption,
+    StateOption,
+    read_deployment,
+)
 from broker.clock import system_clock
 from broker.egress import Egress
 from broker.ehr.discovery import Discovery
@@ -19,6 +28,7 @@ from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
 from broker.store.connection import connect, server_facts
 from broker.store.embedded import running_url
+from broker.vault.keyring import read_key_file
 
 MOST_CLOCK_OFFSET_SECONDS: Final = 2.0
 OLDEST_REDIS: Final = 7
@@ -52,10 +62,14 @@ async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> 
         deployment = read_deployment(config, state)
     except ConfigurationError as error:
         return [Finding("environment", "fault", fault) for fault in error.faults]
+    key_file = None
+    if deployment.redis_url is None and (url := running_url(deployment.state)) is not None:  # a demo runs there
+        key_file = deployment.state / DEMO_KEY_FILE
+        deployment = replace(deployment, redis_url=url, config=deployment.state / DEMO_CONFIG)
     settings, findings = _settings(deployment)
-    findings += _key()
+    findings += _key(key_file)
     if not offline:
-        findings += [finding async for finding in _store(deployment.redis_url or running_url(deployment.state))]
+        findings += [finding async for finding in _store(deployment.redis_url)]
         if settings is not None:
             findings += [finding async for finding in _ehrs(settings)]
     elif deployment.redis_url is None:
@@ -75,9 +89,9 @@ def _settings(deployment: Deployment) -> tuple[Settings | None, list[Finding]]:
     return settings, findings
 
 
-def _key() -> Iterator[Finding]:
+def _key(file: Path | None) -> Iterator[Finding]:
     try:
-        keys = key_encryption_keys(os.environ)
+        keys = read_key_file(file) if file else key_encryption_keys(os.environ)
     except ConfigurationError as error:
         yield from (Finding("key", "fault", fault) for fault in error.faults)
     else:

@@ -87,7 +87,7 @@ def request_headers(
 
 def answer_headers(received: Mapping[str, str]) -> dict[str, str]:
     """Keep the headers that reach the app."""
-    return {name: received[name] for name in sorted(ANSWER_HEADERS) if name in received}
+    return {name: received[name] for name in sorted(ANSWER_HEADERS) if received.get(name, "\0").isprintable()}
 
 
 def is_json(received: Mapping[str, str]) -> bool:

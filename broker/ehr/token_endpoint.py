@@ -11,7 +11,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from broker.egress import Answer, Egress
 from broker.ehr.client_auth import Authenticate
 from broker.ehr.discovery import parse_json_object
-from broker.errors import EhrMisbehaved, EhrRefused, EhrUnreachable
+from broker.errors import EhrAnswerUnreadable, EhrMisbehaved, EhrRefused, EhrUnreachable
 from broker.secret import Secret
 
 DEFAULT_LIFETIME_SECONDS: Final = 300.0
@@ -102,32 +102,33 @@ class TokenEndpoint:
 def parse_answer(answer: Answer) -> TokenAnswer:
     """Read a token response by content, not by its label (OA-04).
 
-    Raises `EhrRefused` for an OAuth error, `EhrUnreachable` for "later" (429, 5xx), `EhrMisbehaved` for the rest.
+    Raises `EhrRefused` for an OAuth error, `EhrUnreachable` for "later" (429, 5xx), `EhrAnswerUnreadable` for a success
+    that cannot be used, and `EhrMisbehaved` for the rest. A page with status 200 is of the rest: it is what gateways
+    and captive portals answer instead of the token endpoint, so nothing was processed.
     """
     document = parse_json_object(answer.body)
-    if answer.status == 200 and document is not None and "error" not in document:
-        return _parse_success(document)
+    error = document.get("error") if document is not None else None
     later = answer.status == 429 or answer.status >= 500
-    named = document.get("error") if document is not None else None
-    if document is not None and isinstance(named, str) and (named in _OAUTH_ERRORS or not later):
-        error = named if named in _OAUTH_ERRORS else "unknown_error"
-        uri = document.get("error_uri")
+    if isinstance(error, str) and error and (error in _OAUTH_ERRORS or not later):
+        named, uri = error if error in _OAUTH_ERRORS else "unknown_error", (document or {}).get("error_uri")
         raise EhrRefused(
-            f"the token endpoint answered {error} (status {answer.status})",
-            error=error,
+            f"the token endpoint answered {named} (status {answer.status})",
+            error=named,
             error_uri=uri if isinstance(uri, str) else None,
         )
     if later:
         raise EhrUnreachable(f"the token endpoint answered with status {answer.status}")
+    if 200 <= answer.status < 300 and not answer.body.lstrip().startswith(b"<"):
+        return _parse_success(document or {})
     raise EhrMisbehaved(f"the token endpoint answered status {answer.status} without a JSON object (OA-04)")
 
 
 def _parse_success(document: dict[str, Any]) -> TokenAnswer:
     access_token = _token(document, "access_token")
     if access_token is None:
-        raise EhrMisbehaved("the token response has no access_token (TR-01)")
+        raise EhrAnswerUnreadable("the token response has no access_token (TR-01)")
     if str(document.get("token_type", "Bearer")).lower() != "bearer":
-        raise EhrMisbehaved("the token response has a token_type other than Bearer (TR-02)")
+        raise EhrAnswerUnreadable("the token response has a token_type other than Bearer (TR-02)")
     scope = document.get("scope")
     secret = ("access_token", "refresh_token", "id_token")
     return TokenAnswer(
@@ -154,5 +155,7 @@ def _token(document: Mapping[str, Any], name: str) -> Secret | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > _LONGEST_TOKEN or not value.isascii() or not value.isprintable():
-        raise EhrMisbehaved(f"{name} is not a token: not printable ASCII text of at most {_LONGEST_TOKEN} characters")
+        raise EhrAnswerUnreadable(
+            f"{name} is not a token: not printable ASCII text of at most {_LONGEST_TOKEN} characters"
+        )
     return Secret(value)

@@ -9,7 +9,7 @@ from broker.clock import Clock
 from broker.egress import Egress
 from broker.ehr.discovery import parse_json_object
 from broker.ehr.id_token import parse_jwks
-from broker.errors import BrokerError, InvalidClient
+from broker.errors import BrokerError, EhrMisbehaved, InvalidClient
 from broker.single_flight import SingleFlight
 
 CACHE_SECONDS: Final = 300.0
@@ -32,9 +32,7 @@ class AppKeys:
     async def current(self, app: App) -> KeySet:
         """Return the app's keys. Raises `InvalidClient` when they cannot be read."""
         if app.settings.jwks_uri is None:
-            if app.id not in self._inline:
-                self._inline[app.id] = parse_jwks(app.settings.jwks)
-            return self._inline[app.id]
+            return self._read_inline(app)
         at, key_set = self._fetched.get(app.id, (float("-inf"), None))
         if key_set is not None and self._clock() < at + CACHE_SECONDS:
             return key_set
@@ -47,6 +45,14 @@ class AppKeys:
         if app.settings.jwks_uri is None or not self._may_ask(app):
             return None
         return await self._shared_fetch(app, app.settings.jwks_uri)
+
+    def _read_inline(self, app: App) -> KeySet:
+        if app.id not in self._inline:
+            try:
+                self._inline[app.id] = parse_jwks(app.settings.jwks)
+            except EhrMisbehaved:
+                raise InvalidClient("jwks of this app in broker.toml has no usable key") from None
+        return self._inline[app.id]
 
     def _may_ask(self, app: App) -> bool:
         return self._clock() >= self._tried.get(app.id, float("-inf")) + COOLDOWN_SECONDS

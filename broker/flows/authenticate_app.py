@@ -139,6 +139,7 @@ def check_claims(claims: Mapping[str, Any], *, app_id: str, audience: str, now: 
         or not isinstance(exp, int | float)
         or not isinstance(jti, str)
         or not 0 < len(jti) <= _LONGEST_JTI
+        or not jti.isascii()
     ):
         raise InvalidClient("the assertion has no usable exp or jti (CA-06, CA-07)")
     if not now - LEEWAY_SECONDS < exp <= now + LONGEST_ASSERTION_SECONDS + LEEWAY_SECONDS:  # NaN is refused, too

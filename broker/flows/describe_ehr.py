@@ -1,6 +1,7 @@
 """What the broker says about an EHR to an app that asks where to authorize: both documents name the broker only."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -108,7 +109,8 @@ class DescribeEhr:
 
     def _point_here(self, statement: dict[str, Any], ehr_id: str, ehr_base: str) -> dict[str, Any]:
         base, oauth = self.directory.fhir_base(ehr_id), f"{self.directory.public_url}/oauth"
-        described: dict[str, Any] = json.loads(json.dumps(statement).replace(ehr_base, base))
+        ours = re.compile(re.escape(json.dumps(ehr_base)[1:-1]) + r'(?=["/?#])')
+        described: dict[str, Any] = json.loads(ours.sub(lambda _: json.dumps(base)[1:-1], json.dumps(statement)))
         endpoints = {"authorize": "authorize", "token": "token", "introspect": "introspect", "revoke": "revoke"}
         security = {
             "extension": [
@@ -119,9 +121,9 @@ class DescribeEhr:
             ],
             "service": [{"coding": [{"system": _SERVICE, "code": "SMART-on-FHIR"}], "text": "SMART on FHIR"}],
         }
-        rest = [
-            {**r, "security": security} for r in described.get("rest") or [{"mode": "server"}] if isinstance(r, dict)
-        ]
+        given = described.get("rest")
+        parts = [part for part in given if isinstance(part, dict)] if isinstance(given, list) else []
+        rest = [{**part, "security": security} for part in parts or [{"mode": "server"}]]
         implementation = {**_dict(described.get("implementation")), "url": base}
         implementation.setdefault("description", "FHIR server behind a SMART token broker")
         return {**described, "rest": rest, "implementation": implementation}

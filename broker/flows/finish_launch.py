@@ -20,7 +20,7 @@ from broker.ehr.authorization import parse_callback
 from broker.ehr.discovery import Discovery, Endpoints
 from broker.ehr.id_token import IdTokens
 from broker.ehr.token_endpoint import TokenAnswer, TokenEndpoint
-from broker.errors import AccessDenied, EhrError, InvalidRequest, Refusal
+from broker.errors import AccessDenied, EhrError, InvalidRequest, Refusal, StoreUnavailable
 from broker.flows.answer_app import AnswerApp, with_query
 from broker.flows.ask_ehr import Redirect, callback_uri
 from broker.flows.launch_context import read_context
@@ -59,7 +59,7 @@ class FinishLaunch:
         self._record(launch, "allowed", "state and browser are right; the code is exchanged", request_id)
         try:
             grant = await self._authorize(launch, parameters)
-        except (AccessDenied, EhrError, InvalidRequest) as error:
+        except (AccessDenied, EhrError, InvalidRequest, StoreUnavailable) as error:
             self._record(launch, "denied" if isinstance(error, Refusal) else "failed", error.detail, request_id)
             if launch.app_request is None:
                 raise

@@ -19,7 +19,7 @@ from broker.ehr.fhir_server import FhirServer, request_headers
 from broker.errors import BrokerError, EhrUnreachable, InvalidRequest, ReauthorizationRequired, Refusal, TooLarge
 from broker.flows.relay import FhirAnswer, accept_for, relay
 from broker.handles import Handles
-from broker.interactions import parse_interaction, wants_body
+from broker.interactions import Interaction, parse_interaction, wants_body
 from broker.paging import PageLinks
 from broker.policy import Permit, decide
 from broker.refresh.current_token import CurrentToken, Refresher
@@ -129,7 +129,8 @@ class Forward:
             method=interaction.method,
             path=interaction.path,
             query=interaction.query,
-            headers=request_headers(request.headers, accept=accept, preferences=preferences(permit)),
+            headers=request_headers(request.headers, accept=accept, preferences=preferences(permit))
+            | _announced_length(request, interaction),
             content=interaction.body if interaction.body is not None else request.body,
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
         ) as answer:
@@ -160,6 +161,13 @@ class Forward:
                 request_id=request.request_id,
             )
         )
+
+
+def _announced_length(request: FhirRequest, interaction: Interaction) -> dict[str, str]:
+    """Keep the length of a body that passes through: without it, it would go on in chunks, which some EHRs refuse."""
+    lengths = [value.decode("latin-1") for name, value in request.headers if name.lower() == b"content-length"]
+    whole = request.body is not None and interaction.body is None and len(lengths) == 1 and lengths[0].isdigit()
+    return {"content-length": lengths[0]} if whole else {}
 
 
 def preferences(permit: Permit) -> list[str]:

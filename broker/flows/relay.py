@@ -17,6 +17,7 @@ from broker.secret import Secret
 
 _RAW_TYPES = frozenset({"Binary"})
 """Types that may be read as what they hold, not as FHIR JSON."""
+_DECODED = frozenset({"identity", "gzip", "deflate", ""})
 _UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
 
@@ -52,8 +53,12 @@ def relay(
     extend_page: Callable[[str], str],
 ) -> FhirAnswer:
     """Build the app's answer. Raises `EhrMisbehaved`."""
+    if not 200 <= received.status < 600:
+        raise EhrMisbehaved(f"the EHR answered status {received.status}")
     if 300 <= received.status < 400 and received.status != 304:
         raise EhrMisbehaved(f"the EHR redirects (status {received.status}); a token is never sent after it (PX-05)")
+    if received.headers.get("content-encoding", "identity").lower() not in _DECODED:
+        raise EhrMisbehaved("the EHR answered in a Content-Encoding that was not asked for, and cannot be looked into")
     raw = interaction.type in _RAW_TYPES and not is_json(received.headers)
     if "content-type" in received.headers and not is_json(received.headers):
         _require_harmless(received, raw=raw)
@@ -61,7 +66,8 @@ def relay(
     remover = SecretRemover(token)
     clean = {name: remover.text(value) for name, value in headers.items() if value.isascii()}
     rewriter = None if raw else UrlRewriter(ehr_base, broker_base, extend_page)
-    return FhirAnswer(received.status, clean, _body(received.chunks, remover, rewriter))
+    chunks = received.chunks if "content-type" in received.headers else _nothing(received.chunks)
+    return FhirAnswer(received.status, clean, _body(chunks, remover, rewriter))
 
 
 def _require_harmless(received: StreamedAnswer, *, raw: bool) -> None:
@@ -74,6 +80,14 @@ def _locations(headers: Mapping[str, str], ehr_base: str, broker_base: str) -> d
     found = {name: headers[name] for name in ("location", "content-location") if name in headers}
     turned = {name: rewrite_url(url, ehr_base, broker_base) for name, url in found.items()}
     return {name: url for name, url in turned.items() if url is not None}
+
+
+async def _nothing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass on a body without a type only if there is none: what nobody names cannot be checked."""
+    async for chunk in chunks:
+        if chunk:
+            raise EhrMisbehaved("the EHR answered a body without a Content-Type (OA-04)")
+        yield chunk
 
 
 async def _body(

@@ -89,8 +89,7 @@ class RevokeGrant:
         if url is None or grant.sealed_tokens is None:
             return "local_only"
         tokens = await self.grants.open_tokens(grant)
-        refresh = tokens.refresh_token
-        token, hint = (refresh, "refresh_token") if refresh else (tokens.access_token, "access_token")
+        token, hint = tokens.most_lasting()
         authenticate = await self.signing_keys.authenticate(self.directory.registration(grant.terms.registration))
         timeout = self.directory.ehr(grant.terms.ehr).token_timeout
         status = await self.token_endpoint.revoke(url, authenticate, token=token, hint=hint, timeout=timeout)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from broker.ehr.token_endpoint import TokenAnswer
+from broker.errors import InvalidScope
 from broker.grants import Terms, TokenSet
 from broker.scopes import Scopes
 
@@ -45,5 +46,11 @@ def offers_more(terms: Terms, answer: TokenAnswer) -> bool:
 
 
 def refreshed_terms(terms: Terms, answer: TokenAnswer) -> Terms:
-    """Return the terms after a refresh: scopes can shrink, never grow (RF-11)."""
-    return replace(terms, scopes=terms.scopes.intersection(granted_scopes(answer, terms.scopes)))
+    """Return the terms after a refresh: scopes can shrink, never grow (RF-11).
+
+    It raises nothing: nobody else has the answer any more. Scopes that cannot be compared stay as they were.
+    """
+    try:
+        return replace(terms, scopes=terms.scopes.intersection(granted_scopes(answer, terms.scopes)))
+    except InvalidScope:
+        return terms

@@ -10,6 +10,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -26,10 +27,12 @@ from broker.ehr.token_endpoint import TokenAnswer, TokenEndpoint
 from broker.errors import (
     BrokerError,
     EhrAnswerLost,
+    EhrError,
     EhrRefused,
     EhrUnreachable,
     ReauthorizationRequired,
     StoreUnavailable,
+    Unavailable,
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet
 from broker.keys.signing import SigningKeys
@@ -122,6 +125,8 @@ class Renewal:
             await self._give_back(grant, owner, refused)
             raise
         except BrokerError as error:
+            if isinstance(error, EhrError):
+                self.discovery.forget(grant.terms.fhir_base)
             await self._give_back(grant, owner, error)
             raise
         if names_another_patient(grant.terms, answer):
@@ -133,9 +138,21 @@ class Renewal:
         commit = partial(self.grants.commit, grant.tag, terms, tokens, generation=grant.generation, owner=owner)
         if (said := await self._insist(commit)) != "ok":
             log.warning("refresh_not_committed", grant=grant.tag, generation=grant.generation, said=said)
+        if said in {"revoked", "gone"}:
+            await self._hand_back(grant, tokens)
         more = "; more scope was offered and not applied (RF-11)" if offers_more(grant.terms, answer) else ""
         self._record(grant, "allowed" if said == "ok" else "failed", f"answered, and the store said {said}{more}")
         return await self._current(grant)
+
+    async def _hand_back(self, grant: Grant, tokens: TokenSet) -> None:
+        """Revoke at the EHR what came for a grant that was revoked meanwhile; it is kept nowhere."""
+        with suppress(EhrError):
+            url = (await self.discovery.endpoints(grant.terms.fhir_base)).revocation_endpoint
+            authenticate = await self.signing_keys.authenticate(self.directory.registration(grant.terms.registration))
+            token, hint = tokens.most_lasting()
+            timeout = self.directory.ehr(grant.terms.ehr).token_timeout
+            if url is not None:
+                await self.token_endpoint.revoke(url, authenticate, token=token, hint=hint, timeout=timeout)
 
     async def _ask(self, grant: Grant, tokens: TokenSet, owner: str) -> TokenAnswer:
         terms = grant.terms
@@ -189,7 +206,7 @@ class Renewal:
         while True:
             try:
                 return await work()
-            except StoreUnavailable as error:
+            except Unavailable as error:
                 if self.clock() >= give_up:
                     log.critical("refresh_result_unstored", cause=error.detail)
                     raise

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import __version__
 from broker.errors import BrokerError, InvalidRequest, NotFound, TooLarge
-from broker.web.errors import fhir_error, oauth_error, problem, unexpected
+from broker.web.errors import fhir_error, oauth_error, page, problem, unexpected
 from broker.web.parameters import request_id
 
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
@@ -81,4 +81,7 @@ class _Entrance:
             if started:
                 return
             rid = request_id({n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]})
-            await _translate(scope["path"], unexpected(error), rid)(scope, receive, send_with_headers)
+            in_browser = scope["path"].startswith(("/launch/", "/callback/"))
+            foreseen = unexpected(error)
+            answer = page(foreseen, request_id=rid) if in_browser else _translate(scope["path"], foreseen, rid)
+            await answer(scope, receive, send_with_headers)

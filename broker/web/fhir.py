@@ -22,6 +22,8 @@ BODY_BYTES: Final = 64 << 20
 SILENCE_SECONDS: Final = 10.0
 BODY_SECONDS: Final = 120.0
 """How long a body may stall, and take in all: meanwhile it holds a connection to the EHR that others wait for."""
+WATCHED_BYTES: Final = 256 << 10
+"""An answer longer than this is worth watching whether the app is still there."""
 _TOKEN_IN_URL: Final = re.compile(rb"access_token|sb[hr]_[0-9A-Za-z]{12}")
 """What would stand in the EHR's log (OA-08)."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
@@ -40,8 +42,9 @@ class FhirProxy:
         try:
             request = _read_request(scope, receive, rid)
             async with self._forward(request) as answer:
+                await send(_start(answer, rid))
                 started = True
-                await _send_answer(answer, rid, send, head=scope["method"] == "HEAD")
+                await _send_answer(answer, rid, receive, send, head=scope["method"] == "HEAD")
         except Exception as error:  # noqa: BLE001  # the last place where anything can be turned into an answer
             refusal = error if isinstance(error, BrokerError) else unexpected(error)
             if started:
@@ -97,17 +100,36 @@ async def _read_body(receive: Receive) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _send_answer(answer: FhirAnswer, rid: str, send: Send, *, head: bool) -> None:
+async def _send_answer(answer: FhirAnswer, rid: str, receive: Receive, send: Send, *, head: bool) -> None:
+    """Send the answer; of a long one, stop when the app is gone, so that the EHR need not send the rest."""
+    watch: asyncio.Task[None] | None = None
+    sent = 0
+    try:
+        async for chunk in answer.chunks:
+            if chunk and not head:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                sent += len(chunk)
+            if watch is None and sent > WATCHED_BYTES:
+                watch = asyncio.create_task(_departure(receive))
+            if watch is not None and watch.done():
+                log.info("app_went_away", request_id=rid)
+                return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        if watch is not None:
+            watch.cancel()
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _start(answer: FhirAnswer, rid: str) -> Message:
     own = {"cache-control": "private, no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
     headers = {"x-request-id": rid, **answer.headers, **own}
-    start: Message = {
+    return {
         "type": "http.response.start",
         "status": answer.status,
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
     }
-    await send(start)
-    if not head:
-        async for chunk in answer.chunks:
-            if chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})

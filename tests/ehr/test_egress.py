@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.egress import Answer, Egress
-from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
+from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 from tests.ehr.server import ScriptedServer, hang_up, reply, scripted_server, silence
 
 
@@ -136,7 +136,7 @@ async def test_an_answer_at_the_limit_is_read_and_one_byte_more_is_refused(egres
     ehr.answers["/a"] = reply(b"x" * 1000)
 
     assert len((await get(egress, f"{ehr.url}/a", limit=1000)).body) == 1000
-    with pytest.raises(EhrMisbehaved, match="an answer of more than 999 bytes"):
+    with pytest.raises(EhrAnswerUnreadable, match="an answer of more than 999 bytes"):
         await get(egress, f"{ehr.url}/a", limit=999)
 
 
@@ -149,7 +149,7 @@ async def test_an_endless_answer_is_cut_off_at_the_limit(egress: Egress, ehr: Sc
 
     ehr.answers["/a"] = endless
 
-    with pytest.raises(EhrMisbehaved, match="more than 1048576 bytes"):
+    with pytest.raises(EhrAnswerUnreadable, match="more than 1048576 bytes"):
         await get(egress, f"{ehr.url}/a")
 
 
@@ -163,7 +163,7 @@ async def test_a_compressed_answer_is_read_although_none_was_asked_for(egress: E
 async def test_a_compressed_answer_counts_by_its_full_size(egress: Egress, ehr: ScriptedServer) -> None:
     ehr.answers["/a"] = reply(gzip.compress(b"x" * 5_000_000), "Content-Encoding: gzip")
 
-    with pytest.raises(EhrMisbehaved, match="more than"):
+    with pytest.raises(EhrAnswerUnreadable, match="more than"):
         await get(egress, f"{ehr.url}/a")
 
 

@@ -122,9 +122,7 @@ S = "canary-in-a-repr"
         Secret(S),
         Redirect(f"https://app.example/callback?code={S}", Browser("sb_launch_1", Secret(S))),
         AppRequest("https://app.example/callback", S, "challenge", "patient/*.rs"),
-        FhirRequest(
-            "ehr", S, "GET", S.encode(), S.encode(), ((b"authorization", S.encode()),), None, "rid"
-        ),
+        FhirRequest("ehr", S, "GET", S.encode(), S.encode(), ((b"authorization", S.encode()),), None, "rid"),
     ],
     ids=lambda thing: type(thing).__name__,
 )

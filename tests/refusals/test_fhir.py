@@ -336,8 +336,8 @@ class TestScopes:
 
     async def test_a_body_that_has_to_be_read_is_limited(self, stage: BrokerStage, app: App, chart: Chart) -> None:
         headers = {"Content-Type": "application/fhir+json"}
-        with nothing_sent(stage.sandbox), logged("a body of more than 8388608 bytes"):
-            answer = await app.fhir(chart.handle, "", method="POST", content=b" " * ((8 << 20) + 1), headers=headers)
+        with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "of more than 4194304 bytes"):
+            answer = await app.fhir(chart.handle, "", method="POST", content=b" " * ((4 << 20) + 1), headers=headers)
 
         assert_outcome(answer, 413, "too_large")
 

@@ -226,6 +226,7 @@ async def test_an_ehr_that_is_down_is_named_and_its_return_is_noticed(store: Sto
             assert (await got("/readyz")(app, held, "")).status_code == 200
             assert (await held.grant()).state == "active"
 
+            stage.clock.advance(5)  # a failure is remembered that long
             with running_sandbox("--port", sandbox.origin.rpartition(":")[2]):
                 assert (await got("/fhir/sandbox/metadata")(app, held, "")).status_code == 200
 

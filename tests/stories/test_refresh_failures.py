@@ -85,7 +85,7 @@ async def test_a_refresh_that_was_never_sent_keeps_the_grant(
     sandbox.fault("token_invalid_client")  # makes the broker look for the endpoints again
     assert (await held.read()).status_code == 200
     with port() as number:
-        sandbox.fault("discovery_members", set={"token_endpoint": f"http://127.0.0.1:{number}/token"})
+        sandbox.fault("discovery_members", times=-1, set={"token_endpoint": f"http://127.0.0.1:{number}/token"})
         assert (await held.read()).status_code == 200
         held.stage.clock.advance(ENDED - DUE)
         answer = await held.read()

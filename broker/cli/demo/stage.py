@@ -52,11 +52,14 @@ class Stage:
 @contextmanager
 def open_stage(state: Path) -> Iterator[Stage]:
     """Start everything under the state directory. Raises `ConfigurationError` when a part does not come up."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{state} cannot be made ({error.strerror}). Fix: give --state DIR") from None
     with ExitStack() as running:
         began = time.monotonic()
         store = running.enter_context(EmbeddedServer.start(state))
-        say("store", f"embedded Valkey on a Unix socket in {state}/valkey, AOF on, no TCP port", began)
+        say("store", f"a real server on a Unix socket in {state}/valkey, AOF on, no TCP port", began)
         key_file = state / DEMO_KEY_FILE
         if not key_file.exists():
             generate_key_file(key_file)
