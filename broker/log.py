@@ -49,6 +49,7 @@ def configure(level: str = "INFO") -> None:
     root.setLevel(level)
     for chatty in ("httpx2", "httpcore2", "httpx", "httpcore", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # at INFO they write URLs with their queries
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # that it starts and ends, we say ourselves
     logging.getLogger("uvicorn.access").disabled = True  # it writes queries: codes, states, search values
 
 

@@ -7,7 +7,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+import typer
 
 from broker.cli import EXIT_CONFIGURATION
 from broker.cli.session import (
@@ -44,7 +46,11 @@ class Finding:
 
 
 def check(
-    *, config: ConfigOption = None, state: StateOption = None, offline: bool = False, as_json: JsonOption = False
+    *,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    offline: Annotated[bool, typer.Option("--offline", help="ask neither the store nor the EHRs")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check configuration, key, store and EHRs. Exit 0 when nothing is at fault, 78 otherwise."""
     findings = asyncio.run(_check(config, state, offline=offline))

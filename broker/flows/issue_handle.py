@@ -43,7 +43,8 @@ class IssueHandle:
         if not resources:
             raise InvalidScope("the EHR granted nothing of what the app asked")
         scopes = Scopes(resources, requested.others & allowance.scopes.others)
-        refreshable = (spends.scopes if spends else scopes).others & _REFRESHABLE
+        kept = (spends.scopes if spends else scopes).others
+        refreshable = kept & allowance.scopes.others & _REFRESHABLE
         issued = await self.handles.issue(
             tag=grant.tag,
             app=app.id,

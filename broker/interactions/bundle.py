@@ -19,6 +19,7 @@ from broker.interactions.search import NOWHERE, Reach, allow_only, read_criteria
 from broker.interactions.syntax import decode_query, encode_pairs, refuse, resource_type, split_path
 
 MOST_ENTRIES: Final = 500
+MOST_CONDITIONAL_REFERENCES: Final = 20
 _JSON: Final = ("application/fhir+json", "application/json")
 _REQUEST_MEMBERS: Final = frozenset(
     {"id", "extension", "method", "url", "ifNoneMatch", "ifModifiedSince", "ifMatch", "ifNoneExist"}
@@ -91,7 +92,10 @@ def _read_resource(interaction: Interaction, resource: Any) -> Reach:
             refuse("a resource of another type than the URL, or a nested Bundle")
         if interaction.id is not None and resource.get("id", interaction.id) != interaction.id:
             refuse("a resource with another id than the URL")
-    return Reach.union(map(_read_reference, _references(resource)))
+    conditional = {reference for reference in _references(resource) if "?" in reference}
+    if len(conditional) > MOST_CONDITIONAL_REFERENCES:
+        refuse("too many conditional references in one resource")
+    return Reach.union(map(_read_reference, conditional))
 
 
 def _references(resource: Any) -> Iterable[str]:
@@ -107,9 +111,7 @@ def _references(resource: Any) -> Iterable[str]:
 
 
 def _read_reference(reference: str) -> Reach:
-    """Read a reference; a conditional one (`Practitioner?identifier=…`) tells whether there is a match: `s`."""
-    if "?" not in reference:
-        return NOWHERE
+    """Read a conditional reference (`Practitioner?identifier=…`): it tells of a match, so it needs `s`."""
     type_, _, criteria = reference.partition("?")
     found = read_criteria(resource_type(type_), decode_query(criteria.encode("utf-8", "surrogatepass")))
     return Reach((Need(type_, "s"), *found.needs), found.patients)

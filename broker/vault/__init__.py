@@ -2,7 +2,7 @@
 
 Envelope encryption: each record has its own random data key; the data key is wrapped by a key-encryption key (KEK).
 Both layers are AES-256-GCM and both carry the record's context as associated data, so a record that is moved to another
-place, swapped with another, or put back from an earlier generation does not open.
+place, swapped with another, or put back beside a later generation does not open.
 """
 
 from broker.vault.context import RecordContext
