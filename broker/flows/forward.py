@@ -8,41 +8,21 @@ sent before the audit record is with the kernel.
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from broker.apps import Directory
 from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.egress import StreamedAnswer
-from broker.ehr.fhir_server import FhirServer, request_headers
-from broker.errors import BrokerError, EhrUnreachable, InvalidRequest, ReauthorizationRequired, Refusal, TooLarge
+from broker.ehr.fhir_server import FhirServer
+from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
+from broker.flows.fhir_request import FhirRequest, require_no_token
 from broker.flows.relay import FhirAnswer, accept_for, relay
 from broker.handles import Handles
-from broker.interactions import Interaction, parse_interaction, wants_body
+from broker.interactions import parse_interaction
 from broker.paging import PageLinks
 from broker.policy import Permit, decide
 from broker.refresh.current_token import CurrentToken, Refresher
-
-DECIDED_BODY_BYTES: Final = 4 << 20
-"""Most that a body may be which has to be read before deciding."""
-
-
-@dataclass(frozen=True, slots=True)
-class FhirRequest:
-    """What arrived at `/fhir/{ehr}/{path}`."""
-
-    ehr: str
-    handle: str = field(repr=False)
-    method: str
-    raw_path: bytes = field(repr=False)
-    """Relative to the FHIR base, as received, still percent-encoded."""
-    raw_query: bytes = field(repr=False)
-    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
-    body: AsyncIterator[bytes] | None = field(repr=False)
-    """What follows the head. It is read once the handle is known to be good: whole where it has to be decided on (a
-    search form, a batch), else on its way through."""
-    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +53,14 @@ class Forward:
     async def _permit(self, request: FhirRequest) -> Permit:
         handle = grant = interaction = None
         try:
+            request.require_one_handle()
             self.directory.ehr(request.ehr)
             handle, grant = await self.handles.redeem(request.handle, request.ehr)
             query, link = self.page_links.take(request.raw_query)
-            body = await _read_whole(request.body) if wants_body(request.method, request.raw_path) else None
+            body = await request.decided_body()
             interaction = parse_interaction(request.method, request.raw_path, query, request.headers, body)
             interaction = self.page_links.restore(interaction, link, handle.family)
-            if any(name.lower() == "access_token" for name, _ in interaction.parameters):
-                raise InvalidRequest("a token among the parameters", public="The token belongs in the header alone.")
+            require_no_token(interaction)
             accept_for(interaction, request.headers)
             return decide(handle, grant, self.directory.app(handle.app), interaction)
         except (Refusal, ReauthorizationRequired) as error:
@@ -122,15 +102,13 @@ class Forward:
     @asynccontextmanager
     async def _to_ehr(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> AsyncIterator[StreamedAnswer]:
         interaction, terms = permit.interaction, permit.grant.terms
-        accept = accept_for(interaction, request.headers)
         async with self.fhir_server.send(
             fhir_base=terms.fhir_base,
             token=token.access_token,
             method=interaction.method,
             path=interaction.path,
             query=interaction.query,
-            headers=request_headers(request.headers, accept=accept, preferences=preferences(permit))
-            | _announced_length(request, interaction),
+            headers=request.headers_for_ehr(permit),
             content=interaction.body if interaction.body is not None else request.body,
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
         ) as answer:
@@ -161,29 +139,3 @@ class Forward:
                 request_id=request.request_id,
             )
         )
-
-
-def _announced_length(request: FhirRequest, interaction: Interaction) -> dict[str, str]:
-    """Keep the length of a body that passes through: without it, it would go on in chunks, which some EHRs refuse."""
-    lengths = [value.decode("latin-1") for name, value in request.headers if name.lower() == b"content-length"]
-    whole = request.body is not None and interaction.body is None and len(lengths) == 1 and lengths[0].isdigit()
-    return {"content-length": lengths[0]} if whole else {}
-
-
-def preferences(permit: Permit) -> list[str]:
-    """Return what the EHR is asked by `Prefer`: to honour what was relied on, to show nothing that may not be read."""
-    strict = ["handling=strict"] if permit.relies_on_search else []
-    interaction = permit.interaction
-    blind = interaction.kind.endswith("patch") and not any(need.letter == "r" for need in interaction.needs)
-    return [*strict, "return=minimal"] if blind else strict
-
-
-async def _read_whole(body: AsyncIterator[bytes] | None) -> bytes:
-    whole = bytearray()
-    if body is None:
-        return b""
-    async for chunk in body:
-        whole += chunk
-        if len(whole) > DECIDED_BODY_BYTES:
-            raise TooLarge(f"a body to be decided on of more than {DECIDED_BODY_BYTES} bytes")
-    return bytes(whole)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.flows.ask_ehr import Redirect
-from broker.flows.forward import FhirRequest
+from broker.flows.fhir_request import FhirRequest
 from broker.launches import AppRequest, Browser
 from broker.secret import Secret
 

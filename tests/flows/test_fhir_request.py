@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.flows.forward import preferences
+from broker.flows.fhir_request import preferences
 from tests.test_policy import ALL, ME, decided
 
 

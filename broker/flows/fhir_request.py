@@ -1,0 +1,78 @@
+"""A FHIR request as it arrived, and what of it goes on to the EHR."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from broker.ehr.fhir_server import request_headers
+from broker.errors import InvalidHandle, InvalidRequest, TooLarge
+from broker.flows.relay import accept_for
+from broker.interactions import Interaction, wants_body
+from broker.policy import Permit
+
+DECIDED_BODY_BYTES: Final = 4 << 20
+"""Most that a body may be which has to be read before deciding."""
+_TOKEN_IN_URL: Final = re.compile(rb"access_token|sb[hr]_[0-9A-Za-z]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class FhirRequest:
+    """What arrived at `/fhir/{ehr}/{path}`."""
+
+    ehr: str
+    handle: str = field(repr=False)
+    method: str
+    raw_path: bytes = field(repr=False)
+    """Relative to the FHIR base, as received, still percent-encoded."""
+    raw_query: bytes = field(repr=False)
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    body: AsyncIterator[bytes] | None = field(repr=False)
+    """What follows the head. It is read once the handle is known to be good: whole where it has to be decided on (a
+    search form, a batch), else on its way through."""
+    request_id: str
+
+    def require_one_handle(self) -> None:
+        """Raise unless there is a handle where it belongs, and none where it would stand in the EHR's log (OA-08)."""
+        if not self.handle:
+            raise InvalidHandle("no bearer token, or two")
+        if _TOKEN_IN_URL.search(unquote_to_bytes(self.raw_query)):
+            raise InvalidRequest("a token in the URL", public="The access token belongs in the Authorization header.")
+
+    async def decided_body(self) -> bytes | None:
+        """Read the body if it has to be decided on. Raises `TooLarge`."""
+        if self.body is None or not wants_body(self.method, self.raw_path):
+            return None
+        whole = bytearray()
+        async for chunk in self.body:
+            whole += chunk
+            if len(whole) > DECIDED_BODY_BYTES:
+                raise TooLarge(f"a body to be decided on of more than {DECIDED_BODY_BYTES} bytes")
+        return bytes(whole)
+
+    def headers_for_ehr(self, permit: Permit) -> dict[str, str]:
+        """Return what goes on, with what the broker itself asks. Raises `InvalidRequest`, `NotAcceptable`."""
+        accept = accept_for(permit.interaction, self.headers)
+        kept = request_headers(self.headers, accept=accept, preferences=preferences(permit))
+        return kept | self._announced_length(permit.interaction)
+
+    def _announced_length(self, interaction: Interaction) -> dict[str, str]:
+        """Keep the length of a body that passes through: else it would go on in chunks, which some EHRs refuse."""
+        lengths = [value.decode("latin-1") for name, value in self.headers if name.lower() == b"content-length"]
+        passes = self.body is not None and interaction.body is None
+        return {"content-length": lengths[0]} if passes and len(lengths) == 1 and lengths[0].isdigit() else {}
+
+
+def require_no_token(interaction: Interaction) -> None:
+    """Raise for a token among the search parameters, of the URL or of a form: it would go on to the EHR."""
+    if any(name.lower() == "access_token" for name, _ in interaction.parameters):
+        raise InvalidRequest("a token among the parameters", public="The token belongs in the header alone.")
+
+
+def preferences(permit: Permit) -> list[str]:
+    """Return what the EHR is asked by `Prefer`: to honour what was relied on, to show nothing that may not be read."""
+    strict = ["handling=strict"] if permit.relies_on_search else []
+    interaction = permit.interaction
+    blind = interaction.kind.endswith("patch") and not any(need.letter == "r" for need in interaction.needs)
+    return [*strict, "return=minimal"] if blind else strict
