@@ -1,7 +1,7 @@
 """The composition root: settings → store → vault → rooms → application. The only place that builds."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,28 @@ class Broker:
     audit: AuditTrail
 
 
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What journeys are built from: everything below `flows/`."""
+
+    settings: Settings
+    redis: Redis
+    clock: Clock
+    entropy: Entropy
+    audit: AuditTrail
+    egress: Egress
+    keyed_hash: KeyedHash
+    directory: Directory
+    grants: Grants
+    handles: Handles
+    codes: Codes
+    launches: Launches
+    signing_keys: SigningKeys
+    discovery: Discovery
+    token_endpoint: TokenEndpoint
+    refresher: Refresher
+
+
 @asynccontextmanager
 async def open_broker(
     settings: Settings,
@@ -85,105 +107,135 @@ async def open_broker(
 
     Raises `ConfigurationError`, `StoreUnavailable`, `AuditUnavailable`, `SealBroken` (a wrong key-encryption key).
     """
-    audit = AuditTrail(file=audit_file, ship=_ship_to(redis), clock=clock)
-    vault = Vault(LocalKeyring(keys, entropy), report_broken=_report_to(audit), entropy=entropy)
-    egress = Egress(allow_loopback_http=settings.allow_loopback_http)
-    await audit.open()
-    try:
-
-        async def new_hash_key() -> bytes:
-            return entropy(32)
-
-        hash_key = await create_once(redis, vault, tenant=settings.tenant, name="hash", make=new_hash_key)
-        keyed_hash = KeyedHash(hash_key)
-
-        tenant, directory = settings.tenant, Directory(settings)
-        grants = Grants(redis, vault, tenant=tenant, clock=clock)
-        records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
-        handles = Handles(redis, records, grants, clock=clock)
-        codes = Codes(redis, records, handles)
-        launches = Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy)
-        signing_keys = SigningKeys(redis, vault, tenant=tenant, clock=clock)
-
-        discovery, token_endpoint = Discovery(egress, clock), TokenEndpoint(egress)
-        id_tokens = IdTokens(egress, discovery, clock)
-        renewal = Renewal(
-            redis, grants, directory, discovery, token_endpoint, signing_keys, audit, clock=clock, entropy=entropy
+    async with AsyncExitStack() as closing:
+        audit = AuditTrail(file=audit_file, ship=_ship_to(redis), clock=clock)
+        vault = Vault(LocalKeyring(keys, entropy), report_broken=_report_to(audit), entropy=entropy)
+        egress = Egress(allow_loopback_http=settings.allow_loopback_http)
+        closing.push_async_callback(egress.close)
+        await audit.open()
+        closing.push_async_callback(audit.close)
+        rooms = await _open_rooms(settings, redis, vault, audit, egress, clock, entropy)
+        closing.push_async_callback(rooms.refresher.close)
+        backend_handle = _backend_handle(rooms)
+        closing.push_async_callback(backend_handle.flights.close)
+        application = _application(rooms, backend_handle, is_draining)
+        revoke_grant = RevokeGrant(
+            rooms.directory, rooms.grants, rooms.discovery, rooms.token_endpoint, rooms.signing_keys, audit
         )
-        refresher = Refresher(grants, renewal, clock)
+        yield Broker(settings, application, rooms.directory, rooms.grants, rooms.handles, revoke_grant, audit)
 
-        ask_ehr = AskEhr(directory, discovery, launches)
-        answer_app = AnswerApp(codes, entropy)
-        issue_handle = IssueHandle(directory, handles, audit)
-        authenticate_app = AuthenticateApp(redis, directory, AppKeys(egress, clock), keyed_hash, audit, clock=clock)
-        backend_handle = BackendHandle(
-            redis=redis,
-            directory=directory,
-            discovery=discovery,
-            token_endpoint=token_endpoint,
-            signing_keys=signing_keys,
-            grants=grants,
-            issue_handle=issue_handle,
-            audit=audit,
-            keyed_hash=keyed_hash,
-            clock=clock,
-            entropy=entropy,
-        )
-        finish_launch = FinishLaunch(
-            directory=directory,
-            discovery=discovery,
-            token_endpoint=token_endpoint,
-            id_tokens=id_tokens,
-            signing_keys=signing_keys,
-            launches=launches,
-            grants=grants,
-            codes=codes,
-            answer_app=answer_app,
-            audit=audit,
-            clock=clock,
-            entropy=entropy,
-        )
-        authorize_app = AuthorizeApp(directory, launches, codes, grants, ask_ehr, answer_app, audit)
-        token = Token(
-            authenticate_app,
-            ExchangeCode(codes, grants, issue_handle),
-            RotateHandle(handles, grants, issue_handle),
-            backend_handle,
-            audit,
-        )
-        revoke_grant = RevokeGrant(directory, grants, discovery, token_endpoint, signing_keys, audit)
-        forward = Forward(directory, handles, refresher, FhirServer(egress), PageLinks(keyed_hash), audit)
 
-        async def check_ready() -> None:
-            audit.check()
-            with store_errors():
-                await redis.ping()
+async def _open_rooms(
+    settings: Settings,
+    redis: Redis,
+    vault: Vault,
+    audit: AuditTrail,
+    egress: Egress,
+    clock: Clock,
+    entropy: Entropy,
+) -> _Rooms:
+    async def new_hash_key() -> bytes:
+        return entropy(32)
 
-        secure = settings.public_url.startswith("https://")
-        application = create_application(
-            [
-                smart_routes(DescribeEhr(directory, egress, clock), signing_keys, directory),
-                launch_routes(BeginLaunch(directory, ask_ehr, audit), finish_launch, secure=secure),
-                authorize_routes(authorize_app, secure=secure),
-                token_routes(
-                    token,
-                    Introspect(directory, handles, audit),
-                    RevokeHandle(handles, audit),
-                    authenticate_app,
-                    public_url=settings.public_url,
-                ),
-                health_routes(check_ready, is_draining),
-            ],
-            FhirProxy(forward),
-        )
-        try:
-            yield Broker(settings, application, directory, grants, handles, revoke_grant, audit)
-        finally:
-            await backend_handle.flights.close()
-            await refresher.close()
-    finally:
-        await audit.close()
-        await egress.close()
+    tenant, directory = settings.tenant, Directory(settings)
+    keyed_hash = KeyedHash(await create_once(redis, vault, tenant=tenant, name="hash", make=new_hash_key))
+    grants = Grants(redis, vault, tenant=tenant, clock=clock)
+    records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
+    handles = Handles(redis, records, grants, clock=clock)
+    signing_keys = SigningKeys(redis, vault, tenant=tenant, clock=clock)
+    discovery, token_endpoint = Discovery(egress, clock), TokenEndpoint(egress)
+    renewal = Renewal(redis, grants, directory, discovery, token_endpoint, signing_keys, audit, clock, entropy)
+    return _Rooms(
+        settings=settings,
+        redis=redis,
+        clock=clock,
+        entropy=entropy,
+        audit=audit,
+        egress=egress,
+        keyed_hash=keyed_hash,
+        directory=directory,
+        grants=grants,
+        handles=handles,
+        codes=Codes(redis, records, handles),
+        launches=Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy),
+        signing_keys=signing_keys,
+        discovery=discovery,
+        token_endpoint=token_endpoint,
+        refresher=Refresher(grants, renewal, clock),
+    )
+
+
+def _application(rooms: _Rooms, backend_handle: BackendHandle, is_draining: Callable[[], bool]) -> FastAPI:
+    """Build the journeys and the routes that lead to them."""
+    directory, audit, handles = rooms.directory, rooms.audit, rooms.handles
+    secure = rooms.settings.public_url.startswith("https://")
+    ask_ehr = AskEhr(directory, rooms.discovery, rooms.launches)
+    answer_app = AnswerApp(rooms.codes, rooms.entropy)
+    issue_handle = IssueHandle(directory, handles, audit)
+    app_keys = AppKeys(rooms.egress, rooms.clock)
+    authenticate_app = AuthenticateApp(rooms.redis, directory, app_keys, rooms.keyed_hash, audit, clock=rooms.clock)
+    exchange_code = ExchangeCode(rooms.codes, rooms.grants, issue_handle)
+    rotate_handle = RotateHandle(handles, rooms.grants, issue_handle)
+    token = Token(authenticate_app, exchange_code, rotate_handle, backend_handle, audit)
+    authorize_app = AuthorizeApp(directory, rooms.launches, rooms.codes, rooms.grants, ask_ehr, answer_app, audit)
+    introspect, revoke_handle = Introspect(directory, handles, audit), RevokeHandle(handles, audit)
+    describe_ehr = DescribeEhr(directory, rooms.egress, rooms.clock)
+    page_links, fhir_server = PageLinks(rooms.keyed_hash), FhirServer(rooms.egress)
+    forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, audit)
+    begin_launch, finish_launch = BeginLaunch(directory, ask_ehr, audit), _finish_launch(rooms, answer_app)
+    public_url = rooms.settings.public_url
+    return create_application(
+        [
+            smart_routes(describe_ehr, rooms.signing_keys, directory),
+            launch_routes(begin_launch, finish_launch, secure=secure),
+            authorize_routes(authorize_app, secure=secure),
+            token_routes(token, introspect, revoke_handle, authenticate_app, public_url=public_url),
+            health_routes(_readiness(rooms), is_draining),
+        ],
+        FhirProxy(forward),
+    )
+
+
+def _finish_launch(rooms: _Rooms, answer_app: AnswerApp) -> FinishLaunch:
+    return FinishLaunch(
+        directory=rooms.directory,
+        discovery=rooms.discovery,
+        token_endpoint=rooms.token_endpoint,
+        id_tokens=IdTokens(rooms.egress, rooms.discovery, rooms.clock),
+        signing_keys=rooms.signing_keys,
+        launches=rooms.launches,
+        grants=rooms.grants,
+        codes=rooms.codes,
+        answer_app=answer_app,
+        audit=rooms.audit,
+        clock=rooms.clock,
+        entropy=rooms.entropy,
+    )
+
+
+def _backend_handle(rooms: _Rooms) -> BackendHandle:
+    return BackendHandle(
+        redis=rooms.redis,
+        directory=rooms.directory,
+        discovery=rooms.discovery,
+        token_endpoint=rooms.token_endpoint,
+        signing_keys=rooms.signing_keys,
+        grants=rooms.grants,
+        issue_handle=IssueHandle(rooms.directory, rooms.handles, rooms.audit),
+        audit=rooms.audit,
+        keyed_hash=rooms.keyed_hash,
+        clock=rooms.clock,
+        entropy=rooms.entropy,
+    )
+
+
+def _readiness(rooms: _Rooms) -> Callable[[], Awaitable[None]]:
+    async def check() -> None:
+        rooms.audit.check()
+        with store_errors():
+            await rooms.redis.ping()
+
+    return check
 
 
 def _ship_to(redis: Redis) -> Ship:

@@ -28,7 +28,8 @@ class SingleFlight(Generic[Result]):
 
     async def close(self) -> None:
         """Wait until everything that runs has ended: a refresh is never cut off half-way."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        if self._running:  # not by `gather`, which hands its own cancellation on
+            await asyncio.wait(list(self._running.values()))
 
     def _forget(self, key: str, task: asyncio.Future[Result]) -> None:
         self._running.pop(key, None)

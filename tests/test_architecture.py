@@ -170,7 +170,6 @@ def test_no_module_is_longer_than_300_lines() -> None:
 
 
 def test_no_function_is_longer_than_50_lines() -> None:
-    """The composition root is the exception: it builds everything in one readable function."""
     long = {
         f"{module} {name}": length
         for module in modules(*PROGRAMS)
@@ -178,7 +177,7 @@ def test_no_function_is_longer_than_50_lines() -> None:
         if length > LONGEST_FUNCTION
     }
 
-    assert set(long) <= {"broker/app.py open_broker"}
+    assert not long
 
 
 def test_nothing_is_swallowed() -> None:
@@ -189,7 +188,7 @@ def test_nothing_is_swallowed() -> None:
         if isinstance(node, ast.ExceptHandler) and (node.type is None or isinstance(node.body[0], ast.Pass))
     }
 
-    assert silent == {"broker/store/connection.py"}  # an unreadable URL falls through to the one refusal
+    assert not silent
 
 
 def test_nothing_is_left_to_do() -> None:

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -112,15 +112,13 @@ class _Pool(BlockingConnectionPool):
 
 def _address(url: Secret) -> dict[str, Any]:
     """Parse the URL. What is wrong with it is never quoted: it may be a piece of the password."""
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url.reveal())
         place = parts.hostname if parts.scheme != "unix" else parts.path
         allowed = {"db"} | (TLS_OPTIONS if parts.scheme == "rediss" else set())
         sound = place and parse_qs(parts.query, keep_blank_values=True).keys() <= allowed and not parts.fragment
         if sound and (parts.scheme == "unix" or re.fullmatch(r"/?\d*", parts.path)):
             return dict(parse_url(url.reveal()))
-    except ValueError:
-        pass
     raise ConfigurationError(UNREADABLE_URL)
 
 

@@ -160,7 +160,12 @@ async def test_closing_waits_for_what_runs() -> None:
 
 
 async def test_closing_when_nothing_runs_is_done_at_once() -> None:
-    await SingleFlight[int]().close()
+    flight = SingleFlight[int]()
+
+    async with asyncio.timeout(1):
+        await flight.close()
+
+    assert flight._running == {}
 
 
 async def test_nothing_is_kept_after_the_end() -> None:
