@@ -33,12 +33,16 @@ class FhirRequest:
     search form, a batch), else on its way through."""
     request_id: str
 
-    def require_one_handle(self) -> None:
-        """Raise unless there is a handle where it belongs, and none where it would stand in the EHR's log (OA-08)."""
+    def require_sound(self) -> None:
+        """Raise unless there is a handle where it belongs, none where the EHR would log it, and at most one length."""
         if not self.handle:
             raise InvalidHandle("no bearer token, or two")
         if _TOKEN_IN_URL.search(unquote_to_bytes(self.raw_query)):
             raise InvalidRequest("a token in the URL", public="The access token belongs in the Authorization header.")
+
+        names = {name.lower() for name, _ in self.headers}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            raise InvalidRequest("two lengths", public="Content-Length and Transfer-Encoding do not go together.")
 
     async def decided_body(self) -> bytes | None:
         """Read the body if it has to be decided on. Raises `TooLarge`."""

@@ -53,7 +53,7 @@ class Forward:
     async def _permit(self, request: FhirRequest) -> Permit:
         handle = grant = interaction = None
         try:
-            request.require_one_handle()
+            request.require_sound()
             self.directory.ehr(request.ehr)
             handle, grant = await self.handles.redeem(request.handle, request.ehr)
             query, link = self.page_links.take(request.raw_query)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from broker.flows.fhir_request import preferences
+from broker.errors import InvalidHandle, InvalidRequest
+from broker.flows.fhir_request import FhirRequest, preferences
 from tests.test_policy import ALL, ME, decided
 
 
@@ -18,3 +19,24 @@ from tests.test_policy import ALL, ME, decided
 )
 def test_the_ehr_is_asked_what_the_decision_needs(method: str, url: str, held: str, asked: list[str]) -> None:
     assert preferences(decided(method, url, held=held, granted=ALL, policy=ALL)) == asked
+
+
+def arrived(*headers: tuple[bytes, bytes], handle: str = "sbh_x", query: bytes = b"") -> FhirRequest:
+    return FhirRequest("ehr", handle, "POST", b"Observation", query, headers, None, "r")
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "cause"),
+    [
+        (arrived(handle=""), InvalidHandle, "no bearer token"),
+        (arrived(query=b"a=1&access%5Ftoken=x"), InvalidRequest, "in the URL"),
+        (arrived((b"Content-Length", b"2"), (b"Transfer-Encoding", b"chunked")), InvalidRequest, "two lengths"),
+    ],
+)
+def test_an_unsound_request_is_refused(request_: FhirRequest, error: type[Exception], cause: str) -> None:
+    with pytest.raises(error, match=cause):
+        request_.require_sound()
+
+
+def test_a_sound_request_passes() -> None:
+    assert arrived((b"content-length", b"2")).require_sound() is None  # type: ignore[func-returns-value]  # it returns
