@@ -21,7 +21,7 @@ from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 from tests.stage.app import REDIRECT_URI
 from tests.stories.held import ENDED, Held, code_of, hold, upstream
 
-PATIENCE = 1.6
+PATIENCE = 4.0
 """Seconds: one, and what this machine's scheduling may add."""
 Ask = Callable[[App, Held, str], Awaitable[httpx2.Response]]
 

@@ -150,7 +150,7 @@ async def test_a_store_that_is_away_before_the_request_costs_neither_the_grant_n
         began = time.monotonic()
         answer = await held.read()
         assert (answer.status_code, code_of(answer)) == (503, "store_unavailable")
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5
         os.kill(own_store.process_id, signal.SIGCONT)
         monkeypatch.undo()
 
