@@ -61,12 +61,15 @@ class Egress:
         # A pooled connection that the EHR just closed makes "was it processed?" unanswerable, so requests that must
         # not be sent twice (token requests) each open their own.
         self._single = _client(context, keep_alive=0)
-        self._pooled = _client(context, keep_alive=100)
+        self._context = context
+        self._pools: dict[str, httpx.AsyncClient] = {}
+        """One for each origin, so that an EHR that is slow, or slowly sent to, keeps nobody from another."""
 
     async def close(self) -> None:
         """Close all connections."""
         await self._single.aclose()
-        await self._pooled.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     async def fetch(
         self,
@@ -108,8 +111,15 @@ class Egress:
 
         Raises like `fetch`.
         """
-        async with self._send(self._pooled, method, url, headers, content, timeout) as answer:
+        async with self._send(self._pool(url), method, url, headers, content, timeout) as answer:
             yield answer
+
+    def _pool(self, url: str) -> httpx.AsyncClient:
+        """Return the connections to the URL's origin. FHIR bases are configured, so there are only so many."""
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        if origin not in self._pools:
+            self._pools[origin] = _client(self._context, keep_alive=100)
+        return self._pools[origin]
 
     @asynccontextmanager
     async def _send(
