@@ -4,11 +4,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer, wheel_server
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
+
+# How long an example takes on a busy machine, or on its first run, decides nothing.
+settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("timeless")
 
 
 @pytest.fixture(scope="session")

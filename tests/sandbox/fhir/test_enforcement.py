@@ -246,7 +246,7 @@ JSON = st.recursive(
 SEGMENTS = st.one_of(st.sampled_from([*PARAMETERS, "_search", "_history", "$everything"]), TEXT)
 NAMES = st.one_of(st.sampled_from([*PARAMETERS["Observation"], "_include", "_revinclude", "_sort", "_count"]), TEXT)
 PATHS = sorted({path for p in PARAMETERS["Observation"].values() for path in p.paths if path[0] not in {"id", "meta"}})
-fuzzed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @fuzzed
