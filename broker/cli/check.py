@@ -15,7 +15,6 @@ from broker.cli import EXIT_CONFIGURATION
 from broker.cli.session import (
     DEMO_CONFIG,
     DEMO_KEY_FILE,
-    NO_STORE,
     ConfigOption,
     JsonOption,
     StateOption,
@@ -28,7 +27,7 @@ from broker.errors import BrokerError, ConfigurationError
 from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
-from broker.store.connection import connect, server_facts
+from broker.store.connection import NO_STORE, connect, server_facts
 from broker.store.embedded import running_url
 from broker.vault.keyring import read_key_file
 

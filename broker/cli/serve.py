@@ -15,11 +15,12 @@ import uvloop
 
 from broker import log as logging_setup
 from broker.app import open_broker
-from broker.cli.session import NO_STORE, ConfigOption, StateOption, read_deployment
+from broker.cli.session import ConfigOption, StateOption, read_deployment
 from broker.errors import ConfigurationError
+from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
-from broker.store.connection import connect
+from broker.store.connection import connect, resolve
 from broker.web.server import server_config
 
 log = structlog.get_logger()
@@ -48,13 +49,14 @@ def serve(
     """Serve apps and EHRs until SIGTERM, then finish the requests under way."""
     logging_setup.configure()
     deployment = read_deployment(config, state)
-    if deployment.redis_url is None:
-        raise ConfigurationError(NO_STORE)
-    keys = key_encryption_keys(os.environ)
-    settings = load(deployment.config, os.environ)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        resolve(deployment.redis_url, state_dir=deployment.state, allow_embedded=False) as store,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        keys = key_encryption_keys(os.environ)
+        settings = load(deployment.config, os.environ)
         listener = socket.socket(fileno=fd) if fd is not None else _listen(deployment, host, port)
-        runner.run(serve_until_stopped(deployment, settings, keys, listener))
+        runner.run(serve_until_stopped(deployment, store, settings, keys, listener))
 
 
 def _listen(deployment: Deployment, host: str | None, port: int | None) -> socket.socket:
@@ -67,12 +69,10 @@ def _listen(deployment: Deployment, host: str | None, port: int | None) -> socke
 
 
 async def serve_until_stopped(
-    deployment: Deployment, settings: Settings, keys: list[bytes], listener: socket.socket
+    deployment: Deployment, store: Secret, settings: Settings, keys: list[bytes], listener: socket.socket
 ) -> None:
     """Open the rooms, serve, drain on SIGTERM, close. Raises `ConfigurationError`, `StoreUnavailable`."""
-    if deployment.redis_url is None:
-        raise ConfigurationError(NO_STORE)
-    redis = connect(deployment.redis_url)
+    redis = connect(store)
     server: uvicorn.Server | None = None
     try:
         async with open_broker(

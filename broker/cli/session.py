@@ -16,7 +16,7 @@ from broker.app import Broker, open_broker
 from broker.errors import ConfigurationError
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
-from broker.store.connection import connect
+from broker.store.connection import NO_STORE, connect
 from broker.store.embedded import running_url
 from broker.vault.keyring import read_key_file
 
@@ -27,10 +27,6 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", help="directory of local state (default: BROKER_STATE, or .broker here)")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
-NO_STORE = (
-    "BROKER_REDIS_URL (or BROKER_REDIS_URL_FILE) is not set: name the Redis or Valkey that holds the grants, "
-    "for example rediss://broker:PASSWORD@redis.internal:6379/0. To try the broker without one: broker demo"
-)
 DEMO_KEY_FILE = "kek"
 DEMO_CONFIG = "broker.toml"
 Result = TypeVar("Result")

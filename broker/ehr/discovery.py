@@ -16,7 +16,7 @@ from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
 CACHE_SECONDS: Final = 3600.0
 _TIMEOUT_SECONDS: Final = 10.0
 _METADATA_BYTES: Final = 16 << 20
-_OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _ENDPOINTS: Final = {
     "authorization_endpoint": "authorize",
     "token_endpoint": "token",
@@ -129,7 +129,7 @@ def parse_oauth_uris(statement: Mapping[str, Any], fhir_base: str) -> Endpoints 
     found: dict[str, object] = {}
     for rest in _list(statement.get("rest")):
         for extension in _list(_dict(rest.get("security")).get("extension")):
-            if extension.get("url") == _OAUTH_URIS:
+            if extension.get("url") == OAUTH_URIS:
                 parts = _list(extension.get("extension"))
                 found |= {str(part.get("url")): part.get("valueUri") for part in parts}
     endpoints = {name: _endpoint(found.get(part), fhir_base) for name, part in _ENDPOINTS.items()}

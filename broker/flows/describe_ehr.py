@@ -8,7 +8,7 @@ from typing import Any, Final
 from broker.apps import Directory
 from broker.clock import Clock
 from broker.egress import Egress
-from broker.ehr.discovery import parse_json_object
+from broker.ehr.discovery import OAUTH_URIS, parse_json_object
 from broker.errors import EhrMisbehaved, EhrUnreachable
 from broker.settings import EhrSettings
 from broker.single_flight import SingleFlight
@@ -18,7 +18,6 @@ _FAILED_SECONDS: Final = 5.0
 """Anybody may ask for metadata, so a failure is remembered, too."""
 _TIMEOUT_SECONDS: Final = 10.0
 _STATEMENT_BYTES: Final = 16 << 20
-_OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 CAPABILITIES: Final = (
     "launch-ehr",
     "launch-standalone",
@@ -116,7 +115,7 @@ class DescribeEhr:
         security = {
             "extension": [
                 {
-                    "url": _OAUTH_URIS,
+                    "url": OAUTH_URIS,
                     "extension": [{"url": u, "valueUri": f"{oauth}/{path}"} for u, path in endpoints.items()],
                 }
             ],

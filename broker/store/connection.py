@@ -37,6 +37,10 @@ ANSWER_SECONDS: Final = 0.8
 IDLE_SECONDS: Final = 15  # a connection unused for longer is asked PING first
 CONNECT_RETRIES: Final = 2
 TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
+NO_STORE: Final = (
+    "BROKER_REDIS_URL (or BROKER_REDIS_URL_FILE) is not set: name the Redis or Valkey that holds the grants, "
+    "for example rediss://broker:PASSWORD@redis.internal:6379/0. To try the broker without one: broker demo"
+)
 UNREADABLE_URL: Final = (
     "the Redis URL must read redis://[user]:password@host:port/db, rediss://… for TLS, or unix://:password@/path?db=0, "
     "with special characters of the password percent-encoded; rediss:// also takes "
@@ -59,7 +63,7 @@ def resolve(
     if url is not None:
         yield url
     elif not allow_embedded:
-        raise ConfigurationError("BROKER_REDIS_URL is not set: name the Redis or Valkey that holds the grants")
+        raise ConfigurationError(NO_STORE)
     elif running := running_url(state_dir):
         yield running
     else:

@@ -367,3 +367,11 @@ def certificate_for(host: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLCon
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path)
     return server, ssl.create_default_context(cafile=str(path))
+
+
+def test_each_ehr_has_its_own_connections(egress: Egress) -> None:
+    """One that is slow, or slowly sent to, keeps nobody from another."""
+    one, same, other = (egress._pool(f"https://{host}/fhir") for host in ("a.example", "a.example", "b.example"))
+
+    assert one is same
+    assert one is not other
