@@ -34,7 +34,7 @@ class App:
     def allowance(self, ehr: str, flow: Flow) -> Allowance:
         """Return what the app may have at this EHR. Raises `UnauthorizedClient`."""
         for allowance in self.allowances:
-            if allowance.registration.ehr == ehr and allowance.registration.flow == flow:
+            if ehr in allowance.registration.ehr and allowance.registration.flow == flow:
                 return allowance
         raise UnauthorizedClient(f"app {self.id!r} has no {flow} access to EHR {ehr!r}")
 
@@ -70,11 +70,12 @@ class Directory:
         return self._apps.get(client_id)
 
     def ehr(self, ehr_id: str) -> EhrSettings:
-        """Raises `NotFound`."""
-        try:
-            return self._ehrs[ehr_id]
-        except KeyError:
-            raise NotFound("unknown EHR", public="There is no EHR of that name here.") from None
+        """Return an EHR that is enabled. Raises `NotFound`."""
+        ehr = self._ehrs.get(ehr_id)
+        if ehr is None or not ehr.enabled:
+            cause = f"EHR {ehr_id} is disabled (BR-05)" if ehr else "unknown EHR"
+            raise NotFound(cause, public="There is no EHR of that name here.")
+        return ehr
 
     def registration(self, registration_id: str) -> RegistrationSettings:
         """Raises `NotFound`."""
@@ -89,7 +90,20 @@ class Directory:
 
     def ehr_by_audience(self, audience: str) -> EhrSettings:
         """Find the EHR whose broker FHIR base this is, with or without a trailing slash. Raises `InvalidTarget`."""
-        for ehr in self._ehrs.values():
-            if audience in (base := self.fhir_base(ehr.id), base + "/"):
-                return ehr
-        raise InvalidTarget("the audience is not a FHIR base of this broker")
+        ehr = self._ehrs.get(audience.removeprefix(self.fhir_base("")).removesuffix("/"))
+        if ehr is None or not ehr.enabled or audience not in (base := self.fhir_base(ehr.id), base + "/"):
+            raise InvalidTarget("the audience is not a FHIR base of this broker")
+        return ehr
+
+    def ehr_of_launch(self, registration: RegistrationSettings, iss: str) -> EhrSettings | None:
+        """Find the enabled EHR of a registration whose FHIR base an EHR launch names as `iss` (AL-02)."""
+        found = (self._ehrs[ehr_id] for ehr_id in registration.ehr)
+        return next((ehr for ehr in found if ehr.enabled and iss.removesuffix("/") == ehr.fhir_base), None)
+
+    def callback_uri(self, registration: RegistrationSettings, ehr_id: str) -> str:
+        """Return the redirect URI registered at the EHR: fixed, the same byte for byte in both requests (RG-02).
+
+        A registration at several EHRs has one for each: where a code arrives says whose it is (CB-07).
+        """
+        own = f"/{ehr_id}" if len(registration.ehr) > 1 else ""
+        return f"{self.public_url}/callback/{registration.id}{own}"

@@ -15,7 +15,7 @@ from broker.settings import AppSettings, RegistrationSettings
 
 ME = "pat-1"
 REGISTRATION = RegistrationSettings(
-    id="launch", ehr="sandbox", flow="launch", client_id="c", authentication="none", scopes="patient/*.cruds"
+    id="launch", ehr=("sandbox",), flow="launch", client_id="c", authentication="none", scopes="patient/*.cruds"
 )
 
 

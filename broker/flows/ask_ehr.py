@@ -8,6 +8,7 @@ from broker.ehr.discovery import Discovery
 from broker.errors import EhrMisbehaved
 from broker.launches import AppRequest, Browser, Launch, Launches
 from broker.scopes import Scopes
+from broker.settings import EhrSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class AskEhr:
         self,
         app: App,
         allowance: Allowance,
+        ehr: EhrSettings,
         scopes: Scopes,
         *,
         launched_by: EhrLaunch | None = None,
@@ -47,7 +49,6 @@ class AskEhr:
     ) -> Redirect:
         """Store the launch, then return the redirect. Raises `EhrError` when the EHR cannot be discovered."""
         registration = allowance.registration
-        ehr = self.directory.ehr(registration.ehr)
         endpoint = (await self.discovery.endpoints(ehr.fhir_base)).authorization_endpoint
         if endpoint is None:
             raise EhrMisbehaved(f"EHR {ehr.id} has no authorization_endpoint, so it cannot be launched (DS-04)")
@@ -66,7 +67,7 @@ class AskEhr:
         url = authorization_url(
             endpoint,
             client_id=registration.client_id,
-            redirect_uri=callback_uri(self.directory, registration.id),
+            redirect_uri=self.directory.callback_uri(registration, ehr.id),
             scope=launch.scope,
             state=state,
             nonce=launch.nonce,
@@ -75,8 +76,3 @@ class AskEhr:
             launch=launched_by.launch if launched_by else None,
         )
         return Redirect(url, Browser(self.launches.cookie_of(state), cookie))
-
-
-def callback_uri(directory: Directory, registration_id: str) -> str:
-    """Return the redirect URI registered at the EHR: fixed, the same byte for byte in both requests (RG-02)."""
-    return f"{directory.public_url}/callback/{registration_id}"

@@ -90,7 +90,7 @@ class AuthorizeApp:
         self._record(app, ehr.id, "allowed", None, request_id, scope=for_audit(scopes))
         if "launch" in parameters:
             return await self._launched(app, ehr.id, parameters["launch"], cookies, request)
-        return await self.ask_ehr(app, allowance, ehr_scopes(scopes, allowance), app_request=request)
+        return await self.ask_ehr(app, allowance, ehr, ehr_scopes(scopes, allowance), app_request=request)
 
     async def _launched(
         self, app: App, ehr: str, value: str, cookies: Mapping[str, str], request: AppRequest

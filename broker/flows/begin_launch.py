@@ -8,7 +8,7 @@ from broker.errors import EhrError, InvalidRequest, NotFound, Refusal
 from broker.flows.ask_ehr import AskEhr, EhrLaunch, Redirect
 from broker.flows.scope_text import for_audit
 from broker.scopes import Scopes
-from broker.settings import RegistrationSettings
+from broker.settings import EhrSettings, RegistrationSettings
 
 _LONGEST_LAUNCH = 8192
 
@@ -27,30 +27,32 @@ class BeginLaunch:
         The registration and `iss` must be on file before anything is fetched: an unknown `iss` is refused with no
         outbound request at all (AL-02). Raises `InvalidRequest`, `NotFound`, `EhrError`.
         """
-        registration = None
+        registration = ehr = None
         try:
             registration = self.directory.registration(registration_id)
-            return await self._begin(registration, iss, launch, request_id)
+            ehr = self.directory.ehr_of_launch(registration, iss)
+            return await self._begin(registration, ehr, EhrLaunch(iss, launch), request_id)
         except (Refusal, EhrError) as error:
             outcome: Outcome = "denied" if isinstance(error, Refusal) else "failed"
-            self._record(registration, outcome, error.detail, request_id)
+            self._record(registration, ehr, outcome, error.detail, request_id)
             raise
 
-    async def _begin(self, registration: RegistrationSettings, iss: str, launch: str, request_id: str) -> Redirect:
-        ehr = self.directory.ehr(registration.ehr)
+    async def _begin(
+        self, registration: RegistrationSettings, ehr: EhrSettings | None, launched_by: EhrLaunch, request_id: str
+    ) -> Redirect:
         app = self._launched_app(registration.app)
-        if iss.removesuffix("/") != ehr.fhir_base:
+        if ehr is None:
             raise InvalidRequest(
                 "iss is not this registration's FHIR base (AL-02)",
                 public="iss is not an EHR that this registration is for.",
             )
-        if not launch or len(launch) > _LONGEST_LAUNCH:
+        if not 0 < len(launched_by.launch) <= _LONGEST_LAUNCH:
             raise InvalidRequest("launch is missing or too long", public="launch is missing or too long.")
         allowance = app.allowance(ehr.id, "launch")
         scopes = Scopes(allowance.scopes.resources, Scopes.parse(registration.scopes).others - STANDALONE_ONLY)
-        self._record(registration, "allowed", "EHR launch", request_id, scope=for_audit(scopes))
+        self._record(registration, ehr, "allowed", "EHR launch", request_id, scope=for_audit(scopes))
         asked = scopes.union(Scopes.parse("launch"))
-        return await self.ask_ehr(app, allowance, asked, launched_by=EhrLaunch(iss, launch))
+        return await self.ask_ehr(app, allowance, ehr, asked, launched_by=launched_by)
 
     def _launched_app(self, app_id: str | None) -> App:
         app = self.directory.app(app_id) if app_id else None
@@ -61,6 +63,7 @@ class BeginLaunch:
     def _record(
         self,
         registration: RegistrationSettings | None,
+        ehr: EhrSettings | None,
         outcome: Outcome,
         reason: str,
         request_id: str,
@@ -72,7 +75,7 @@ class BeginLaunch:
                 event="launch.begin",
                 outcome=outcome,
                 registration=registration.id if registration else None,
-                ehr=registration.ehr if registration else None,
+                ehr=ehr.id if ehr else None,
                 app=registration.app if registration else None,
                 scope=scope,
                 reason=reason,

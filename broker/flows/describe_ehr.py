@@ -53,7 +53,7 @@ class DescribeEhr:
     def smart_configuration(self, ehr_id: str) -> dict[str, Any]:
         """Return the façade's SMART configuration (SMART 2.2). Raises `NotFound`."""
         ehr = self.directory.ehr(ehr_id)
-        flows = {registration.flow for registration in self.directory.registrations if registration.ehr == ehr.id}
+        flows = {registration.flow for registration in self.directory.registrations if ehr.id in registration.ehr}
         oauth = f"{self.directory.public_url}/oauth"
         grants = {"launch": ["authorization_code", "refresh_token"], "backend": ["client_credentials"]}
         return {
@@ -75,7 +75,7 @@ class DescribeEhr:
         }
 
     def _scopes(self, ehr_id: str) -> list[str]:
-        texts = [r.scopes for r in self.directory.registrations if r.ehr == ehr_id]
+        texts = [r.scopes for r in self.directory.registrations if ehr_id in r.ehr]
         return sorted({scope for text in texts for scope in text.split()} - {"openid", "profile"})
 
     async def metadata(self, ehr_id: str) -> bytes:

@@ -22,7 +22,7 @@ from broker.ehr.id_token import IdTokens
 from broker.ehr.token_endpoint import TokenAnswer, TokenEndpoint
 from broker.errors import AccessDenied, EhrError, InvalidRequest, Refusal, StoreUnavailable
 from broker.flows.answer_app import AnswerApp, with_query
-from broker.flows.ask_ehr import Redirect, callback_uri
+from broker.flows.ask_ehr import Redirect
 from broker.flows.launch_context import read_context
 from broker.flows.scope_text import for_audit
 from broker.grants import Grant, Grants, Terms
@@ -50,12 +50,21 @@ class FinishLaunch:
     entropy: Entropy
 
     async def __call__(
-        self, registration_id: str, parameters: Mapping[str, str], cookies: Mapping[str, str], *, request_id: str
+        self,
+        registration_id: str,
+        ehr_id: str | None,
+        parameters: Mapping[str, str],
+        cookies: Mapping[str, str],
+        *,
+        request_id: str,
     ) -> Redirect:
-        """Return the redirect to the app. Raises a `BrokerError` when there is no app that could be told."""
+        """Return the redirect to the app. `ehr_id` is what the callback's path names besides the registration.
+
+        Raises a `BrokerError` when there is no app that could be told.
+        """
         state = parameters.get("state", "")
         cookie = self.launches.cookie_of(state)
-        launch = await self._take(registration_id, state, cookies.get(cookie), request_id)
+        launch = await self._take(registration_id, ehr_id, state, cookies.get(cookie), request_id)
         self._record(launch, "allowed", "state and browser are right; the code is exchanged", request_id)
         try:
             grant = await self._authorize(launch, parameters)
@@ -68,13 +77,16 @@ class FinishLaunch:
         url, browser = await self._hand_over(launch, grant)
         return Redirect(url, browser, forget_cookie=cookie)
 
-    async def _take(self, registration_id: str, state: str, cookie: str | None, request_id: str) -> Launch:
+    async def _take(
+        self, registration_id: str, ehr_id: str | None, state: str, cookie: str | None, request_id: str
+    ) -> Launch:
         registration = None
         try:
             registration = self.directory.registration(registration_id)
             launch = await self.launches.take(state)
-            if launch.registration != registration.id:
-                raise InvalidRequest("state belongs to another registration (CB-07)")
+            here = launch.ehr if len(registration.ehr) > 1 else None
+            if launch.registration != registration.id or ehr_id != here:
+                raise InvalidRequest("state belongs to another registration or EHR (CB-07)")
             if cookie is None or self.launches.browser_of(cookie) != launch.browser:
                 raise InvalidRequest(
                     "the browser is not the one that began the launch (CB-02)",
@@ -102,7 +114,7 @@ class FinishLaunch:
             endpoints.token_endpoint,
             await self.signing_keys.authenticate(registration),
             code=code,
-            redirect_uri=callback_uri(self.directory, registration.id),
+            redirect_uri=self.directory.callback_uri(registration, ehr.id),
             code_verifier=launch.code_verifier,
             timeout=ehr.token_timeout,
         )

@@ -106,7 +106,7 @@ class Renewal:
         return said.decode()
 
     def _may_repeat(self, grant: Grant) -> bool:
-        return grant.terms.flow == "backend" or self.directory.ehr(grant.terms.ehr).refresh_tokens == "reusable"
+        return grant.terms.flow == "backend" or self.directory.ehr(grant.terms.ehr).profile.refresh_tokens == "reusable"
 
     async def _attempt(self, grant: Grant, owner: str) -> Grant:
         try:

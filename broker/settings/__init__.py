@@ -1,7 +1,10 @@
 """One frozen object; all reading of `broker.toml` and of the environment happens here."""
 
+from broker.settings.app import Access, AppSettings
 from broker.settings.deployment import Deployment
+from broker.settings.ehr import EhrSettings
 from broker.settings.load import load
-from broker.settings.model import Access, AppSettings, EhrSettings, RegistrationSettings, Settings
+from broker.settings.model import Settings
+from broker.settings.registration import RegistrationSettings
 
 __all__ = ["Access", "AppSettings", "Deployment", "EhrSettings", "RegistrationSettings", "Settings", "load"]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from broker.errors import ConfigurationError
 from broker.secret import Secret
 from broker.settings.model import Settings
-from broker.settings.rules import find_faults
+from broker.settings.rules import Fault, find_faults
 
 _HEADER: Final = re.compile(r"\s*\[+\s*[\w\"'.-]+\s*\]")
 
@@ -31,7 +31,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(tables)
     except ValidationError as error:
-        faults += [(tuple(e["loc"]), _explain(e["type"], e["msg"], tuple(e["loc"]))) for e in error.errors()]
+        faults += [_fault(e["type"], e["msg"], tuple(e["loc"])) for e in error.errors()]
     else:
         faults += find_faults(settings)
         if not faults:
@@ -48,10 +48,8 @@ def _read(path: Path, fix: str) -> str:
         raise ConfigurationError(f"{path} cannot be read ({type(error).__name__})") from None
 
 
-def _resolve_secrets(
-    tables: dict[str, Any], folder: Path, environ: Mapping[str, str]
-) -> list[tuple[tuple[str | int, ...], str]]:
-    faults: list[tuple[tuple[str | int, ...], str]] = []
+def _resolve_secrets(tables: dict[str, Any], folder: Path, environ: Mapping[str, str]) -> list[Fault]:
+    faults: list[Fault] = []
     rows = tables.get("registration")
     for index, row in enumerate(rows if isinstance(rows, list) else []):
         if isinstance(row, dict) and "client_secret" in row:
@@ -75,6 +73,12 @@ def resolve_secret(reference: object, folder: Path, environ: Mapping[str, str]) 
     if not value:
         raise ConfigurationError(f"{reference} is empty or not set")
     return Secret(value)
+
+
+def _fault(kind: str, message: str, place: tuple[str | int, ...]) -> Fault:
+    if place[:1] == ("ehr",) and place[2:3] == ("profile",) and len(place) > 3:  # its settings stand in the EHR's table
+        place = (*place[:2], *place[3:])
+    return place, _explain(kind, message, place)
 
 
 def _explain(kind: str, message: str, place: tuple[str | int, ...]) -> str:

@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from broker.scopes import Scopes
-from broker.settings.model import AppSettings, RegistrationSettings, Settings, is_loopback
+from broker.settings.app import AppSettings
+from broker.settings.fields import is_loopback
+from broker.settings.model import Settings
+from broker.settings.registration import RegistrationSettings
 
 Fault = tuple[tuple[str | int, ...], str]
 """The place of the fault, as keys and indexes from the top of the file, and its text."""
@@ -64,11 +67,17 @@ def _urls(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _registrations(settings: Settings) -> Iterator[Fault]:
-    ehrs = {ehr.id for ehr in settings.ehr}
+    ehrs = {ehr.id: ehr for ehr in settings.ehr}
     apps = {app.id: app for app in settings.app}
     for index, registration in enumerate(settings.registration):
-        if registration.ehr not in ehrs:
-            yield ("registration", index, "ehr"), _unknown("EHR", registration.ehr, ehrs)
+        for ehr_id in registration.ehr:
+            if (ehr := ehrs.get(ehr_id)) is None:
+                yield ("registration", index, "ehr"), _unknown("EHR", ehr_id, ehrs)
+            elif ehr.environment != registration.environment:
+                yield (
+                    ("registration", index, "environment"),
+                    f"{registration.environment} registration at {ehr.environment} EHR {ehr_id!r} (EP-02)",
+                )
         if registration.app is not None:
             for text in _launched_app(registration, apps.get(registration.app), apps):
                 yield ("registration", index, "app"), text
@@ -94,12 +103,10 @@ def _apps(settings: Settings) -> Iterator[Fault]:
             if registration is None:
                 yield (*place, "registration"), _unknown("registration", access.registration, registrations)
                 continue
-            if (registration.ehr, registration.flow) in taken:
-                yield (
-                    (*place, "registration"),
-                    f"a second {registration.flow} registration for EHR {registration.ehr!r}",
-                )
-            taken.add((registration.ehr, registration.flow))
+            served = {(ehr, registration.flow) for ehr in registration.ehr}
+            for ehr, flow in sorted(served & taken):
+                yield (*place, "registration"), f"a second {flow} registration for EHR {ehr!r}"
+            taken |= served
             yield from (((*place, "scopes"), text) for text in _access_scopes(access.scopes, registration))
             if registration.flow == "launch" and not app.redirect_uris:
                 yield ("app", index, "id"), f"app {app.id!r} uses a launch registration but has no redirect_uris"

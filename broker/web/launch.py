@@ -26,12 +26,13 @@ def launch_routes(begin_launch: BeginLaunch, finish_launch: FinishLaunch, *, sec
         return redirect_response(redirect, secure=secure)
 
     @router.get("/callback/{registration}")
-    async def callback(registration: str, request: Request) -> Response:
+    @router.get("/callback/{registration}/{ehr}")
+    async def callback(registration: str, request: Request, ehr: str | None = None) -> Response:
         """Redirect URI at the EHR (RG-02): `code` and `state`, or an error."""
         rid = request_id(request.headers)
         try:
             given, cookies = query_parameters(request), launch_cookies(request, secure=secure)
-            redirect = await finish_launch(registration, given, cookies, request_id=rid)
+            redirect = await finish_launch(registration, ehr, given, cookies, request_id=rid)
         except BrokerError as error:
             return page(error, request_id=rid)
         return redirect_response(redirect, secure=secure)

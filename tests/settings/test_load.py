@@ -30,8 +30,12 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     growth, nightly = settings.app
 
     assert (settings.public_url, settings.tenant) == ("https://broker.example", "clinic")
-    assert (epic.fhir_base, epic.refresh_tokens, epic.token_timeout) == ("https://epic.example/fhir/R4", "rotating", 10)
-    assert (cerner.refresh_tokens, cerner.token_timeout, cerner.fhir_timeout) == ("reusable", 5, 60)
+    assert (epic.fhir_base, epic.profile.refresh_tokens, epic.token_timeout) == (
+        "https://epic.example/fhir/R4",
+        "rotating",
+        10,
+    )
+    assert (cerner.profile.refresh_tokens, cerner.token_timeout, cerner.fhir_timeout) == ("reusable", 5, 60)
     assert [registration.signing_algorithm for registration in settings.registration] == ["ES384", "RS384", "ES384"]
     assert settings.registration[2].client_secret == Secret(CANARY)
     assert growth.access == (

@@ -1,0 +1,96 @@
+"""The composition root: settings → store → vault → rooms → journeys → application. The only place that builds."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from broker.app.journeys import application, backend_handle
+from broker.app.rooms import open_rooms
+from broker.apps import Directory
+from broker.audit import STREAM_KEY, AuditRecord, AuditTrail, Ship
+from broker.clock import Clock, Entropy, system_clock, system_entropy
+from broker.egress import Egress
+from broker.flows.revoke import RevokeGrant
+from broker.grants import Grants
+from broker.handles import Handles
+from broker.settings import Settings
+from broker.store.connection import store_errors
+from broker.vault import LocalKeyring, RecordContext, Vault
+
+AUDIT_STREAM_LENGTH = 1_000_000
+"""Records the Redis stream keeps, roughly; the file keeps all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A running broker's rooms, as far as somebody outside needs them."""
+
+    settings: Settings
+    application: FastAPI
+    directory: Directory
+    grants: Grants
+    handles: Handles
+    revoke_grant: RevokeGrant
+    audit: AuditTrail
+
+
+@asynccontextmanager
+async def open_broker(
+    settings: Settings,
+    *,
+    redis: Redis,
+    keys: Sequence[bytes],
+    audit_file: Path | None,
+    clock: Clock = system_clock,
+    entropy: Entropy = system_entropy,
+    is_draining: Callable[[], bool] = lambda: False,
+) -> AsyncIterator[Broker]:
+    """Build every room, and close in reverse what has to be closed. `redis` stays the caller's to close.
+
+    Raises `ConfigurationError`, `StoreUnavailable`, `AuditUnavailable`, `SealBroken` (a wrong key-encryption key).
+    """
+    async with AsyncExitStack() as closing:
+        audit = AuditTrail(file=audit_file, ship=_ship_to(redis), clock=clock)
+        vault = Vault(LocalKeyring(keys, entropy), report_broken=_report_to(audit), entropy=entropy)
+        egress = Egress(allow_loopback_http=settings.allow_loopback_http)
+        closing.push_async_callback(egress.close)
+        await audit.open()
+        closing.push_async_callback(audit.close)
+        rooms = await open_rooms(settings, redis, vault, audit, egress, clock, entropy)
+        closing.push_async_callback(rooms.refresher.close)
+        handle_backend = backend_handle(rooms)
+        closing.push_async_callback(handle_backend.flights.close)
+        revoke_grant = RevokeGrant(
+            rooms.directory, rooms.grants, rooms.discovery, rooms.token_endpoint, rooms.signing_keys, audit
+        )
+        yield Broker(
+            settings,
+            application(rooms, handle_backend, is_draining),
+            rooms.directory,
+            rooms.grants,
+            rooms.handles,
+            revoke_grant,
+            audit,
+        )
+
+
+def _ship_to(redis: Redis) -> Ship:
+    async def ship(lines: Sequence[str]) -> None:
+        with store_errors():
+            async with redis.pipeline(transaction=False) as pipe:
+                for line in lines:
+                    pipe.xadd(STREAM_KEY, {"record": line}, maxlen=AUDIT_STREAM_LENGTH, approximate=True)
+                await pipe.execute()
+
+    return ship
+
+
+def _report_to(audit: AuditTrail) -> Callable[[RecordContext, str], None]:
+    def report(context: RecordContext, detail: str) -> None:
+        audit.record(AuditRecord(event="seal.broken", outcome="denied", reason=f"{context.kind}: {detail}"))
+
+    return report

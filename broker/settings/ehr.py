@@ -1,0 +1,45 @@
+"""`[[ehr]]`: a FHIR base URL and the authorization server behind it."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from broker.profiles import Profile, profile, profile_names
+from broker.profiles.profile import GENERIC
+from broker.settings.fields import BaseUrl, Identifier, Table, Url
+
+Environment = Literal["production", "non_production"]
+
+
+class EhrSettings(Table):
+    """`[[ehr]]`: the FHIR base is the key, not the issuer (OR-01)."""
+
+    id: Identifier
+    name: str = ""
+    fhir_base: BaseUrl
+    enabled: bool = True
+    """Imported EHRs start disabled: being listed is no permission to use them (BR-05)."""
+    environment: Environment = "production"
+    """A registration for one environment is not used in the other (EP-02)."""
+    profile: Profile
+    """In the file: the name of the profile, and beside it any of its settings that this EHR has otherwise."""
+    token_endpoint: Url | None = None
+    """In place of the one that discovery finds (OR-02)."""
+    authorization_endpoint: Url | None = None
+    """As above."""
+    token_timeout: float = Field(default=10.0, gt=0, le=30)
+    """Seconds the token endpoint may take."""
+    fhir_timeout: float = Field(default=30.0, gt=0, le=300)
+    """Seconds the FHIR server may be silent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_profile(cls, table: Any) -> Any:
+        """Lay what this table says over what its profile says."""
+        if not isinstance(table, dict):
+            return table
+        name, said = table.get("profile", GENERIC), {key: table[key] for key in table if key in Profile.model_fields}
+        if not isinstance(name, str) or name not in profile_names():
+            raise ValueError(f"there is no profile {str(name)[:64]!r}; known: {', '.join(profile_names())}")
+        whole = {**profile(name).model_dump(), **said} if said else profile(name)
+        return {**{key: table[key] for key in table if key not in said}, "profile": whole}

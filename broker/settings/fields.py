@@ -1,0 +1,51 @@
+"""What the tables of `broker.toml` are made of. Unknown keys are refused."""
+
+import re
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from broker.errors import InvalidScope
+from broker.scopes import Scopes
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+def _scopes(text: str) -> str:
+    try:
+        return str(Scopes.parse(text))
+    except InvalidScope as error:
+        raise ValueError(error.detail) from None
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.port == 0:
+        raise ValueError("must be an absolute https URL without user name or password")
+    if parts.fragment or re.search(r"[\s<>\"\\^`{|}]", text):
+        raise ValueError("must have no fragment, blanks or characters that a URL cannot hold")
+    return text
+
+
+def _base_url(text: str) -> str:
+    if urlsplit(_url(text)).query:
+        raise ValueError("must have no query")
+    return text.rstrip("/")
+
+
+ScopeText = Annotated[str, AfterValidator(_scopes)]
+Url = Annotated[str, AfterValidator(_url)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine's loopback, by name or address."""
+    return urlsplit(url).hostname in LOOPBACK
+
+
+class Table(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
