@@ -1,3 +1,5 @@
+"""What words mean: each in its canonical form, malformed ones refused or worth nothing."""
+
 import pytest
 
 from broker.errors import InvalidScope
@@ -38,6 +40,7 @@ CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category|laborator
 )
 @pytest.mark.parametrize("lenient", [False, True])
 def test_a_resource_scope_is_read(word: str, scope: ResourceScope, *, lenient: bool) -> None:
+    """SC-01, SC-03, SC-05, SC-06, SC-14."""
     assert Scopes.parse(word, lenient=lenient) == Scopes(frozenset({scope}))
 
 
@@ -105,6 +108,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("word", MALFORMED)
 def test_a_malformed_word_is_refused_by_name_when_an_app_wrote_it(word: str) -> None:
+    """SC-01, SC-10."""
     with pytest.raises(InvalidScope) as refused:
         Scopes.parse(f"openid {word}")
     assert "malformed scope" in refused.value.detail
@@ -113,6 +117,7 @@ def test_a_malformed_word_is_refused_by_name_when_an_app_wrote_it(word: str) -> 
 
 @pytest.mark.parametrize("word", [word for word in MALFORMED if "\t" not in word and "\n" not in word])
 def test_a_malformed_word_grants_nothing_when_an_ehr_answered_it(word: str) -> None:
+    """SC-16, NC-06."""
     assert Scopes.parse(f"openid {word}", lenient=True) == Scopes.parse("openid")
 
 
@@ -146,6 +151,7 @@ def test_a_long_malformed_word_is_not_repeated_in_full() -> None:
     ],
 )
 def test_another_word_is_kept_as_it_is_and_opens_no_data(word: str) -> None:
+    """AL-19, SC-10, SC-11, SC-12, SC-13."""
     scopes = Scopes.parse(word)
     assert scopes == Scopes(others=frozenset({word}))
     assert str(scopes) == word
@@ -164,6 +170,7 @@ def test_another_word_is_kept_as_it_is_and_opens_no_data(word: str) -> None:
     ],
 )
 def test_a_uri_form_is_its_short_form(uri: str, short: str) -> None:
+    """SC-14."""
     assert Scopes.parse(uri) == Scopes.parse(short)
     assert Scopes.parse(f"{uri} x").intersection(Scopes.parse(short)) == Scopes.parse(short)
 
@@ -184,11 +191,13 @@ def test_a_uri_form_is_its_short_form(uri: str, short: str) -> None:
     ],
 )
 def test_what_ehrs_really_answer_is_understood_and_not_widened(answered: str, meant: str) -> None:
+    """SC-16, OA-02, NC-06."""
     assert str(Scopes.parse(answered, lenient=True)) == meant
 
 
 @pytest.mark.parametrize("word", ["patient/Observation.Read", "patient/Observation.WRITE"])
 def test_a_shouted_v1_verb_is_an_error_when_an_app_wrote_it(word: str) -> None:
+    """SC-16: case counts, but where an EHR answers."""
     with pytest.raises(InvalidScope):
         Scopes.parse(word)
 
@@ -216,39 +225,9 @@ def test_a_shouted_v1_verb_is_an_error_when_an_app_wrote_it(word: str) -> None:
     ],
 )
 def test_the_canonical_text_is_sorted_merged_and_shortest(text: str, canonical: str) -> None:
+    """SC-07."""
     assert str(Scopes.parse(text)) == canonical
     assert Scopes.parse(canonical) == Scopes.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "v1"),
-    [
-        ("patient/Observation.rs openid", "openid patient/Observation.read"),
-        ("patient/Observation.cud", "patient/Observation.write"),
-        ("user/*.cruds launch/patient", "launch/patient user/*.*"),
-        ("patient/*.rs patient/Observation.cruds", "patient/*.read patient/Observation.write"),
-        ("", ""),
-    ],
-)
-def test_v1_text_says_exactly_the_same(text: str, v1: str) -> None:
-    assert Scopes.parse(text).as_v1() == v1
-    assert Scopes.parse(v1) == Scopes.parse(text)
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "patient/Observation.r",
-        "patient/Observation.s",
-        "user/Task.cu",
-        "user/Task.crus",
-        "patient/Observation.rs?category=x",
-    ],
-)
-def test_what_v1_cannot_say_exactly_is_refused_by_name_and_never_widened(word: str) -> None:
-    with pytest.raises(InvalidScope) as refused:
-        Scopes.parse(f"openid {word}").as_v1()
-    assert word in refused.value.detail
 
 
 @pytest.mark.parametrize(
@@ -287,6 +266,7 @@ def test_a_scope_covers_what_it_says_and_nothing_else(
     *,
     covered: bool,
 ) -> None:
+    """SC-02, SC-05, SC-06, SC-08."""
     assert Scopes.parse(text).covers(type_, letter, parameters=parameters, levels=levels) is covered
 
 

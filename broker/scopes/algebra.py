@@ -1,0 +1,137 @@
+"""Sets of scopes, always canonical: letters united, and no part that another part already says."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from broker.errors import InvalidScope
+from broker.scopes.grammar import read_word, read_word_leniently
+from broker.scopes.resource import LEVELS, Place, ResourceScope, in_order
+
+MOST_RESOURCE_SCOPES: Final = 200
+"""Different resource scopes in one set: what a stranger writes has an end."""
+MOST_FILTERS: Final = 16
+"""Different parameter sets for one level and type: each is held against each, so their number is what costs."""
+_ANY: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """A set of scopes. `others` are launch, identity, refresh and vendor scopes (SC-10 to SC-13).
+
+    Raises `InvalidScope` when it would hold more than `MOST_RESOURCE_SCOPES`, or more than `MOST_FILTERS` for one type.
+    """
+
+    resources: frozenset[ResourceScope] = frozenset()
+    others: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resources", _canonical(self.resources))
+
+    @classmethod
+    def parse(cls, text: str, *, lenient: bool = False) -> "Scopes":
+        """Read a `scope` parameter (RFC 6749 §3.3; doubled and trailing spaces are harmless, OA-02).
+
+        Strict, for what an app or the operator wrote: raises `InvalidScope` naming the first malformed word.
+        Lenient, for what an EHR answered (SC-16): a malformed word, and what comes after too many, grants nothing.
+        """
+        words = text.split() if lenient else filter(None, text.split(" "))
+        parsed = [read_word_leniently(word) if lenient else read_word(word) for word in words]
+        resources = (scope for scope in parsed if isinstance(scope, ResourceScope))
+        others = (word for word in parsed if isinstance(word, str))
+        return cls(frozenset(_first(MOST_RESOURCE_SCOPES, resources) if lenient else resources), frozenset(others))
+
+    def __str__(self) -> str:
+        """Return the canonical text: v2, merged, sorted; it parses to an equal set."""
+        return " ".join(sorted([*self.others, *map(str, self.resources)]))
+
+    def __bool__(self) -> bool:
+        return bool(self.resources or self.others)
+
+    def union(self, other: "Scopes") -> "Scopes":
+        """Return what either allows."""
+        return Scopes(self.resources | other.resources, self.others | other.others)
+
+    def intersection(self, other: "Scopes") -> "Scopes":
+        """Return what both allow. Raises `InvalidScope` when that takes too many scopes to say."""
+        near: defaultdict[tuple[str, str], list[ResourceScope]] = defaultdict(list)
+        for theirs in other.resources:
+            near[theirs.level, theirs.type].append(theirs)
+            near[theirs.level, _ANY].append(theirs)
+        met = (
+            mine.meet(theirs)
+            for mine in self.resources
+            for theirs in (
+                near[mine.level, _ANY] if mine.type == "*" else near[mine.level, mine.type] + near[mine.level, "*"]
+            )
+        )
+        return Scopes(frozenset(scope for scope in met if scope), self.others & other.others)
+
+    def narrows(self, other: "Scopes") -> bool:
+        """Whether this asks for nothing beyond `other`."""
+        return self.others <= other.others and all(
+            set(mine.letters)
+            <= {letter for theirs in other.resources if theirs.includes(mine) for letter in theirs.letters}
+            for mine in self.resources
+        )
+
+    def covers(
+        self,
+        type: str,  # noqa: A002 -- FHIR's word
+        letter: str,
+        *,
+        parameters: Iterable[tuple[str, str]] = (),
+        levels: Collection[str] = LEVELS,
+    ) -> bool:
+        """Whether one letter on one type is allowed at one of the levels; type `*` asks for every type.
+
+        A scope with parameters covers only a request that says each of them literally (SC-05), so `parameters` must be
+        the search pairs that restrict this very access and no other: those of `Need.parameters`.
+        """
+        asked = set(parameters)
+        return any(
+            scope.level in levels
+            and scope.type in ("*", type)
+            and letter in set(scope.letters)
+            and asked.issuperset(scope.parameters)
+            for scope in self.resources
+        )
+
+
+def _canonical(scopes: Iterable[ResourceScope]) -> frozenset[ResourceScope]:
+    """Unite letters (SC-07), then drop every letter that a wider scope already gives."""
+    united: defaultdict[Place, str] = defaultdict(str)
+    for scope in scopes:
+        united[scope.place] += scope.letters
+        if len(united) > MOST_RESOURCE_SCOPES:
+            raise InvalidScope(f"more than {MOST_RESOURCE_SCOPES} different resource scopes")
+    shelves: defaultdict[tuple[str, str], list[ResourceScope]] = defaultdict(list)
+    for (level, type_, parameters), letters in united.items():
+        shelves[level, type_].append(ResourceScope(level, type_, in_order(letters), parameters))
+        if len(shelves[level, type_]) > MOST_FILTERS:
+            raise InvalidScope(f"more than {MOST_FILTERS} different filters for one type")
+    return frozenset(
+        ResourceScope(level, type_, left, scope.parameters)
+        for (level, type_), shelf in list(shelves.items())
+        for scope in shelf
+        if (left := _left_over(scope, shelf + shelves[level, "*"]))
+    )
+
+
+def _left_over(scope: ResourceScope, near: Iterable[ResourceScope]) -> str:
+    given = (wider.letters for wider in near if wider != scope and wider.includes(scope))
+    return in_order(set(scope.letters).difference(*given))
+
+
+def _first(most: int, scopes: Iterable[ResourceScope]) -> Iterator[ResourceScope]:
+    places: set[Place] = set()
+    filters: Counter[tuple[str, str]] = Counter()
+    for scope in scopes:
+        shelf = scope.level, scope.type
+        if scope.place not in places:
+            if len(places) >= most or filters[shelf] >= MOST_FILTERS:
+                continue
+            places.add(scope.place)
+            filters[shelf] += 1
+        yield scope
