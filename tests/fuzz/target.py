@@ -1,0 +1,59 @@
+"""A broker on a loop of its own, so that tests may call it the way any blocking client does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from anyio.from_thread import start_blocking_portal
+
+from broker.store.connection import connect
+from broker.store.embedded import EmbeddedServer
+from tests.stage import BrokerStage, Sandbox, open_stage
+from tests.stage.broker import APP_SECRET_TEXT
+
+SCOPE = "launch/patient offline_access patient/*.rs"
+"""Nothing that writes: the EHR's records are other tests' too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A running broker, and what an app and an EHR know of it."""
+
+    stage: BrokerStage = field(repr=False)
+    handle: str
+    refresh_handle: str
+    """Of another family than the handle, which so survives a replay."""
+    patient: str
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        return int(urlsplit(self.stage.public_url).port or 0)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no answer may hold: what was handed out before, what the EHR issues (`canary-`), any JWT."""
+        return (self.handle, self.refresh_handle, APP_SECRET_TEXT, "canary-", "eyJ")
+
+
+@contextmanager
+def running_target(sandbox: Sandbox, server: EmbeddedServer, state: Path) -> Iterator[Target]:
+    """Serve a broker until the block ends."""
+    redis = connect(server.url())
+    with start_blocking_portal() as portal:
+        portal.call(redis.flushall)
+        with portal.wrap_async_context_manager(open_stage(sandbox, redis, state)) as stage:
+            given, other = portal.call(_launched, stage), portal.call(_launched, stage)
+            yield Target(stage, given["access_token"], other["refresh_token"], given["patient"])
+        portal.call(redis.aclose)
+
+
+async def _launched(stage: BrokerStage) -> dict[str, Any]:
+    app = stage.app()
+    try:
+        return await app.standalone(scope=SCOPE)
+    finally:
+        await app.close()
