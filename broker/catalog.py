@@ -28,6 +28,8 @@ class Entry:
     """Nothing imported is in use until an operator says so (BR-05)."""
     listed: bool = True
     """Whether the source still lists it; one that it no longer lists is kept."""
+    own: bool = False
+    """Whether the EHR's own smart-configuration says so: a vendor's list does not change it any more (BR-02)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,11 @@ def _entry(number: int, row: Any) -> Entry:
     except TypeError:
         raise ConfigurationError(f"entry {number} is not an object with the keys of an EHR") from None
     texts = (entry.id, entry.name, entry.fhir_base, entry.profile, entry.listed_as)
-    if not all(isinstance(text, str) for text in texts) or {type(entry.enabled), type(entry.listed)} != {bool}:
+    if not all(isinstance(text, str) for text in texts) or {
+        type(entry.enabled),
+        type(entry.listed),
+        type(entry.own),
+    } != {bool}:
         raise ConfigurationError(f"entry {number}: a key has a value of the wrong type")
     return entry
 
@@ -147,10 +153,13 @@ def _new(listing: Listing, profile: str, taken: set[str]) -> Entry:
         profile=profile,
         listed_as=listing.listed_as,
         fhir_version=listing.fhir_version,
+        own=listing.own,
     )
 
 
 def _updated(known: Entry, listing: Listing) -> Entry:
+    if known.own and not listing.own:
+        return replace(known, listed=True)
     moved = known.fhir_base != listing.fhir_base
     return replace(
         known,
@@ -160,4 +169,5 @@ def _updated(known: Entry, listing: Listing) -> Entry:
         fhir_version=listing.fhir_version,
         enabled=known.enabled and not moved,
         listed=True,
+        own=listing.own,
     )

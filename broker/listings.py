@@ -16,6 +16,7 @@ _FHIR_VERSION: Final = "http://hl7.org/fhir/StructureDefinition/endpoint-fhir-ve
 _FHIR_REST: Final = "hl7-fhir-rest"
 _VERSION_IN_PATH: Final = {"dstu2": "1.0.2", "stu3": "3.0.2", "r4": "4.0.1", "r4b": "4.3.0", "r5": "5.0.0"}
 _LONGEST_NAME: Final = 200
+_LOOPBACK: Final = {("http", "127.0.0.1"), ("http", "localhost"), ("http", "::1")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Listing:
     fhir_base: str
     fhir_version: str | None
     """Such as `4.0.1`; None when nothing tells."""
+    own: bool = False
+    """Whether the EHR's own smart-configuration led here: that beats what a vendor lists (BR-02)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,17 @@ def read_listings(bundle: Mapping[str, Any]) -> Listings:
     return Listings(tuple(found.values()), tuple(left_out))
 
 
+def brands_named(bundle: Mapping[str, Any], identifier: Mapping[str, Any]) -> int:
+    """Return how many Organizations have the `user_access_brand_identifier`: exactly one may (BR-03)."""
+    wanted = (identifier.get("system"), identifier.get("value"))
+    entries = (entry.get("resource") for entry in _dicts(bundle.get("entry")))
+    organizations = (found for found in entries if isinstance(found, dict) and "identifier" in found)
+    return sum(
+        any((known.get("system"), known.get("value")) == wanted for known in _dicts(found["identifier"]))
+        for found in organizations
+    )
+
+
 def _endpoints(resources: list[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield Endpoints of their own, and those that an Organization contains."""
     for full_url, resource in resources:
@@ -95,7 +109,7 @@ def _listing(full_url: str, endpoint: dict[str, Any], names: Mapping[str, str]) 
     listed_as = full_url or f"Endpoint/{endpoint.get('id', '')}"
     base = _base(endpoint.get("address"))
     if base is None:
-        return None, f"{_text(listed_as)}: its address is not an absolute http(s) URL"
+        return None, f"{_text(listed_as)}: its address is not an absolute https URL"
     if endpoint.get("status") not in {None, "active"}:
         return None, f"{_text(listed_as)}: it is not active"
     kind = endpoint.get("connectionType")
@@ -110,7 +124,8 @@ def _listing(full_url: str, endpoint: dict[str, Any], names: Mapping[str, str]) 
 def _base(address: object) -> str | None:
     try:
         parts = urlsplit(address) if isinstance(address, str) else None
-        usable = parts is not None and parts.scheme in {"https", "http"} and parts.hostname and "@" not in parts.netloc
+        secure = parts is not None and (parts.scheme == "https" or (parts.scheme, parts.hostname) in _LOOPBACK)
+        usable = parts is not None and secure and parts.hostname and "@" not in parts.netloc
     except ValueError:
         return None
     if not usable or not isinstance(address, str) or re.search(r"[\s<>\"\\^`{|}?#]", address) or not address.isascii():

@@ -39,7 +39,10 @@ class EhrSettings(Table):
         if not isinstance(table, dict):
             return table
         name, said = table.get("profile", GENERIC), {key: table[key] for key in table if key in Profile.model_fields}
-        if not isinstance(name, str) or name not in profile_names():
-            raise ValueError(f"there is no profile {str(name)[:64]!r}; known: {', '.join(profile_names())}")
-        whole = {**profile(name).model_dump(), **said} if said else profile(name)
+        try:
+            known = profile(name if isinstance(name, str) else "")
+        except KeyError:
+            fix = f"known: {', '.join(profile_names())}"
+            raise ValueError(f"there is no profile {str(name)[:64]!r}; {fix}") from None
+        whole = {**known.model_dump(), **said} if said else known
         return {**{key: table[key] for key in table if key not in said}, "profile": whole}

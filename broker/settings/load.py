@@ -1,24 +1,26 @@
 """Read `broker.toml`: every fault is found in one go, each with its line and what to do."""
 
-import re
 import tomllib
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from broker.clock import Clock, system_clock
 from broker.errors import ConfigurationError
 from broker.secret import Secret
+from broker.settings.catalogs import append_catalogs
 from broker.settings.model import Settings
+from broker.settings.places import Place, line_of, name_of
+from broker.settings.proof_rules import find_proof_faults
 from broker.settings.rules import Fault, find_faults
 
-_HEADER: Final = re.compile(r"\s*\[+\s*[\w\"'.-]+\s*\]")
+_REFERENCES: Final = frozenset({"client_secret", "certificate", "certificate_key"})
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Settings:
-    """Read and check the file; secrets it refers to are read too.
+def load(path: Path, environ: Mapping[str, str], clock: Clock = system_clock) -> Settings:
+    """Read and check the file; secrets and catalogs it refers to are read too. Dates in it are held against `clock`.
 
     Raises `ConfigurationError` with one line per fault: `broker.toml:12: ehr.fhir_base: …`.
     """
@@ -27,16 +29,25 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from None
-    faults = _resolve_secrets(tables, path.parent, environ)
+    own_ehrs = len(tables["ehr"]) if isinstance(tables.get("ehr"), list) else 0
+    imported, faults = append_catalogs(tables, path.parent)
+    faults += _resolve_secrets(tables, path.parent, environ)
+    faults += _resolve_key_files(tables, path.parent)
     try:
         settings = Settings.model_validate(tables)
     except ValidationError as error:
         faults += [_fault(e["type"], e["msg"], tuple(e["loc"])) for e in error.errors()]
     else:
-        faults += find_faults(settings)
+        faults += [*find_faults(settings), *find_proof_faults(settings, clock())]
         if not faults:
             return settings
-    raise ConfigurationError(*(f"{path}:{_line_of(text, place)}: {_name(place)}: {what}" for place, what in faults))
+
+    def where(place: Place) -> str:
+        if place[0] == "ehr" and len(place) > 1 and isinstance(place[1], int) and place[1] >= own_ehrs:
+            return f"{path.parent / imported[place[1] - own_ehrs]}: {name_of(place[2:])}"
+        return f"{path}:{line_of(text, place)}: {name_of(place)}"
+
+    raise ConfigurationError(*(f"{where(place)}: {what}" for place, what in faults))
 
 
 def _read(path: Path, fix: str) -> str:
@@ -52,13 +63,39 @@ def _resolve_secrets(tables: dict[str, Any], folder: Path, environ: Mapping[str,
     faults: list[Fault] = []
     rows = tables.get("registration")
     for index, row in enumerate(rows if isinstance(rows, list) else []):
-        if isinstance(row, dict) and "client_secret" in row:
+        for key in sorted(_REFERENCES & row.keys()) if isinstance(row, dict) else ():
             try:
-                row["client_secret"] = resolve_secret(row["client_secret"], folder, environ)
+                row[key] = _resolve(key, row[key], folder, environ)
             except ConfigurationError as error:
-                faults.append((("registration", index, "client_secret"), error.detail))
-                row["client_secret"] = Secret("")  # stands in, so that it is not reported as missing too
+                faults.append((("registration", index, key), error.detail))
+                # Stands in, so that it is not reported as missing too.
+                row[key] = Secret("") if key == "client_secret" else folder
     return faults
+
+
+def _resolve_key_files(tables: dict[str, Any], folder: Path) -> list[Fault]:
+    faults: list[Fault] = []
+    rows = tables.get("issuer")
+    for index, row in enumerate(rows if isinstance(rows, list) else []):
+        if isinstance(row, dict) and isinstance(row.get("jwks_file"), str):
+            row["jwks_file"] = folder / row["jwks_file"]
+            try:
+                _read(row["jwks_file"], "name a file that holds a JWK Set")
+            except ConfigurationError as error:
+                faults.append((("issuer", index, "jwks_file"), error.detail))
+    return faults
+
+
+def _resolve(key: str, reference: object, folder: Path, environ: Mapping[str, str]) -> Secret | Path:
+    if key == "client_secret":
+        return resolve_secret(reference, folder, environ)
+    kind, _, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
+    if kind != "file" or not name:
+        raise ConfigurationError("a certificate and its key stand in files of their own. Fix: write file:PATH")
+    path = folder / name
+    if "-----BEGIN " not in _read(path, "name a file that holds it as PEM"):
+        raise ConfigurationError(f"{path} is not PEM")
+    return path
 
 
 def resolve_secret(reference: object, folder: Path, environ: Mapping[str, str]) -> Secret:
@@ -75,13 +112,13 @@ def resolve_secret(reference: object, folder: Path, environ: Mapping[str, str]) 
     return Secret(value)
 
 
-def _fault(kind: str, message: str, place: tuple[str | int, ...]) -> Fault:
+def _fault(kind: str, message: str, place: Place) -> Fault:
     if place[:1] == ("ehr",) and place[2:3] == ("profile",) and len(place) > 3:  # its settings stand in the EHR's table
         place = (*place[:2], *place[3:])
     return place, _explain(kind, message, place)
 
 
-def _explain(kind: str, message: str, place: tuple[str | int, ...]) -> str:
+def _explain(kind: str, message: str, place: Place) -> str:
     if kind == "extra_forbidden":
         return f"unknown key {place[-1]!r}. Fix: remove it, or see docs/configuration.md for the known ones"
     if kind == "missing":
@@ -89,35 +126,3 @@ def _explain(kind: str, message: str, place: tuple[str | int, ...]) -> str:
     if kind == "tuple_type":
         return "must be a list; a table that there can be several of is written with two brackets: [[ehr]]"
     return message.removeprefix("Value error, ")
-
-
-def _name(place: tuple[str | int, ...]) -> str:
-    return ".".join(f"[{part + 1}]" if isinstance(part, int) else part for part in place).replace(".[", "[")
-
-
-def _line_of(text: str, place: tuple[str | int, ...]) -> int:
-    """Find the line of a key: the n-th `[[table]]` header along the path, then the key below it.
-
-    A key that is not there is reported at its table's header, or at line 1 of the file.
-    """
-    lines = text.splitlines()
-    start, path = 0, ""
-    for part, following in zip(place, [*place[1:], None], strict=True):
-        if isinstance(part, int):
-            continue
-        path = f"{path}.{part}" if path else part
-        if isinstance(following, int):
-            header = re.compile(rf"\s*\[\[\s*{re.escape(path)}\s*\]\]")
-            found = [i for i, line in enumerate(lines) if i >= start and header.match(line)]
-            start = found[following] if following < len(found) else start
-        else:
-            start = _key_line(lines, start, path, part)
-    return start + 1
-
-
-def _key_line(lines: list[str], start: int, path: str, key: str) -> int:
-    assignment, header = re.compile(rf"\s*{re.escape(key)}\s*="), re.compile(rf"\s*\[+\s*{re.escape(path)}\s*\]")
-    end = next((i for i in range(start + 1, len(lines)) if _HEADER.match(lines[i])), len(lines))
-    in_table = (i for i in range(start, end) if assignment.match(lines[i]))
-    as_table = (i for i in range(start, len(lines)) if header.match(lines[i]))
-    return next(chain(in_table, as_table), start)

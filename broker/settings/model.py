@@ -2,7 +2,8 @@
 
 from broker.settings.app import AppSettings
 from broker.settings.ehr import EhrSettings
-from broker.settings.fields import BaseUrl, Identifier, Table
+from broker.settings.fields import BaseUrl, Identifier, PrivateHost, Table
+from broker.settings.issuer import IssuerSettings
 from broker.settings.registration import RegistrationSettings
 
 
@@ -14,6 +15,11 @@ class Settings(Table):
     tenant: Identifier = "default"
     allow_loopback_http: bool = False
     """Accept `http://` for loopback hosts, for a sandbox on this machine. Any other `http://` URL is always refused."""
+    allow_private_hosts: tuple[PrivateHost, ...] = ()
+    """Names and addresses of hosts that may be reached at private addresses; any other such address is refused."""
+    ehr_catalogs: tuple[str, ...] = ()
+    """Files that `broker ehrs import` writes, relative to this one. Their EHRs are disabled until enabled there."""
     ehr: tuple[EhrSettings, ...]
     registration: tuple[RegistrationSettings, ...]
     app: tuple[AppSettings, ...] = ()
+    issuer: tuple[IssuerSettings, ...] = ()

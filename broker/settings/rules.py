@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from broker.scopes import Scopes
 from broker.settings.app import AppSettings
+from broker.settings.ehr import EhrSettings
 from broker.settings.fields import is_loopback
 from broker.settings.model import Settings
 from broker.settings.registration import RegistrationSettings
@@ -31,12 +32,14 @@ def _repeated(settings: Settings) -> Iterator[Fault]:
         "ehr": [ehr.id for ehr in settings.ehr],
         "registration": [registration.id for registration in settings.registration],
         "app": [app.id for app in settings.app],
+        "issuer": [issuer.id for issuer in settings.issuer],
     }
     for table, ids in tables.items():
+        times = Counter(ids)
         for index, name in enumerate(ids):
-            if ids.count(name) > 1:
+            if times[name] > 1:
                 yield (table, index, "id"), f"{table} {name!r} is defined more than once"
-    bases = Counter(ehr.fhir_base for ehr in settings.ehr)
+    bases = Counter(ehr.fhir_base for ehr in settings.ehr if ehr.enabled)
     for index, ehr in enumerate(settings.ehr):
         if bases[ehr.fhir_base] > 1:
             yield (
@@ -57,13 +60,24 @@ def _urls(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
     yield ("public_url",), settings.public_url
     for index, ehr in enumerate(settings.ehr):
         yield ("ehr", index, "fhir_base"), ehr.fhir_base
+        for name in ("token_endpoint", "authorization_endpoint"):
+            if url := getattr(ehr, name):
+                yield ("ehr", index, name), url
+    for index, registration in enumerate(settings.registration):
+        for origin in registration.frame_ancestors:
+            yield ("registration", index, "frame_ancestors"), origin
     for index, app in enumerate(settings.app):
         for uri in app.redirect_uris:
             yield ("app", index, "redirect_uris"), uri
+        for origin in app.origins or ():
+            yield ("app", index, "origins"), origin
         if app.launch_uri:
             yield ("app", index, "launch_uri"), app.launch_uri
         if app.jwks_uri:
             yield ("app", index, "jwks_uri"), app.jwks_uri
+    for index, issuer in enumerate(settings.issuer):
+        if url := issuer.jwks_uri or issuer.discovered_at:
+            yield ("issuer", index, "jwks_uri" if issuer.jwks_uri else "issuer"), url
 
 
 def _registrations(settings: Settings) -> Iterator[Fault]:
@@ -78,9 +92,20 @@ def _registrations(settings: Settings) -> Iterator[Fault]:
                     ("registration", index, "environment"),
                     f"{registration.environment} registration at {ehr.environment} EHR {ehr_id!r} (EP-02)",
                 )
+            elif ":" in registration.client_id and _sends_raw(registration, ehr):
+                yield (
+                    ("registration", index, "client_id"),
+                    f"EHR {ehr_id!r} takes HTTP Basic raw, where a client_id that holds a colon cannot be told (Q1)",
+                )
+        if registration.callback == "shared" and len(registration.ehr) == 1:
+            yield ("registration", index, "callback"), "one EHR has nothing to share: callback is for several"
         if registration.app is not None:
             for text in _launched_app(registration, apps.get(registration.app), apps):
                 yield ("registration", index, "app"), text
+
+
+def _sends_raw(registration: RegistrationSettings, ehr: EhrSettings) -> bool:
+    return registration.authentication == "client_secret_basic" and ehr.profile.basic_encoding == "raw"
 
 
 def _launched_app(registration: RegistrationSettings, app: AppSettings | None, known: Iterable[str]) -> Iterator[str]:

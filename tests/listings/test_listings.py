@@ -75,10 +75,11 @@ def test_a_plain_bundle_of_endpoints_names_them_itself() -> None:
 @pytest.mark.parametrize(
     ("spoiled", "cause"),
     [
-        (endpoint(address="ftp://clinic.example"), "not an absolute http(s) URL"),
-        (endpoint(address="https://user:pw@clinic.example"), "not an absolute http(s) URL"),
-        (endpoint(address="https://clinic.example/r4?x=1"), "not an absolute http(s) URL"),
-        (endpoint(address="https://[::1"), "not an absolute http(s) URL"),
+        (endpoint(address="ftp://clinic.example"), "not an absolute https URL"),
+        (endpoint(address="http://clinic.example/r4"), "not an absolute https URL"),
+        (endpoint(address="https://user:pw@clinic.example"), "not an absolute https URL"),
+        (endpoint(address="https://clinic.example/r4?x=1"), "not an absolute https URL"),
+        (endpoint(address="https://[::1"), "not an absolute https URL"),
         (endpoint(address=None, _address={"extension": [{"url": ABSENT, "valueCode": "asked-declined"}]}), "absolute"),
         (endpoint(status="off"), "not active"),
         (endpoint(connectionType={"code": "direct-project"}), "not a FHIR REST endpoint"),

@@ -9,12 +9,13 @@ from tests.settings.files import CANARY, ENVIRON, GOOD, HASH, faults_of, load_te
 
 UNKNOWN = "unknown key 'colour'. Fix: remove it, or see docs/configuration.md for the known ones"
 LITERAL = "a secret never stands in the file itself. Fix: write env:NAME or file:PATH"
-SECRET_PAIR = "client_secret is needed with authentication = 'client_secret_basic', and only with it"
+SECRET_PAIR = "client_secret is needed with authentication = 'client_secret_basic' or '…_post', and only with them"
 HASH_PAIR = "secret_hash is needed with authentication = 'client_secret_basic', and only with it"
 ONE_KEY_SET = "exactly one of jwks and jwks_uri goes with authentication = 'private_key_jwt'"
 PUBLIC_KEYS = "must be a JWK Set of public RSA or EC keys; a private key never stands in this file"
 SAME_BASE = "two EHRs have this FHIR base; a launch could not tell them apart (AL-02)"
 NOT_A_URL = "must be an absolute https URL without user name or password"
+NOT_AN_ORIGIN = "must be an origin, as browsers write it: https://host or https://host:port"
 NOT_IN_A_URL = "must have no fragment, blanks or characters that a URL cannot hold"
 IDENTIFIER = "String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$'"
 NO_LIST = "must be a list; a table that there can be several of is written with two brackets: [[ehr]]"
@@ -51,6 +52,32 @@ def test_loopback_over_http_is_accepted_only_if_allowed(tmp_path: Path) -> None:
 
     assert load_text(tmp_path, allowed).ehr[0].fhir_base == "http://127.0.0.1:9400/fhir"
     assert "Fix: set allow_loopback_http = true" in faults_of(tmp_path, local)[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("fhir.hospital.internal", "fhir.hospital.internal"),
+        ("FHIR.Hospital.internal.", "fhir.hospital.internal"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("fd12:0:0::1", "fd12::1"),
+    ],
+)
+def test_private_hosts_are_named_one_by_one(tmp_path: Path, written: str, meant: str) -> None:
+    """(DS-15)"""
+    text = GOOD.replace("tenant", f'allow_private_hosts = ["{written}"]\ntenant')
+
+    assert load_text(tmp_path, text).allow_private_hosts == (meant,)
+
+
+@pytest.mark.parametrize(
+    "host", ["*.internal", "10.0.0.0/8", "https://a.internal", "a.internal:443", "", "a b", "169.254.169.254", "::"]
+)
+def test_no_range_and_no_address_of_a_clouds_own_credentials_is_a_private_host(tmp_path: Path, host: str) -> None:
+    """(DS-15)"""
+    (fault,) = faults_of(tmp_path, GOOD.replace("tenant", f'allow_private_hosts = ["{host}"]\ntenant'))
+
+    assert "2: allow_private_hosts[1]: " in fault
 
 
 def test_allowed_loopback_allows_no_other_host(tmp_path: Path) -> None:
@@ -123,7 +150,8 @@ BAD = [
     (
         'signing_algorithm = "RS384"',
         f'authentication = "client_secret_basic"\n{SECRET}',
-        "24: registration[2]: flow = 'backend' needs authentication = 'private_key_jwt' (SMART Backend Services)",
+        "24: registration[2]: flow = 'backend' is not meant for secrets (RG-09). Fix: authentication = "
+        "'private_key_jwt', or secret_for_backend = true where the vendor wants one",
     ),
     (
         'signing_algorithm = "RS384"',
@@ -207,6 +235,24 @@ BAD = [
         "http://localhost/callback",
         f"45: app[1].redirect_uris: http://localhost/callback {PLAIN}. Fix: set allow_loopback_http = true",
     ),
+    *(
+        (
+            'launch_uri = "https://growth.example/launch"\n',
+            f'launch_uri = "https://growth.example/launch"\norigins = ["{origin}"]\n',
+            f"47: app[1].origins[1]: {NOT_AN_ORIGIN}",
+        )
+        for origin in ("https://growth.example/", "https://Growth.example", "https://growth.example:443")
+    ),
+    (
+        'launch_uri = "https://growth.example/launch"\n',
+        'launch_uri = "https://growth.example/launch"\norigins = ["*"]\n',
+        f"47: app[1].origins[1]: {NOT_A_URL}",
+    ),
+    (
+        'launch_uri = "https://growth.example/launch"\n',
+        'launch_uri = "https://growth.example/launch"\norigins = ["http://growth.example"]\n',
+        f"47: app[1].origins: http://growth.example {PLAIN}. Fix: use https",
+    ),
     (
         "https://growth.example/launch",
         "http://growth.example/launch",
@@ -217,6 +263,7 @@ BAD = [
 
 @pytest.mark.parametrize(("old", "new", "fault"), BAD)
 def test_a_bad_file_is_refused_with_line_place_and_fix(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    """EP-12, RG-09, TK-08."""
     assert faults_of(tmp_path, spoiled(old, new)) == [f"broker.toml:{fault}"]
 
 
@@ -282,6 +329,7 @@ def test_a_fault_beside_a_good_secret_does_not_quote_it(tmp_path: Path) -> None:
     ],
 )
 def test_tables_that_contradict_each_other_are_refused(tmp_path: Path, old: str, new: str, faults: list[str]) -> None:
+    """AL-02."""
     assert faults_of(tmp_path, spoiled(old, new)) == [f"broker.toml:{fault}" for fault in faults]
 
 
@@ -374,3 +422,25 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         settings.public_url = "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("uri", "origin"),
+    [
+        ("https://growth.example/callback", "https://growth.example"),
+        ("https://GROWTH.example:443/Callback", "https://growth.example"),
+        ("https://growth.example:8443/callback?a=b", "https://growth.example:8443"),
+        ("https://[2001:db8::1]/callback", "https://[2001:db8::1]"),
+    ],
+)
+def test_an_apps_pages_are_those_of_its_redirect_uris_unless_said_otherwise(
+    tmp_path: Path, uri: str, origin: str
+) -> None:
+    """CO-01: an origin as browsers write it, lower case and without the default port."""
+    text = GOOD.replace("https://growth.example/callback", uri)
+    said = 'launch_uri = "https://growth.example/launch"\n'
+
+    assert load_text(tmp_path, text).app[0].browser_origins == (origin,)
+    named = text.replace(said, said + 'origins = ["https://pages.example"]\n')
+    assert load_text(tmp_path, named).app[0].browser_origins == ("https://pages.example",)
+    assert load_text(tmp_path, text.replace(said, said + "origins = []\n")).app[0].browser_origins == ()
