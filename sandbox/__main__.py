@@ -1,37 +1,48 @@
 """`python -m sandbox`: the simulated EHR as a program."""
 
-import argparse
 import asyncio
 import json
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sandbox.app import create_app
 from sandbox.control import add_client
-from sandbox.faults import FAULTS, FOREVER
+from sandbox.faults import FAULTS, FOREVER, FaultError
 from sandbox.oauth.server import AuthorizationServer
+from sandbox.options import parse, settings_of
 from sandbox.settings import Settings
+from sandbox.tls import make_certificates
 
 GRACE = 1
 """Seconds open requests have to finish when the program is told to end."""
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 that hands the application a way to close the connection: a dropped answer is a fault like any other."""
+    """HTTP/1.1 that hands the application a way to close the connection, and the certificate at its other end.
+
+    A dropped answer is a fault like any other, and RFC 8705 needs the certificate, in DER.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Take note of the connection."""
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "close_connection": transport.close}
+        tls = transport.get_extra_info("ssl_object")
+        self.app_state = {
+            **self.app_state,
+            "close_connection": transport.close,
+            "client_certificate": tls.getpeercert(binary_form=True) if tls else None,
+        }
 
 
 class Server(uvicorn.Server):
@@ -58,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = create_app(settings, time.time)
         for path in options.client:
             _add_clients(app.state.server, path)
+        for fault in options.fault:
+            _arm(app.state.server, fault)
         config = uvicorn.Config(
             app,
             http=Protocol,
@@ -67,47 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=GRACE,
+            **(_tls(options.tls, settings) if options.tls else {}),
         )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             Server(config, settings.public_url).run(sockets=[listener])
         except KeyboardInterrupt:
             sys.exit(0)
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options; ends the program with a usage text when they make no sense."""
-    parser = argparse.ArgumentParser(prog="sandbox", description="A simulated EHR. All data is synthetic.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=9400, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--public-url", help="origin under which it is reached (default: http://HOST:PORT)")
-    parser.add_argument("--auto-approve", action="store_true", help="no login, patient or approval pages")
-    parser.add_argument("--client", type=Path, action="append", default=[], metavar="FILE.json",
-                        help="register the client, or list of clients, of this file; may be repeated")  # fmt: skip
-    parser.add_argument("--patients", type=_positive, default=200, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=7, help="of the population (default: %(default)s)")
-    for name, default in (("access-token", 3600), ("code", 60), ("launch", 300), ("session", 28_800)):
-        parser.add_argument(f"--{name}-lifetime", type=_positive, default=default, metavar="SECONDS",
-                            help="(default: %(default)s)")  # fmt: skip
-    parser.add_argument("--lenient-aud", action="store_true", help="tolerate a trailing slash in aud")
-    parser.add_argument("--response-iss", action="store_true", help="send iss in authorization responses (RFC 9207)")
-    parser.add_argument("--list-faults", action="store_true", help="print the faults that can be armed, and end")
-    return parser.parse_args(arguments)
-
-
-def settings_of(options: argparse.Namespace, port: int) -> Settings:
-    """Return the settings, now that the port is known."""
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(Settings)}
-    public_url = (options.public_url or f"http://{host}:{port}").rstrip("/")
-    return Settings(**{**chosen, "public_url": public_url})
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -117,6 +96,18 @@ def _listener(host: str, port: int) -> socket.socket:
         sys.exit(f"sandbox: cannot listen on {host} port {port}: {error.strerror}")
 
 
+def _tls(directory: Path, settings: Settings) -> dict[str, Any]:
+    """Return what uvicorn needs for https; a client certificate is optional, as public clients have none."""
+    hosts = {urlsplit(settings.public_url).hostname or "localhost", "localhost", "127.0.0.1", "::1"}
+    certificates = make_certificates(directory, sorted(hosts), datetime.now(UTC))
+    return {
+        "ssl_certfile": certificates.server,
+        "ssl_keyfile": certificates.server_key,
+        "ssl_ca_certs": settings.client_ca,
+        "ssl_cert_reqs": ssl.CERT_OPTIONAL if settings.client_ca else ssl.CERT_NONE,
+    }
+
+
 def _add_clients(server: AuthorizationServer, path: Path) -> None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -124,6 +115,13 @@ def _add_clients(server: AuthorizationServer, path: Path) -> None:
             add_client(server, client)
     except (OSError, ValueError) as error:
         sys.exit(f"sandbox: {path}: {error}")
+
+
+def _arm(server: AuthorizationServer, fault: Any) -> None:
+    try:
+        server.faults.arm(fault)
+    except FaultError as error:
+        sys.exit(f"sandbox: --fault {json.dumps(fault)}: {error}")
 
 
 def _fault_lines() -> list[str]:

@@ -14,18 +14,22 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sandbox.brands import brand_routes
 from sandbox.control import control_routes
+from sandbox.cors import CrossOrigin
+from sandbox.discovery import Discovery, discovery_routes
 from sandbox.ehr import Ehr
 from sandbox.journal import Journal
 from sandbox.marks import Entropy
 from sandbox.oauth.id_tokens import SigningKey
 from sandbox.oauth.metadata import smart_style
-from sandbox.oauth.routes import oauth_routes, smart_configuration_route
+from sandbox.oauth.routes import oauth_routes
 from sandbox.oauth.server import AuthorizationServer
 from sandbox.pages.authorize import authorize_routes
 from sandbox.pages.home import home_routes
 from sandbox.recorder import Recorder
 from sandbox.settings import Settings
+from sandbox.storage import Storage, storage_route
 
 FHIR_PATH = "/api/FHIR/R4"
 LARGEST_BODY = 8 * 1024 * 1024
@@ -45,7 +49,9 @@ def create_app(
     http = httpx2.AsyncClient(timeout=JWKS_TIMEOUT, follow_redirects=False, trust_env=False)
     journal = Journal(clock)
     server = AuthorizationServer(settings, clock, entropy, http, journal, signing_key or SigningKey.generate())
-    ehr = Ehr(server, clock)
+    discovery = Discovery(server)
+    storage = Storage(lambda: server.settings.other_origin, entropy, journal)
+    ehr = Ehr(server, clock, discovery, storage)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -57,15 +63,20 @@ def create_app(
 
     app = Starlette(
         routes=[
-            Mount(FHIR_PATH, routes=[smart_configuration_route(server), Mount("/", app=ehr)]),
+            *discovery_routes(server, discovery),
+            Mount(FHIR_PATH, app=ehr),
             Mount("/oauth2", routes=[*authorize_routes(server, ehr), *oauth_routes(server)]),
             Route("/static/smart-style-v1.json", style),
+            *brand_routes(server),
+            storage_route(storage),
             *control_routes(server, ehr),
             *home_routes(server, ehr),
         ],
         middleware=[
             # Against DNS rebinding: a page of another site must not reach this machine by a name of its own.
             Middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings), www_redirect=False),
+            Middleware(_OAuthPath, server=server),
+            Middleware(CrossOrigin, server=server),
             Middleware(Recorder, journal=journal, settings=settings),
             Middleware(_BaseWithoutSlash),
         ],
@@ -85,6 +96,20 @@ class _BaseWithoutSlash:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == FHIR_PATH:
             scope = {**scope, "path": f"{FHIR_PATH}/"}
+        await self._app(scope, receive, send)
+
+
+class _OAuthPath:
+    """Takes the endpoints where the personality advertises them for those below `/oauth2`."""
+
+    def __init__(self, app: ASGIApp, server: AuthorizationServer) -> None:
+        self._app = app
+        self._server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        advertised = f"{self._server.settings.oauth_path}/"
+        if scope["type"] == "http" and scope["path"].startswith(advertised):
+            scope = {**scope, "path": f"/oauth2/{scope['path'].removeprefix(advertised)}"}
         await self._app(scope, receive, send)
 
 

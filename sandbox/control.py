@@ -17,6 +17,9 @@ from sandbox.launching import begin_launch
 from sandbox.marks import digest, mint
 from sandbox.oauth.clients import Client
 from sandbox.oauth.server import AuthorizationServer
+from sandbox.pages.embedded import embed
+from sandbox.personalities import PERSONALITIES, wear
+from sandbox.switching import switch, switches
 
 
 def control_routes(server: AuthorizationServer, ehr: Ehr) -> list[BaseRoute]:
@@ -32,6 +35,10 @@ def control_routes(server: AuthorizationServer, ehr: Ehr) -> list[BaseRoute]:
         ("DELETE", "/__faults", control.disarm),
         ("GET", "/__journal", control.journal),
         ("GET", "/__counts", control.counts),
+        ("GET", "/__settings", control.settings),
+        ("POST", "/__settings", control.switch),
+        ("GET", "/__personality", control.personality),
+        ("POST", "/__personality", control.play),
         ("POST", "/__expire", control.expire),
         ("POST", "/__reset", control.reset),
     )
@@ -54,6 +61,7 @@ class Control:
     def __init__(self, server: AuthorizationServer, ehr: Ehr) -> None:
         self._server = server
         self._ehr = ehr
+        self._began_as = server.settings
 
     async def register(self, request: Request) -> Response:
         """Register a client; this answer alone shows its secret."""
@@ -71,9 +79,14 @@ class Control:
         return Response(status_code=204 if known else 404)
 
     async def launch(self, request: Request) -> Response:
-        """Begin an EHR launch, as a chart's button does."""
-        chosen = _members(await _json(request), "client_id", "patient", "encounter")
+        """Begin an EHR launch, as a chart's button does; in a frame of the chart if it is to be `embedded`."""
+        chosen = _members(await _json(request), "client_id", "patient", "encounter", "embedded")
+        embedded = chosen.pop("embedded")
+        if not isinstance(embedded, bool | None):
+            raise ValueError("embedded is true or false")  # noqa: TRY004  # becomes a 400, as every ValueError here
         value, url = begin_launch(self._server, self._ehr.population, self._ehr.users[0], **chosen)
+        if embedded:
+            url = embed(self._server, self._ehr, chosen["patient"], url)
         return JSONResponse({"launch": value, "url": url}, 201)
 
     async def arm(self, request: Request) -> Response:
@@ -97,6 +110,25 @@ class Control:
         """Return the numbers by name."""
         return JSONResponse(self._server.journal.counts())
 
+    async def settings(self, _request: Request) -> Response:
+        """Return the settings that can be changed, as they are."""
+        return JSONResponse(switches(self._server.settings))
+
+    async def switch(self, request: Request) -> Response:
+        """Change settings, until the reset or another personality."""
+        self._server.settings = switch(self._server.settings, await _json(request))
+        return JSONResponse(switches(self._server.settings))
+
+    async def personality(self, _request: Request) -> Response:
+        """Say whom the sandbox plays, and whom it could."""
+        return JSONResponse({"name": self._server.settings.personality, "known": list(PERSONALITIES)})
+
+    async def play(self, request: Request) -> Response:
+        """Play another vendor; what the command line said of the settings that it changes waits for the reset."""
+        name = _members(await _json(request), "name")["name"]
+        self._server.settings = wear(self._began_as, name)
+        return JSONResponse({"name": name})
+
     async def expire(self, _request: Request) -> Response:
         """Let every access token expire."""
         return JSONResponse({"expired": self._server.ledger.expire_access_tokens()})
@@ -109,6 +141,7 @@ class Control:
             raise ValueError("clients is keep or drop")
         if clients == "drop":
             self._server.clients.clear()
+        self._server.settings = self._began_as
         self._server.forget()
         self._server.faults.clear()
         self._server.journal.clear()

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.faults import Armed, Faults
 
 PAGE = "<!doctype html><title>Maintenance</title><h1>We will be right back</h1>"
-_ISSUES = {401: "login", 403: "forbidden", 404: "not-found", 429: "throttled"}
+_ISSUES = {401: "login", 403: "forbidden", 404: "not-found", 410: "not-found", 429: "throttled", 503: "transient"}
 _CHALLENGES = {401: 'Bearer error="invalid_token"', 403: 'Bearer error="insufficient_scope"'}
 
 
@@ -42,13 +42,35 @@ def _outcome(parameters: Mapping[str, Any]) -> Response:
     issue = {"severity": "error", "code": _ISSUES.get(status, "exception"), "diagnostics": "a fault was armed"}
     headers = _retry_after(parameters)
     if status in _CHALLENGES:
-        headers["WWW-Authenticate"] = _CHALLENGES[status]
+        headers["WWW-Authenticate"] = parameters.get("challenge", _CHALLENGES[status])
     document = {"resourceType": "OperationOutcome", "issue": [issue]}
     return JSONResponse(document, status, headers, media_type="application/fhir+json")
 
 
+def _json(parameters: Mapping[str, Any]) -> Response:
+    return JSONResponse(parameters["document"], parameters["status"])
+
+
+def _running(parameters: Mapping[str, Any]) -> Response:
+    return Response(None, 202, {"X-Progress": "in progress", **_retry_after(parameters)})
+
+
+def _unshared(parameters: Mapping[str, Any]) -> ASGIApp:
+    """Return an outcome that no web page may read."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["cors"].clear()
+        await _outcome(parameters)(scope, receive, send)
+
+    return app
+
+
 def _html(parameters: Mapping[str, Any]) -> Response:
     return HTMLResponse(PAGE, parameters["status"])
+
+
+def _text(parameters: Mapping[str, Any]) -> Response:
+    return PlainTextResponse(parameters["text"], parameters["status"])
 
 
 def _redirect(parameters: Mapping[str, Any]) -> Response:
@@ -113,6 +135,10 @@ _INSTEAD: Mapping[str, Callable[[Mapping[str, Any]], ASGIApp]] = {
     "oauth_error": _oauth_error,
     "outcome": _outcome,
     "html": _html,
+    "text": _text,
+    "json": _json,
+    "running": _running,
+    "unshared": _unshared,
     "redirect": _redirect,
     "drop_before": lambda _: _silence(0),
 }

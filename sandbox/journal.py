@@ -20,9 +20,10 @@ SHOWN_HEADERS = frozenset({
     "if-modified-since", "if-none-exist", "if-none-match", "prefer", "user-agent", "x-request-id",
 })  # fmt: skip
 NAMES = (
-    "authorize", "fhir", "introspect", "jwks", "metadata", "openid_configuration", "revoke", "smart_configuration",
-    "token", "token.authorization_code", "token.client_credentials", "token.refresh_token",
-    "client_jwks_fetches", "code_replays", "reuse_alarms",
+    "authorize", "brands", "client_jwks_fetches", "code_replays", "endpoints", "fhir", "introspect", "jwks",
+    "metadata", "openid_configuration", "par", "register", "reuse_alarms", "revoke", "smart_configuration",
+    "storage", "storage.authorization", "token", "token.authorization_code", "token.client_credentials",
+    "token.refresh_token",
 )  # fmt: skip
 """Numbers that are always there, 0 included."""
 
@@ -96,7 +97,7 @@ class Journal:
             parameters=redact(query, None if kind == "fhir" else SHOWN_PARAMETERS),
             headers={name: value if name in SHOWN_HEADERS else None for name, value in headers.items()},
             authorization="authorization" in headers,
-            bearer=fingerprint(credentials.strip()) if scheme.lower() == "bearer" else None,
+            bearer=fingerprint(credentials.strip()) if scheme.lower() in {"bearer", "dpop"} else None,
         )
         self._entries.append(arrival)
         self._counts[kind] += 1

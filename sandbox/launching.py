@@ -43,7 +43,7 @@ def begin_launch(
         user=user,
         expires_at=server.clock() + server.settings.launch_lifetime,
     )
-    value = server.ledger.issue_launch(launch)
+    value = server.ledger.issue_launch(launch, server.form("launch", client_id))
     query = urlencode({"iss": server.settings.fhir_base, "launch": value})
     return value, f"{client.launch_uri}{'&' if '?' in client.launch_uri else '?'}{query}"
 

@@ -20,12 +20,19 @@ class Recorder:
         self._kinds = {
             f"{self._fhir}/metadata": "metadata",
             f"{self._fhir}/.well-known/smart-configuration": "smart_configuration",
-            "/oauth2/.well-known/openid-configuration": "openid_configuration",
             "/oauth2/authorize": "authorize",
             "/oauth2/token": "token",
             "/oauth2/introspect": "introspect",
             "/oauth2/revoke": "revoke",
+            "/oauth2/par": "par",
+            "/oauth2/register": "register",
+            "/oauth2/mtls/token": "token",
+            "/oauth2/mtls/introspect": "introspect",
+            "/oauth2/mtls/revoke": "revoke",
+            "/oauth2/mtls/par": "par",
             "/oauth2/jwks": "jwks",
+            "/brands.json": "brands",
+            "/endpoints.json": "endpoints",
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,4 +53,8 @@ class Recorder:
         await self._app(scope, receive, send_and_record)
 
     def _kind(self, path: str) -> str:
+        if "/.well-known/openid-configuration" in path:
+            return "openid_configuration"
+        if path.startswith("/storage/"):
+            return "storage"
         return self._kinds.get(path) or ("fhir" if path.startswith(f"{self._fhir}/") or path == self._fhir else "page")

@@ -1,6 +1,8 @@
 """The CapabilityStatement: what this server does, and where its OAuth endpoints are (DS-11)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from sandbox.fhir.parameters import PARAMETERS, Parameter
 from sandbox.population.elements import HL7, Resource
@@ -9,9 +11,23 @@ _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-
 _INTERACTIONS = ("read", "vread", "update", "delete", "history-instance", "create", "search-type")
 
 
-def wants_json(format_: str | None, accept: str) -> bool:
-    """XML unless JSON is named, as Epic answers (EP-09); `_format` outranks Accept."""
-    return "json" in (accept if format_ is None else format_)
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a CapabilityStatement says of the OAuth endpoints, and how it is written."""
+
+    endpoints: Mapping[str, str]
+    """URLs by name: authorize, token, introspect, revoke; without any, there is no `oauth-uris` extension."""
+    format: Literal["xml", "json"] = "xml"
+    """What is sent when nothing is asked for: XML, as Epic answers (EP-09), or JSON."""
+    only: bool = False
+    """Send that whatever is asked for."""
+
+    def wants_json(self, format_: str | None, accept: str) -> bool:
+        """Say which it is to be; `_format` outranks Accept."""
+        asked = accept if format_ is None else format_
+        if self.format == "xml":
+            return "json" in asked and not self.only
+        return "xml" not in asked or self.only
 
 
 def capability_statement(base_url: str, endpoints: Mapping[str, str]) -> Resource:
@@ -40,9 +56,10 @@ def capability_statement(base_url: str, endpoints: Mapping[str, str]) -> Resourc
 
 def _security(endpoints: Mapping[str, str]) -> Resource:
     uris = [{"url": name, "valueUri": url} for name, url in endpoints.items()]
+    extension = {"extension": [{"url": _OAUTH_URIS, "extension": uris}]} if uris else {}
     service = {"system": f"{HL7}/restful-security-service", "code": "SMART-on-FHIR", "display": "SMART-on-FHIR"}
     return {
-        "extension": [{"url": _OAUTH_URIS, "extension": uris}],
+        **extension,
         "cors": True,
         "service": [{"coding": [service], "text": "OAuth2 using SMART-on-FHIR profile"}],
     }

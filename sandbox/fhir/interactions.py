@@ -2,6 +2,7 @@
 
 from sandbox.fhir.batches import process_bundle
 from sandbox.fhir.exchange import Answer, Call
+from sandbox.fhir.exports import is_export
 from sandbox.fhir.outcome import FhirError, method_not_allowed
 from sandbox.fhir.parameters import PARAMETERS
 from sandbox.fhir.reading import history, read, vread
@@ -12,10 +13,16 @@ from sandbox.fhir.writing import create, delete, update
 
 def answer(server: Server, call: Call) -> Answer:
     """Act on one call; raises FhirError for every refusal."""
+    if is_export(call):
+        return server.exports.answer(call)
     if call.segments and call.segments[0] not in PARAMETERS:
         raise FhirError(404, "not-supported", f"'{call.segments[0]}' is not a resource type served here.")
     if "xml" in dict(call.query).get("_format", ""):
         raise FhirError(406, "not-supported", "This server answers in application/fhir+json.")
+    return _answer_resource(server, call)
+
+
+def _answer_resource(server: Server, call: Call) -> Answer:
     match call.segments:
         case ():
             return _answer_system(server, call)

@@ -1,15 +1,16 @@
-"""Search results kept behind opaque ids, as HAPI does (`?_getpages=…`): a next link names no type (PX-07)."""
+"""Search results kept behind opaque ids, as HAPI does: a next link need not name a type (PX-07)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from sandbox.fhir.outcome import FhirError, bad_request, outcome
+from sandbox.fhir.page_links import write
 from sandbox.fhir.query import DEFAULT_COUNT, MAX_COUNT, Query
 from sandbox.fhir.repository import Key, Repository
 from sandbox.fhir.rights import Rights
 from sandbox.fhir.search import included
 from sandbox.population.elements import Resource
+from sandbox.settings import PageLinks
 
 KEPT_SESSIONS = 1000
 
@@ -34,10 +35,18 @@ def owner_of(rights: Rights) -> tuple[str, str | None]:
 class Paging:
     """The open sessions; the oldest is forgotten when there are too many."""
 
-    def __init__(self, repository: Repository, base_url: Callable[[], str], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        base_url: Callable[[], str],
+        new_id: Callable[[], str],
+        *,
+        style: Callable[[], PageLinks] = lambda: "opaque",
+    ) -> None:
         self._repository = repository
         self._base_url = base_url
         self._new_id = new_id
+        self._style = style
         self._sessions: dict[str, Session] = {}
 
     def first_page(self, session: Session, self_url: str, rights: Rights) -> Resource:
@@ -47,10 +56,10 @@ class Paging:
         if session.query.total_only:
             return _searchset(session, links)
         if len(session.keys) > count:
-            links.append(self._page_link("next", self._keep(session), count, count))
+            links.append(self._page_link("next", session, self._keep(session), count, count))
         return _searchset(session, links, _warnings(session.query) + self._entries(session, 0, count, rights))
 
-    def page(self, pairs: dict[str, str], rights: Rights) -> Resource:
+    def page(self, pairs: Mapping[str, str], rights: Rights) -> Resource:
         """Return the Bundle behind a page link; raises FhirError 400 for a bad number, 410 when the session is gone."""
         id_ = pairs["_getpages"]
         session = self._sessions.get(id_)
@@ -58,11 +67,11 @@ class Paging:
             raise FhirError(410, "not-found", "The paging session is gone; search again.")
         offset = _number(pairs, "_getpagesoffset", 0)
         count = min(_number(pairs, "_count", DEFAULT_COUNT) or DEFAULT_COUNT, MAX_COUNT)
-        links = [self._page_link("self", id_, offset, count)]
+        links = [self._page_link("self", session, id_, offset, count)]
         if offset + count < len(session.keys):
-            links.append(self._page_link("next", id_, offset + count, count))
+            links.append(self._page_link("next", session, id_, offset + count, count))
         if offset > 0:
-            links.append(self._page_link("previous", id_, max(0, offset - count), count))
+            links.append(self._page_link("previous", session, id_, max(0, offset - count), count))
         return _searchset(session, links, self._entries(session, offset, count, rights))
 
     def _keep(self, session: Session) -> str:
@@ -82,9 +91,8 @@ class Paging:
         url = f"{self._base_url()}/{resource['resourceType']}/{resource['id']}"
         return {"fullUrl": url, "resource": resource, "search": {"mode": mode}}
 
-    def _page_link(self, relation: str, id_: str, offset: int, count: int) -> Resource:
-        query = urlencode({"_getpages": id_, "_getpagesoffset": offset, "_count": count})
-        return _link(relation, f"{self._base_url()}?{query}")
+    def _page_link(self, relation: str, session: Session, id_: str, offset: int, count: int) -> Resource:
+        return _link(relation, self._base_url() + write(self._style(), session.query.type, id_, offset, count))
 
 
 def _searchset(session: Session, links: list[Resource], entries: list[Resource] | None = None) -> Resource:
@@ -103,7 +111,7 @@ def _warnings(query: Query) -> list[Resource]:
     return [{"resource": outcome("warning", "not-supported", text), "search": {"mode": "outcome"}}]
 
 
-def _number(pairs: dict[str, str], name: str, default: int) -> int:
+def _number(pairs: Mapping[str, str], name: str, default: int) -> int:
     text = pairs.get(name, str(default))
     if not text.isascii() or not text.isdigit() or len(text) > len("1000000"):
         raise bad_request(f"{name} must be a whole number, not '{text}'.", "value")

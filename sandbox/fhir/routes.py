@@ -9,8 +9,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.access import Access
-from sandbox.fhir.capability import capability_statement, wants_json
+from sandbox.fhir.capability import Publication, capability_statement
 from sandbox.fhir.exchange import Answer, Call
+from sandbox.fhir.exports import Exports, Presigned
 from sandbox.fhir.interactions import answer
 from sandbox.fhir.outcome import FhirError
 from sandbox.fhir.paging import Paging
@@ -19,6 +20,7 @@ from sandbox.fhir.rights import Rights
 from sandbox.fhir.server import Server
 from sandbox.fhir.xml import to_xml
 from sandbox.population.elements import Population
+from sandbox.settings import PageLinks
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -35,23 +37,30 @@ def fhir_routes(
     base_url: Callable[[], str],
     authorize: Authorize,
     clock: Callable[[], float],
-    capability_extras: Callable[[], dict[str, str]],
+    publication: Callable[[str | None], Publication],
     *,
     new_id: Callable[[], str] = random_id,
+    page_links: Callable[[], PageLinks] = lambda: "opaque",
+    one_export: Callable[[], bool] = lambda: False,
+    presigned: Callable[[str], Presigned | None] = lambda _client_id: None,
 ) -> list[BaseRoute]:
     """Return the routes of one FHIR server with its own copy of `population`.
 
     `base_url` is the absolute FHIR base without a slash at its end, asked on each request. `authorize` gets the
     Authorization header and answers None when it opens nothing. `clock` is in seconds since 1970.
-    `capability_extras` names the OAuth endpoints: authorize, token, introspect, revoke (DS-11).
+    `publication` is asked what to say to whom the Epic-Client-ID header names, or to nobody in particular (EP-08).
+    With `one_export` a client has one bulk export at a time (OR-08); `presigned` says whether its files lie elsewhere.
     Batches and page links use the base without a slash at its end: whoever mounts the routes sees to that.
     """
     repository = Repository(population, clock)
-    server = Server(repository, Paging(repository, base_url, new_id), base_url, new_id)
+    paging = Paging(repository, base_url, new_id, style=page_links)
+    exports = Exports(repository, base_url, clock, new_id, one_export, presigned)
+    server = Server(repository, paging, exports, base_url, new_id)
 
     async def metadata(request: Request) -> Response:
-        statement = capability_statement(base_url(), capability_extras())
-        if wants_json(request.query_params.get("_format"), request.headers.get("accept", "")):
+        published = publication(request.headers.get("epic-client-id"))
+        statement = capability_statement(base_url(), published.endpoints)
+        if published.wants_json(request.query_params.get("_format"), request.headers.get("accept", "")):
             return _response(request, Answer(200, statement))
         xml = Answer(200, content=to_xml(statement), media_type="application/fhir+xml; charset=utf-8")
         return _response(request, xml)

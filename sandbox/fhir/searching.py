@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlencode
 
+from sandbox.fhir import page_links
 from sandbox.fhir.compartment import SHARED_TYPES, references
 from sandbox.fhir.exchange import Answer, Call
 from sandbox.fhir.outcome import bad_request
@@ -18,6 +19,8 @@ Pairs = tuple[tuple[str, str], ...]
 
 def search_type(server: Server, call: Call, type_: str) -> Answer:
     """Answer a searchset Bundle; an unknown parameter draws a warning, or 400 under `Prefer: handling=strict`."""
+    if call.method == "GET" and page_links.read(dict(call.query)) is not None:
+        return turn_page(server, call)
     query = parse_query(type_, _relative(server, _parameters(call)))
     if query.ignored and "handling=strict" in call.headers.get("prefer", ""):
         raise bad_request(f"{type_} is not searched by: {', '.join(query.ignored)}.", "not-supported")
@@ -51,8 +54,8 @@ def _key(resource: Resource) -> Key:
 
 def turn_page(server: Server, call: Call) -> Answer:
     """Answer the page behind a `next` or `previous` link."""
-    pairs = dict(call.query)
-    if "_getpages" not in pairs:
+    pairs = page_links.read(dict(call.query))
+    if pairs is None:
         raise bad_request("A search names a resource type.", "not-supported")
     return Answer(200, server.paging.page(pairs, call.rights))
 

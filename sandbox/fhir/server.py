@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
 
+from sandbox.fhir.exports import Exports
 from sandbox.fhir.paging import Paging
 from sandbox.fhir.repository import Repository
 from sandbox.population.elements import Resource
@@ -16,6 +17,7 @@ class Server:
 
     repository: Repository
     paging: Paging
+    exports: Exports
     base_url: Callable[[], str]
     """The absolute FHIR base, without a slash at its end."""
     new_id: Callable[[], str]

@@ -3,7 +3,8 @@
 In this order, each failure an `invalid_client` whose description names the rule:
 
 1. three base64url parts, header and claims JSON objects
-2. `typ` is JWT; `alg` is RS384 or ES384; `kid` is given; `jku`, if given, is the registered URL       CA-02, CA-03
+2. `typ` is JWT; `alg` is RS384 or ES384, or the one of the registration; `kid` is given; `jku`,
+   if given, is the registered URL                                                                     CA-02, CA-03
 3. exactly one key of that `kid` in the client's key set, of the type `alg` needs, RSA >= 2048 bits     CA-09, EP-04
 4. the signature                                                                                       OA-13
 5. `iss` = `sub` = client_id                                                                           CA-04
@@ -12,8 +13,6 @@ In this order, each failure an `invalid_client` whose description names the rule
 8. `jti` is a string of at most 151 characters (CA-07); that it is new is for `Replays` to say         CA-01
 """
 
-import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -22,10 +21,12 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from sandbox.oauth.compact import base64url, unverified
 from sandbox.oauth.errors import invalid_client
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS = ("RS384", "ES384")
+"""What is taken of a client that registered no algorithm of its own."""
 LIFETIME = 300
 """Seconds: the most between now and `exp`, and between `iat` or `nbf` and `exp`."""
 JTI_LENGTH = 151
@@ -44,9 +45,8 @@ class UnverifiedAssertion:
     def read(cls, compact: str) -> Self:
         """Return the parts of a compact JWS, or raise `OAuthError` (check 1)."""
         try:
-            header, claims, _signature = compact.split(".")
-            return cls(compact, _json_object(header), _json_object(claims))
-        except (ValueError, TypeError):
+            return cls(compact, *unverified(compact))
+        except ValueError:
             raise invalid_client("client_assertion is not a JWT") from None
 
     @property
@@ -66,12 +66,13 @@ def verify(
     client_id: str,
     key_set: Mapping[str, Any],
     jwks_uri: str | None,
+    algorithms: tuple[str, ...] = ALGORITHMS,
     audiences: tuple[str, ...],
     now: float,
 ) -> None:
     """Run checks 2 to 8 at the time `now` (seconds); raise `OAuthError` (invalid_client) at the first that fails."""
     for fault in (
-        _header_fault(assertion.header, jwks_uri),
+        _header_fault(assertion.header, jwks_uri, algorithms),
         _signature_fault(assertion, key_set),
         _party_fault(assertion.claims, client_id, audiences),
         _time_fault(assertion.claims, now),
@@ -99,19 +100,11 @@ class Replays:
         self._seen[key] = assertion.claims["exp"]
 
 
-def _json_object(part: str) -> Mapping[str, Any]:
-    return {**json.loads(_base64url(part))}
-
-
-def _base64url(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
-def _header_fault(header: Mapping[str, Any], jwks_uri: str | None) -> str | None:
+def _header_fault(header: Mapping[str, Any], jwks_uri: str | None, algorithms: tuple[str, ...]) -> str | None:
     if header.get("typ") != "JWT":
         return "typ must be JWT"
-    if header.get("alg") not in ALGORITHMS:
-        return f"alg must be one of {', '.join(ALGORITHMS)}"
+    if header.get("alg") not in algorithms:
+        return f"alg must be one of {', '.join(algorithms)}"
     if not isinstance(header.get("kid"), str) or not header["kid"]:
         return "kid is missing"
     if "jku" in header and header["jku"] != jwks_uri:
@@ -139,7 +132,7 @@ def _public_key(document: dict[str, Any], algorithm: str) -> RSAKey | ECKey:
         if document.get("crv") != "P-384":
             raise ValueError("ES384 needs a P-384 key")
         return ECKey.import_key(document)
-    if int.from_bytes(_base64url(str(document.get("n", "")))).bit_length() < RSA_BITS:
+    if int.from_bytes(base64url(str(document.get("n", "")))).bit_length() < RSA_BITS:
         raise ValueError("the RSA key is too short")
     return RSAKey.import_key(document)
 

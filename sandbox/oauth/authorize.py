@@ -12,9 +12,10 @@ from sandbox.oauth.clients import Client
 from sandbox.oauth.errors import OAuthError, invalid_request, invalid_scope
 from sandbox.oauth.ledger import Authorization, Launch
 from sandbox.oauth.parameters import Parameters, required
-from sandbox.oauth.scopes import grant
+from sandbox.oauth.scopes import grant, understood
 from sandbox.oauth.server import AuthorizationServer
 from sandbox.oauth.users import User
+from sandbox.settings import AudRule, Settings
 
 _S256 = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -39,10 +40,12 @@ class AuthorizationRequest:
     nonce: str | None
     login_hint: str
     launch: Launch | None
+    proof_key: str | None
+    """The thumbprint of the DPoP key the code is for (RFC 9449 §10)."""
 
 
-def read(server: AuthorizationServer, parameters: Parameters) -> AuthorizationRequest:
-    """Return the checked request.
+def read(server: AuthorizationServer, parameters: Parameters, *, posted: bool) -> AuthorizationRequest:
+    """Return the checked request; `posted` says that it came as a form.
 
     Raises `OAuthError` when the client or its redirect URI is not certain, so that nothing may be sent there (AL-05,
     AL-20), and `RedirectedError` for everything else.
@@ -50,16 +53,42 @@ def read(server: AuthorizationServer, parameters: Parameters) -> AuthorizationRe
     client = server.clients.get(required(parameters, "client_id"))
     if client is None:
         raise invalid_request("client_id is not registered here")
-    redirect_uri = required(parameters, "redirect_uri")
-    if redirect_uri not in client.redirect_uris:
-        raise invalid_request("redirect_uri is not exactly one of those registered")
+    if pushed := "request_uri" in parameters:
+        parameters = server.pushed.redeem(parameters["request_uri"], client.client_id)
+    redirect_uri = _redirect_uri(client, parameters)
     if struck := server.faults.next("authorize", client.client_id):
         raise RedirectedError(answer(server, client, redirect_uri, parameters.get("state"), struck.parameters))
     try:
-        return _checked(server, client, redirect_uri, parameters)
+        if server.settings.pushed_requests == "required" and not pushed:
+            raise invalid_request("authorization requests must be pushed first (RFC 9126 §4)")
+        if posted and server.settings.refuse_standalone_post and "launch" not in parameters:
+            raise invalid_request("authorization requests may be posted in an EHR launch only (EP-11)")
+        scopes = _checked(server, client, parameters)
+        # Last, because it is used up.
+        launch = server.ledger.redeem_launch(parameters["launch"], client.client_id) if "launch" in parameters else None
+        return AuthorizationRequest(
+            client=client,
+            redirect_uri=redirect_uri,
+            state=parameters["state"],
+            scopes=scopes,
+            code_challenge=parameters["code_challenge"],
+            nonce=parameters.get("nonce"),
+            login_hint=parameters.get("login_hint", ""),
+            launch=launch,
+            proof_key=parameters.get("dpop_jkt"),
+        )
     except OAuthError as error:
         refusal = {"error": error.error, "error_description": error.description}
         raise RedirectedError(answer(server, client, redirect_uri, parameters.get("state"), refusal)) from error
+
+
+def push(server: AuthorizationServer, client: Client, parameters: Parameters) -> str:
+    """Return the `request_uri` of a request that was sent ahead, or raise `OAuthError` (RFC 9126 §2)."""
+    if "request_uri" in parameters:
+        raise invalid_request("request_uri may not be pushed (RFC 9126 §2.1)")
+    _redirect_uri(client, parameters)
+    _checked(server, client, parameters)
+    return server.pushed.keep(client.client_id, {**parameters, "client_id": client.client_id})
 
 
 def approve(
@@ -76,10 +105,15 @@ def approve(
         user=user,
         nonce=request.nonce,
         from_ehr=request.launch is not None,
+        proof_key=request.proof_key,
         refresh_ends_at=server.clock() + lasting,
     )
     code = server.ledger.issue_code(
-        authorization, request.redirect_uri, request.code_challenge, server.settings.code_lifetime
+        authorization,
+        request.redirect_uri,
+        request.code_challenge,
+        server.settings.code_lifetime,
+        server.form("code", request.client.client_id),
     )
     return answer(server, request.client, request.redirect_uri, request.state, {"code": code})
 
@@ -103,41 +137,42 @@ def answer(
     return f"{redirect_uri}{'&' if '?' in redirect_uri else '?'}{query}"
 
 
-def _checked(
-    server: AuthorizationServer, client: Client, redirect_uri: str, parameters: Parameters
-) -> AuthorizationRequest:
+def _redirect_uri(client: Client, parameters: Parameters) -> str:
+    redirect_uri = required(parameters, "redirect_uri")
+    if redirect_uri not in client.redirect_uris:
+        raise invalid_request("redirect_uri is not exactly one of those registered")
+    return redirect_uri
+
+
+def _checked(server: AuthorizationServer, client: Client, parameters: Parameters) -> tuple[str, ...]:
+    """Return the scopes that will be granted when the request is otherwise as it should be."""
     if required(parameters, "response_type") != "code":
         raise OAuthError("unsupported_response_type", "response_type must be code")
     if "authorization_code" not in client.grant_types:
         raise OAuthError("unauthorized_client", "this client is not registered for authorization_code")
-    state = required(parameters, "state")
-    _check_audience(server, required(parameters, "aud"))
+    required(parameters, "state")
+    _check_audience(server.settings, parameters.get("aud"))
     if parameters.get("code_challenge_method") != "S256":
         raise invalid_request("code_challenge_method must be S256 (AL-12)")
-    code_challenge = required(parameters, "code_challenge")
-    if not _S256.fullmatch(code_challenge):
+    if not _S256.fullmatch(required(parameters, "code_challenge")):
         raise invalid_request("code_challenge is not a base64url SHA-256")
     asked = required(parameters, "scope").split()
-    scopes = grant(asked, client.scopes)
+    scopes = grant(understood(asked, server.settings), client.scopes)
     if not scopes:
         raise invalid_scope("nothing of this scope may be granted to this client")
     if ("launch" in parameters) != ("launch" in asked):
         raise invalid_request("the launch parameter and the launch scope go together (AL-06, AL-07)")
-    # Last, because it is used up.
-    launch = server.ledger.redeem_launch(parameters["launch"], client.client_id) if "launch" in parameters else None
-    return AuthorizationRequest(
-        client=client,
-        redirect_uri=redirect_uri,
-        state=state,
-        scopes=scopes,
-        code_challenge=code_challenge,
-        nonce=parameters.get("nonce"),
-        login_hint=parameters.get("login_hint", ""),
-        launch=launch,
-    )
+    return scopes
 
 
-def _check_audience(server: AuthorizationServer, aud: str) -> None:
-    given = aud.removesuffix("/") if server.settings.lenient_aud else aud
-    if given != server.settings.fhir_base:
-        raise invalid_request(f"aud must be {server.settings.fhir_base} (AL-11)")
+def _check_audience(settings: Settings, aud: str | None) -> None:
+    base = settings.fhir_base
+    accepted: Mapping[AudRule, set[str | None]] = {
+        "exact": {base},
+        "slash-optional": {base, f"{base}/"},
+        "slash-required": {f"{base}/"},
+        "optional": {base, None},
+        "refused": {None},
+    }
+    if aud not in accepted[settings.aud]:
+        raise invalid_request(f"aud is not what this server wants: {base}, {settings.aud} (AL-11, Q7)")

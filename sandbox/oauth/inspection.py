@@ -2,59 +2,59 @@
 
 from typing import Any
 
-from sandbox.oauth.clients import Client
 from sandbox.oauth.errors import OAuthError, invalid_client
 from sandbox.oauth.ledger import Authorization
 from sandbox.oauth.parameters import Parameters, required
+from sandbox.oauth.presented import Presented
 from sandbox.oauth.server import AuthorizationServer
 
 INACTIVE = {"active": False}
 """All that is said about a token that is not good, or not the asker's (IN-04)."""
 
 
-async def introspect(server: AuthorizationServer, form: Parameters, authorization: str | None) -> dict[str, Any]:
+async def introspect(server: AuthorizationServer, form: Parameters, presented: Presented) -> dict[str, Any]:
     """Return what a token is good for (IN-01…IN-03), or raise `OAuthError`."""
-    asker = await _asker(server, form, authorization)
+    asker = await _asker(server, form, presented)
     value = required(form, "token")
     if access := server.ledger.access_token(value):
         if access.authorization.client_id != asker:
             return INACTIVE
-        times = {"iat": int(access.issued_at), "exp": int(access.expires_at), "token_type": "Bearer"}
-        return _described(server, access.authorization, access.scopes) | times
+        described = _described(server, access.authorization, access.scopes)
+        described |= {"iat": int(access.issued_at), "exp": int(access.expires_at), "token_type": "Bearer"}
+        if access.proof_key:
+            described |= {"token_type": "DPoP", "cnf": {"jkt": access.proof_key}}
+        return described
     refresh = server.ledger.refresh_token(value)
     if refresh and refresh.authorization.client_id == asker:
         return _described(server, refresh.authorization, refresh.authorization.scopes)
     return INACTIVE
 
 
-async def revoke(server: AuthorizationServer, form: Parameters, authorization: str | None) -> None:
+async def revoke(server: AuthorizationServer, form: Parameters, presented: Presented) -> None:
     """End a token of the client, or raise `OAuthError`; an unknown token is no error (IN-06)."""
-    client = await _client(server, form, authorization, server.settings.revocation_endpoint)
+    client = await server.authenticate(form, presented, server.settings.revocation_endpoint)
     value = required(form, "token")
     token = server.ledger.access_token(value) or server.ledger.refresh_token(value)
     if token is None:
         return
     if token.authorization.client_id != client.client_id:
         raise OAuthError("unauthorized_client", "the token was issued to another client (RFC 7009 §2.1)")
-    server.ledger.revoke(value)
+    server.ledger.revoke(value, family=server.settings.revocation == "family")
 
 
-async def _asker(server: AuthorizationServer, form: Parameters, authorization: str | None) -> str:
-    """Return the id of the client that asks: by a live access token as at Epic (EP-20), or by authenticating."""
-    if authorization and authorization.lower().startswith("bearer "):
-        if access := server.access(authorization):
+async def _asker(server: AuthorizationServer, form: Parameters, presented: Presented) -> str:
+    """Return the id of the client that asks: by a live access token (IN-03, EP-20), or by authenticating."""
+    rule = server.settings.introspection
+    if presented.token("bearer") is not None and rule != "client":
+        if access := server.access(presented.authorization):
             return access.client_id
         raise OAuthError("invalid_token", "the bearer token is not good", 401)
-    client = await _client(server, form, authorization, server.settings.introspection_endpoint)
+    if rule == "bearer":
+        raise OAuthError("invalid_token", "a bearer token is needed", 401)
+    client = await server.authenticate(form, presented, server.settings.introspection_endpoint)
     if client.authentication == "none":
         raise invalid_client("a public client introspects with a bearer token")
     return client.client_id
-
-
-async def _client(server: AuthorizationServer, form: Parameters, authorization: str | None, endpoint: str) -> Client:
-    # Clients often reuse the token endpoint as audience; RFC 7523 §3 leaves the choice to the server.
-    audiences = (endpoint, server.settings.token_endpoint)
-    return await server.authentication.authenticate(form, authorization, audiences, server.clock())
 
 
 def _described(server: AuthorizationServer, authorization: Authorization, scopes: tuple[str, ...]) -> dict[str, Any]:

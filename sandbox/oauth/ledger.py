@@ -1,6 +1,5 @@
 """Launches, codes and tokens: what was issued, to whom, and whether it is still good. Only hashes are kept."""
 
-import base64
 import hashlib
 import math
 import re
@@ -8,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.journal import Journal
-from sandbox.marks import Entropy, Kind, digest, mint
+from sandbox.marks import PLAIN, Entropy, Form, Kind, digest, mint
+from sandbox.oauth.compact import unpadded
 from sandbox.oauth.errors import invalid_grant, invalid_request
 from sandbox.oauth.users import User
 
@@ -38,6 +38,10 @@ class Authorization:
     nonce: str | None = None
     from_ehr: bool = False
     refresh_ends_at: float = math.inf
+    refreshes: int = 0
+    refreshed_at: float = -math.inf
+    proof_key: str | None = None
+    """The thumbprint of the only DPoP key its code, and of a public client its refresh tokens, may be used with."""
     ended: bool = False
 
 
@@ -60,6 +64,8 @@ class AccessToken:
     scopes: tuple[str, ...]
     issued_at: float
     expires_at: float
+    proof_key: str | None
+    """The thumbprint of the DPoP key it is bound to (RFC 9449 §6)."""
 
 
 @dataclass(slots=True)
@@ -82,9 +88,9 @@ class Ledger:
         self._access: dict[str, AccessToken] = {}
         self._refresh: dict[str, RefreshToken] = {}
 
-    def issue_launch(self, launch: Launch) -> str:
+    def issue_launch(self, launch: Launch, form: Form = PLAIN) -> str:
         """Return a new one-time launch value."""
-        value, key = self._mint("launch", "launch", launch.client_id, launch.patient)
+        value, key = self._mint("launch", "launch", launch.client_id, launch.patient, form)
         self._launches[key] = launch
         return value
 
@@ -98,9 +104,11 @@ class Ledger:
             raise invalid_request("launch has expired")
         return launch
 
-    def issue_code(self, authorization: Authorization, redirect_uri: str, code_challenge: str, lifetime: int) -> str:
+    def issue_code(
+        self, authorization: Authorization, redirect_uri: str, code_challenge: str, lifetime: int, form: Form = PLAIN
+    ) -> str:
         """Return a new code that lives for `lifetime` seconds."""
-        value, key = self._mint("code", "code", authorization.client_id, authorization.patient)
+        value, key = self._mint("code", "code", authorization.client_id, authorization.patient, form)
         self._codes[key] = Code(authorization, redirect_uri, code_challenge, self._clock() + lifetime)
         return value
 
@@ -125,11 +133,13 @@ class Ledger:
             raise invalid_grant("code_verifier does not match code_challenge (RFC 7636 §4.6)")
         return code.authorization
 
-    def issue_access(self, authorization: Authorization, scopes: tuple[str, ...], lifetime: float, size: int) -> str:
-        """Return a new access token of `size` random bytes that lives for `lifetime` seconds."""
-        value, key = self._mint("at", "access_token", authorization.client_id, authorization.patient, size)
+    def issue_access(
+        self, authorization: Authorization, scopes: tuple[str, ...], lifetime: float, form: Form, proof_key: str | None
+    ) -> str:
+        """Return a new access token that lives for `lifetime` seconds, bound to a DPoP key if there is one."""
+        value, key = self._mint("at", "access_token", authorization.client_id, authorization.patient, form)
         now = self._clock()
-        self._access[key] = AccessToken(authorization, scopes, now, now + lifetime)
+        self._access[key] = AccessToken(authorization, scopes, now, now + lifetime, proof_key)
         return value
 
     def issue_refresh(self, authorization: Authorization) -> str:
@@ -153,6 +163,8 @@ class Ledger:
         if token.authorization.ended or token.authorization.refresh_ends_at <= self._clock():
             raise invalid_grant("the authorization has ended")
         token.spent = rotate
+        token.authorization.refreshes += 1
+        token.authorization.refreshed_at = self._clock()
         return token.authorization
 
     def access_token(self, value: str) -> AccessToken | None:
@@ -169,12 +181,20 @@ class Ledger:
             return None
         return token if token.authorization.refresh_ends_at > self._clock() else None
 
-    def revoke(self, value: str) -> None:
-        """End one access token, or the whole family of a refresh token (RFC 7009 §2.1)."""
+    def has_live_access(self, authorization: Authorization) -> bool:
+        """Say whether any access token of an authorization is still good."""
+        now = self._clock()
+        return any(token.authorization is authorization and token.expires_at > now for token in self._access.values())
+
+    def revoke(self, value: str, *, family: bool) -> None:
+        """End an access token, or a refresh token, alone or with its whole family (RFC 7009 §2.1)."""
         if access := self.access_token(value):
             access.expires_at = self._clock()
         if refresh := self.refresh_token(value):
-            refresh.authorization.ended = True
+            if family:
+                refresh.authorization.ended = True
+            else:
+                refresh.authorization.refresh_ends_at = self._clock()
 
     def expire_access_tokens(self) -> int:
         """Let every live access token expire now; return how many there were."""
@@ -184,8 +204,8 @@ class Ledger:
             token.expires_at = now
         return len(live)
 
-    def _mint(self, mark: Kind, token: str, client_id: str, patient: str | None, size: int = 32) -> tuple[str, str]:
-        value = mint(mark, self._entropy, size)
+    def _mint(self, mark: Kind, token: str, client_id: str, patient: str | None, form: Form = PLAIN) -> tuple[str, str]:
+        value = mint(mark, self._entropy, form)
         key = digest(value)
         self._journal.issued(token, key, client_id, patient)
         return value, key
@@ -195,5 +215,4 @@ def _proves(code_verifier: str, code_challenge: str) -> bool:
     """Verify PKCE S256 (OA-16)."""
     if not _VERIFIER.fullmatch(code_verifier):
         return False
-    hashed = hashlib.sha256(code_verifier.encode()).digest()
-    return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode() == code_challenge
+    return unpadded(hashlib.sha256(code_verifier.encode()).digest()) == code_challenge

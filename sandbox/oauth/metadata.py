@@ -1,13 +1,16 @@
 """The three documents a client may discover the server by. They promise what the sandbox does, and nothing else."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from sandbox.oauth import dpop
 from sandbox.oauth.assertions import ALGORITHMS
-from sandbox.oauth.clients import GRANT_TYPES
+from sandbox.oauth.clients import GRANT_TYPES, JWT_BEARER
 from sandbox.oauth.scopes import CONTEXT_SCOPES, IDENTITY_SCOPES, REFRESH_SCOPES
 from sandbox.settings import Settings
 
 AUTHENTICATION_METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+CERTIFICATE_METHODS = ["tls_client_auth", "self_signed_tls_client_auth"]
 SCOPES = [
     *IDENTITY_SCOPES,
     *CONTEXT_SCOPES,
@@ -42,6 +45,15 @@ CAPABILITIES = [
     "permission-v2",
 ]
 
+_OAUTH_URIS = {
+    "authorization_endpoint": "authorize",
+    "token_endpoint": "token",
+    "registration_endpoint": "register",
+    "management_endpoint": "manage",
+    "introspection_endpoint": "introspect",
+    "revocation_endpoint": "revoke",
+}
+
 
 def smart_configuration(settings: Settings) -> dict[str, Any]:
     """Return `{fhir base}/.well-known/smart-configuration` (DS-03…DS-10, DS-16)."""
@@ -58,14 +70,9 @@ def openid_configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-def oauth_uris(settings: Settings) -> dict[str, str]:
-    """Return the endpoints the CapabilityStatement names in its `oauth-uris` extension (DS-11)."""
-    return {
-        "authorize": settings.authorization_endpoint,
-        "token": settings.token_endpoint,
-        "introspect": settings.introspection_endpoint,
-        "revoke": settings.revocation_endpoint,
-    }
+def oauth_uris(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the CapabilityStatement names in its `oauth-uris` extension, from a SMART configuration (DS-11)."""
+    return {part: document[name] for name, part in _OAUTH_URIS.items() if name in document}
 
 
 def smart_style() -> dict[str, str]:
@@ -99,5 +106,30 @@ def _shared(settings: Settings) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": AUTHENTICATION_METHODS,
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "scopes_supported": SCOPES,
+        **_offered(settings),
     }
-    return document | ({"authorization_response_iss_parameter_supported": True} if settings.response_iss else {})
+    if settings.revocation == "off":
+        del document["revocation_endpoint"]
+    return document
+
+
+def _offered(settings: Settings) -> dict[str, Any]:
+    """Return the members of what the sandbox does only when it is told to."""
+    aliases = settings.mtls_endpoint_aliases
+    offers: tuple[tuple[bool, dict[str, Any]], ...] = (
+        (settings.response_iss, {"authorization_response_iss_parameter_supported": True}),
+        (settings.dpop, {"dpop_signing_alg_values_supported": list(dpop.ALGORITHMS)}),
+        (settings.dynamic_clients, {
+            "registration_endpoint": settings.registration_endpoint,
+            "grant_types_supported": [*GRANT_TYPES, JWT_BEARER],
+        }),
+        (settings.pushed_requests != "off", {
+            "pushed_authorization_request_endpoint": settings.pushed_authorization_request_endpoint,
+            "require_pushed_authorization_requests": settings.pushed_requests == "required",
+        }),
+        (settings.client_ca is not None, {
+            "mtls_endpoint_aliases": aliases,
+            "token_endpoint_auth_methods_supported": [*AUTHENTICATION_METHODS, *CERTIFICATE_METHODS],
+        }),
+    )  # fmt: skip
+    return {name: value for is_on, members in offers if is_on for name, value in members.items()}

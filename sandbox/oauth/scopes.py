@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
+from sandbox.settings import DialectRule, Settings
+
 CONTEXT_SCOPES = ("launch", "launch/patient", "launch/encounter")
 IDENTITY_SCOPES = ("openid", "fhirUser")
 REFRESH_SCOPES = ("offline_access", "online_access")
@@ -50,8 +52,30 @@ class ClinicalScope:
             query=queries.pop() if queries else None,
         )
 
+    def split(self) -> tuple[str, ...]:
+        """Return the same as one scope for each letter."""
+        return tuple(str(replace(self, verbs=letter)) for letter in self.letters)
+
+    def spoken(self, dialect: DialectRule) -> str:
+        """Return the scope in a version of SMART, with all it says and no more, or as it is where v1 cannot say it."""
+        if dialect == "v2":
+            return str(replace(self, verbs=self.letters))
+        verbs = next((verb for verb, letters in _V1.items() if letters == self.letters), self.verbs)
+        return str(replace(self, verbs=verbs)) if dialect == "v1" and self.query is None else str(self)
+
     def __str__(self) -> str:
         return f"{self.level}/{self.kind}.{self.verbs}" + (f"?{self.query}" if self.query else "")
+
+
+def understood(asked: Iterable[str], settings: Settings) -> list[str]:
+    """Return what a server can make sense of: not each knows wildcards (OR-06), or version 2 (Q9)."""
+    return [scope for scope in asked if not (parsed := ClinicalScope.parse(scope)) or _is_understood(parsed, settings)]
+
+
+def _is_understood(scope: ClinicalScope, settings: Settings) -> bool:
+    if settings.refuse_wildcards and "*" in {scope.kind, scope.verbs}:
+        return False
+    return scope.verbs in _V1 or not settings.refuse_v2_scopes
 
 
 def grant(asked: Iterable[str], allowed: Iterable[str]) -> tuple[str, ...]:
@@ -73,6 +97,12 @@ def _grant_one(scope: str, allowed: tuple[str, ...]) -> Iterator[str]:
     for limit in limits:
         if wanted and (common := wanted.cut_to(limit)):
             yield str(common)
+
+
+def in_dialect(scopes: Iterable[str], dialect: DialectRule) -> list[str]:
+    """Return scopes with the clinical ones written in a version of SMART (Q9)."""
+    parts = [(scope, ClinicalScope.parse(scope)) for scope in scopes]
+    return [parsed.spoken(dialect) if parsed else scope for scope, parsed in parts]
 
 
 def needs_patient(scopes: Iterable[str]) -> bool:

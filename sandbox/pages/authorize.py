@@ -50,7 +50,7 @@ class AuthorizationPages:
             parameters = from_query(request) if request.method == "GET" else await from_form(request)
             arrival.parameters = redact(parameters.items(), SHOWN_PARAMETERS)
             arrival.client_id = parameters.get("client_id")
-            visit = self._visits.begin(authorize.read(self._server, parameters))
+            visit = self._visits.begin(authorize.read(self._server, parameters, posted=request.method == "POST"))
         except RedirectedError as refusal:
             return see_other(refusal.url)
         except OAuthError as error:

@@ -1,5 +1,6 @@
 """The EHR as its staff see it: the patients, a chart, and a button for each app that can be launched."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from sandbox.oauth.errors import OAuthError, invalid_request
 from sandbox.oauth.parameters import from_form, required
 from sandbox.oauth.server import AuthorizationServer
 from sandbox.pages.chart import contact, sections
+from sandbox.pages.embedded import embed, embedded_route
 from sandbox.pages.patients import MOST, found, row
 from sandbox.pages.rendering import page, see_other
 
@@ -47,19 +49,23 @@ def home_routes(server: AuthorizationServer, ehr: Ehr) -> list[BaseRoute]:
             sections=sections(ehr.population, patient["id"]),
         )
 
-    async def launch(request: Request) -> Response:
-        try:
-            client_id = required(await from_form(request), "client_id")
-            _, url = begin_launch(
-                server, ehr.population, ehr.users[0], client_id=client_id, patient=request.path_params["patient"]
-            )
-        except (LaunchError, OAuthError) as error:
-            return page("error.html", 400, error=invalid_request(str(error)))
-        return see_other(url)
+    def launcher(*, framed: bool) -> Callable[[Request], Awaitable[Response]]:
+        async def launch(request: Request) -> Response:
+            patient = request.path_params["patient"]
+            try:
+                client_id = required(await from_form(request), "client_id")
+                _, url = begin_launch(server, ehr.population, ehr.users[0], client_id=client_id, patient=patient)
+            except (LaunchError, OAuthError) as error:
+                return page("error.html", 400, error=invalid_request(str(error)))
+            return see_other(embed(server, ehr, patient, url) if framed else url)
+
+        return launch
 
     return [
         Route("/", home),
         Route("/patients/{patient}", chart),
-        Route("/patients/{patient}/launch", launch, methods=["POST"]),
+        Route("/patients/{patient}/launch", launcher(framed=False), methods=["POST"]),
+        Route("/patients/{patient}/embedded", launcher(framed=True), methods=["POST"]),
+        embedded_route(ehr),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]

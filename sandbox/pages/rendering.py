@@ -10,11 +10,12 @@ from starlette.responses import HTMLResponse, RedirectResponse
 TEMPLATES = Path(__file__).parent / "templates"
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'self'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""No form-action: browsers apply it to redirects as well, and approval ends in a redirect to the app."""
+"""No form-action: browsers apply it to redirects as well, and approval ends in a redirect to the app. A launch in a
+frame of the chart shows these pages there (AL-22); nobody else may frame them."""
 
 
 @cache

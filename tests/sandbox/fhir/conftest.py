@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from sandbox.access import Access
+from sandbox.fhir.capability import Publication
 from sandbox.fhir.routes import fhir_routes
 from sandbox.population import build
 from sandbox.population.elements import Population, Resource
@@ -34,7 +35,7 @@ class Ehr:
             lambda: BASE,
             lambda header: self._granted.get(header or ""),
             lambda: self.now,
-            lambda: ENDPOINTS,
+            lambda _client_id: Publication(ENDPOINTS),
             new_id=lambda: f"new-{next(numbers)}",
         )
         self._app = Starlette(routes=routes)

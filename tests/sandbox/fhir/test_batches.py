@@ -55,6 +55,7 @@ def test_a_batch_answers_each_entry_for_itself(backend: TestClient, amy: Resourc
 
 
 def test_a_batch_entry_needs_its_own_scope(ehr: Ehr, amy: Resource, camila: Resource) -> None:
+    """SC-09."""
     app = ehr.client("patient/Patient.r", "patient/Observation.rs", patient=amy["id"])
     bundle = send(
         app,
@@ -141,6 +142,7 @@ def test_a_transaction_is_undone_whole_when_one_entry_fails(backend: TestClient,
 
 
 def test_a_transaction_with_one_forbidden_entry_is_refused_whole(ehr: Ehr, amy: Resource, camila: Resource) -> None:
+    """SC-09."""
     app = ehr.client("patient/Observation.cruds", patient=amy["id"])
     entries = [entry("POST", "Observation", observation(f"Patient/{p['id']}")) for p in (amy, camila)]
     answer = app.post(BASE, json={"resourceType": "Bundle", "type": "transaction", "entry": entries})

@@ -32,6 +32,7 @@ def test_following_next_visits_every_match_once(backend: TestClient, ehr: Ehr) -
 
 
 def test_a_next_link_is_absolute_and_names_no_type(backend: TestClient) -> None:
+    """PX-07."""
     url = links(backend.get("/Observation?_count=10&category=laboratory").json())["next"]
     assert url.startswith(f"{BASE}?_getpages=")
     query = parse_qs(urlsplit(url).query)

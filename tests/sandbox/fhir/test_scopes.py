@@ -27,6 +27,7 @@ LETTERS = "cruds"
     ],
 )
 def test_a_resource_scope_is_a_permission(scope: str, permission: Permission) -> None:
+    """SC-01, SC-03, SC-05."""
     assert parse_permission(scope) == permission
 
 
@@ -54,6 +55,7 @@ def test_a_resource_scope_is_a_permission(scope: str, permission: Permission) ->
     ],
 )
 def test_anything_else_gives_nothing(scope: str) -> None:
+    """SC-01."""
     assert parse_permission(scope) is None
 
 

@@ -26,7 +26,7 @@ def start(signing_key: SigningKey) -> Start:
     @asynccontextmanager
     async def begin(**settings: Any) -> AsyncIterator[Driver]:
         now = Now()
-        chosen = Settings(public_url=ORIGIN, **{"patients": 9, "auto_approve": True, **settings})
+        chosen = Settings(**{"public_url": ORIGIN, "patients": 9, "auto_approve": True, **settings})
         app = create_app(chosen, now, signing_key=signing_key)
         transport = httpx2.ASGITransport(app)
         async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url=ORIGIN) as http:

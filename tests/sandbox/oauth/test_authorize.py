@@ -16,6 +16,7 @@ async def test_an_approved_request_comes_back_with_a_marked_code_and_the_same_st
 
 
 async def test_get_and_post_are_answered_alike(ehr: Driver) -> None:
+    """AL-14."""
     answer = await ehr.http.post("/oauth2/authorize", data=ehr.request())
     assert redirected(answer).keys() == {"code", "state"}
 
@@ -35,6 +36,7 @@ async def test_get_and_post_are_answered_alike(ehr: Driver) -> None:
 async def test_an_uncertain_client_or_redirect_uri_is_never_redirected_to(
     ehr: Driver, changes: dict[str, str | None]
 ) -> None:
+    """AL-05, OA-24."""
     answer = await ehr.authorize(**changes)
     assert answer.status_code == 400
     assert "location" not in answer.headers
@@ -77,13 +79,26 @@ async def test_a_parameter_given_twice_is_refused(ehr: Driver) -> None:
     assert "more than once: state" in answer.text
 
 
-async def test_a_trailing_slash_in_aud_is_tolerated_where_it_is_configured(start: Start) -> None:
-    async with start(lenient_aud=True) as ehr:
+@pytest.mark.parametrize(
+    ("rule", "accepted"),
+    [
+        ("exact", {FHIR_BASE}),
+        ("slash-optional", {FHIR_BASE, f"{FHIR_BASE}/"}),
+        ("slash-required", {f"{FHIR_BASE}/"}),
+        ("optional", {FHIR_BASE, None}),
+        ("refused", {None}),
+    ],
+)
+async def test_what_aud_must_be_is_a_setting(start: Start, rule: str, accepted: set[str | None]) -> None:
+    """Vendors want it exact, with or without a slash, or not at all (AL-11, OT-02)."""
+    async with start(aud=rule) as ehr:
         await ehr.register()
-        assert "code" in redirected(await ehr.authorize(aud=f"{FHIR_BASE}/"))
+        for aud in (FHIR_BASE, f"{FHIR_BASE}/", None, ORIGIN):
+            assert ("code" in redirected(await ehr.authorize(aud=aud))) is (aud in accepted)
 
 
 async def test_iss_is_sent_exactly_where_it_is_advertised(start: Start) -> None:
+    """CB-08."""
     async with start(response_iss=True) as ehr:
         await ehr.register()
         configuration = (await ehr.http.get("/api/FHIR/R4/.well-known/smart-configuration")).json()
@@ -99,6 +114,7 @@ async def test_a_redirect_uri_keeps_its_own_query(ehr: Driver) -> None:
 
 
 async def test_a_launch_carries_its_patient_and_encounter_into_the_token_answer(ehr: Driver) -> None:
+    """CX-01, CX-02, CX-05."""
     patient, encounter = await visit_of(ehr)
     launch = await ehr.launch(patient=patient, encounter=encounter)
     tokens = await ehr.tokens(launch=launch, scope="launch patient/*.rs")
@@ -107,6 +123,7 @@ async def test_a_launch_carries_its_patient_and_encounter_into_the_token_answer(
 
 
 async def test_a_launch_can_be_picked_up_once(ehr: Driver) -> None:
+    """AL-01."""
     patient, _ = await visit_of(ehr)
     launch = await ehr.launch(patient=patient)
     assert launch.startswith("canary-launch-")

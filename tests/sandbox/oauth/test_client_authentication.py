@@ -21,15 +21,88 @@ STRANGER = ECKey.generate_key("P-384", {"kid": "ec"})
 
 @pytest.mark.parametrize("secret", ["plain", "this-is-the-secret-2/7", "a+b c%20:d", "ünïcödé"])
 async def test_basic_credentials_are_form_encoded_first(ehr: Driver, secret: str) -> None:
+    """EP-13, TK-07."""
     await ehr.register("app: 1", client_secret=secret, grant_types=["client_credentials"], scopes="system/*.rs")
     assert (await by_basic(ehr, quote_plus("app: 1"), quote_plus(secret))).status_code == 200
 
 
 async def test_a_secret_that_is_not_encoded_is_another_secret(ehr: Driver) -> None:
+    """EP-13."""
     await ehr.register(client_secret="a+b", grant_types=["client_credentials"], scopes="system/*.rs")
     answer = await by_basic(ehr, "app", "a+b")
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
     assert answer.headers["www-authenticate"].startswith("Basic ")
+
+
+@pytest.mark.parametrize("secret", ["this-is-the-secret-2/7", "a+b", "50%", "a b", "x:y"])
+async def test_how_basic_credentials_are_written_is_registered_and_the_other_way_is_refused(
+    ehr: Driver, secret: str
+) -> None:
+    """(Q1, TK-07, EP-13)"""
+    written = {"raw": ("app", secret), "rfc6749": ("app", quote_plus(secret))}
+    for right, wrong in (("raw", "rfc6749"), ("rfc6749", "raw")):
+        await ehr.register(
+            client_secret=secret, basic_encoding=right, grant_types=["client_credentials"], scopes="system/*.rs"
+        )
+        assert (await by_basic(ehr, *written[right])).status_code == 200
+        assert (await by_basic(ehr, *written[wrong])).status_code == 401
+
+
+async def test_a_raw_client_id_is_not_decoded(ehr: Driver) -> None:
+    """(Q1)"""
+    await ehr.register("a%20b", client_secret="s", basic_encoding="raw", grant_types=["client_credentials"],
+                       scopes="system/*.rs")  # fmt: skip
+    assert (await by_basic(ehr, "a%20b", "s")).status_code == 200
+    assert (await by_basic(ehr, "a%2520b", "s")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("rule", "grant_type", "named", "status"),
+    [
+        ("optional", "refresh_token", False, 400),
+        ("optional", "refresh_token", True, 400),
+        ("refresh", "refresh_token", False, 401),
+        ("refresh", "refresh_token", True, 400),
+        ("refresh", "authorization_code", False, 400),
+        ("always", "authorization_code", False, 401),
+        ("always", "authorization_code", True, 400),
+        ("never", "authorization_code", True, 401),
+        ("never", "refresh_token", False, 400),
+    ],
+)
+async def test_a_client_id_in_the_body_can_be_demanded_or_forbidden(
+    ehr: Driver, rule: str, grant_type: str, named: bool, status: int  # noqa: FBT001  # a table column
+) -> None:  # fmt: skip
+    """400 is for the missing code or token, 401 for the body (Q2, TK-04)."""
+    await ehr.register(client_id_in_body=rule)
+    form = {"grant_type": grant_type, **({"client_id": "app"} if named else {})}
+    assert (await ehr.token(**form)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("assertion_aud", "aud"),
+    [
+        ("token_endpoint", f"{ORIGIN}/oauth2/token"),
+        ("issuer", f"{ORIGIN}/oauth2"),
+        ("https://proxy.example/token", "https://proxy.example/token"),
+    ],
+)
+async def test_the_audience_of_assertions_is_registered(ehr: Driver, assertion_aud: str, aud: str) -> None:
+    """(Q3, CA-05)"""
+    await register_backend(ehr, assertion_aud=assertion_aud)
+    for other in (f"{ORIGIN}/oauth2/token", f"{ORIGIN}/oauth2", "https://proxy.example/token"):
+        answer = await by_assertion(ehr, signed(ehr, claims={"aud": other, "jti": other}))
+        assert answer.status_code == (200 if other == aud else 401)
+
+
+@pytest.mark.parametrize(("key", "alg"), [(RSA, "RS256"), (RSA, "RS384"), (EC, "ES384")])
+async def test_the_algorithm_of_assertions_can_be_registered(ehr: Driver, key: RSAKey | ECKey, alg: str) -> None:
+    """RS256 is Epic's (CA-09, EP-04)."""
+    for registered in ("RS256", "RS384", "ES384"):
+        await register_backend(ehr, token_endpoint_auth_signing_alg=registered)
+        header = {"alg": alg, "kid": key.kid}
+        answer = await by_assertion(ehr, signed(ehr, key=key, header=header, claims={"jti": registered}))
+        assert answer.status_code == (200 if alg == registered else 401)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +129,7 @@ async def test_a_secret_that_is_not_encoded_is_another_secret(ehr: Driver) -> No
 async def test_one_registered_method_is_accepted_and_nothing_else(
     ehr: Driver, authentication: str, form: dict[str, str], header: str | None, status: int, error: str | None
 ) -> None:
+    """(TK-06)"""
     await ehr.register(
         authentication=authentication, client_secret="s", grant_types=["client_credentials"], scopes="system/*.rs"
     )
@@ -77,6 +151,7 @@ async def test_a_public_client_names_itself_and_proves_nothing(ehr: Driver) -> N
 
 @pytest.mark.parametrize(("key", "alg"), [(RSA, "RS384"), (EC, "ES384")])
 async def test_a_good_assertion_is_accepted_once(ehr: Driver, key: RSAKey | ECKey, alg: str) -> None:
+    """CA-09."""
     await register_backend(ehr)
     assertion = signed(ehr, key=key, header={"alg": alg, "kid": key.kid})
     assert (await by_assertion(ehr, assertion)).status_code == 200
@@ -129,6 +204,7 @@ async def test_a_jti_may_come_back_when_its_assertion_has_expired(ehr: Driver) -
 async def test_an_assertion_that_breaks_a_rule_is_refused_and_told_which(
     ehr: Driver, header: dict[str, Any], claims: dict[str, Any], says: str
 ) -> None:
+    """BS-09, CA-09."""
     await register_backend(ehr)
     answer = await by_assertion(ehr, signed(ehr, header=header, claims=claims))
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
@@ -155,12 +231,14 @@ async def test_an_assertion_that_is_no_jwt_is_refused(ehr: Driver, assertion: st
 
 @pytest.mark.parametrize("assertion_type", ["", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"])
 async def test_another_assertion_type_is_refused(ehr: Driver, assertion_type: str) -> None:
+    """BS-09, CA-08."""
     await register_backend(ehr)
     answer = await by_assertion(ehr, signed(ehr), client_assertion_type=assertion_type)
     assert answer.json()["error"] == "invalid_client"
 
 
 async def test_a_client_id_beside_an_assertion_must_match_it(ehr: Driver) -> None:
+    """OA-12."""
     await register_backend(ehr)
     assert (await by_assertion(ehr, signed(ehr), client_id="another")).json()["error"] == "invalid_client"
     assert (await by_assertion(ehr, signed(ehr), client_id="app")).status_code == 200
@@ -173,7 +251,7 @@ async def test_an_rsa_key_that_is_too_short_is_refused(ehr: Driver) -> None:
     assert "signature or key is not good" in answer.json()["error_description"]
 
 
-async def register_backend(ehr: Driver, *more: Mapping[str, Any]) -> None:
+async def register_backend(ehr: Driver, *more: Mapping[str, Any], **members: Any) -> None:
     rsa, ec = RSA.as_dict(private=False), EC.as_dict(private=False)
     keys = [
         rsa, ec, {**ec, "kid": "twice"}, {**ec, "kid": "twice"}, {**ec, "kid": "for-encryption", "use": "enc"},
@@ -184,6 +262,7 @@ async def register_backend(ehr: Driver, *more: Mapping[str, Any]) -> None:
         jwks={"keys": keys},
         grant_types=["client_credentials"],
         scopes="system/*.rs",
+        **members,
     )
 
 
@@ -198,7 +277,7 @@ def signed(
     whole = without_none({**good, **(claims or {}), **times})
     head = without_none({"typ": "JWT", "alg": "ES384", "kid": "ec", **(header or {})})
     payload = json.dumps(whole).encode()
-    if head["alg"] in {"RS384", "ES384"}:
+    if head["alg"] in ({"RS256", "RS384"} if isinstance(key, RSAKey) else {"ES384"}):
         return jws.serialize_compact(head, payload, key, algorithms=[head["alg"]])
     return ".".join(
         base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (json.dumps(head).encode(), payload, b"x")

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from sandbox.__main__ import parse
 from sandbox.faults import FAULTS, FOREVER
 from sandbox.oauth.clients import Client
+from sandbox.options import parse
 
 TEXT = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text(encoding="utf-8")
 
@@ -17,7 +17,7 @@ def test_the_documented_faults_are_those_of_the_table() -> None:
 
 
 def test_the_documented_options_are_those_of_the_program() -> None:
-    documented = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]*)", TEXT.partition("## People")[0])}
+    documented = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z0-9-]*)", TEXT.partition("## People")[0])}
     assert documented == set(vars(parse([])))
 
 

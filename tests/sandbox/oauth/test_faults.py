@@ -98,6 +98,7 @@ async def test_a_withheld_refresh_token_leaves_the_old_one_good(ehr: Driver) -> 
 
 
 async def test_a_refresh_can_give_an_id_token_of_another_user(ehr: Driver) -> None:
+    """(ID-08)"""
     keys = KeySet.import_key_set((await ehr.http.get("/oauth2/jwks")).json())
     tokens = await ehr.tokens()
     for sub in ("", "somebody-else"):
@@ -109,6 +110,7 @@ async def test_a_refresh_can_give_an_id_token_of_another_user(ehr: Driver) -> No
 
 
 async def test_an_access_token_can_be_long_and_still_work(ehr: Driver) -> None:
+    """(EP-19)"""
     await ehr.arm("token_size", bytes=6000)
     token = (await ehr.tokens(scope="patient/*.rs"))["access_token"]
     assert len(token) == len("canary-at-") + 8000

@@ -132,7 +132,7 @@ async def test_registered_clients_are_listed_and_can_be_removed(ehr: Driver) -> 
         ({"jwks": {"keys": []}}, "either jwks_uri or jwks"),
         ({"grant_types": ["implicit"]}, "unknown grant_types: implicit"),
         ({"grant_types": ["client_credentials"]}, "needs a client that authenticates"),
-        ({"refresh": "sometimes"}, "refresh is one of rotate, keep, none"),
+        ({"refresh": "never"}, "refresh is one of rotate, keep, "),
         ({"client_uri": "http://app.example/"}, "unknown members: client_uri"),
     ],
 )

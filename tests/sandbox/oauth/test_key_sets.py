@@ -60,6 +60,7 @@ async def key_sets(publisher: Publisher, now: Now) -> AsyncIterator[KeySets]:
 async def test_a_set_is_kept_as_long_as_it_allows_and_never_longer_than_five_minutes(
     key_sets: KeySets, publisher: Publisher, now: Now, cache_control: str | None, kept: int
 ) -> None:
+    """CA-10."""
     headers = {"Cache-Control": cache_control} if cache_control else {}
     publisher.answer = httpx2.Response(200, json=GOOD, headers=headers)
     await key_sets.of(CLIENT, "one")
@@ -73,6 +74,7 @@ async def test_a_set_is_kept_as_long_as_it_allows_and_never_longer_than_five_min
 
 
 async def test_an_unknown_kid_is_looked_for_once_more(key_sets: KeySets, publisher: Publisher) -> None:
+    """CA-10."""
     await key_sets.of(CLIENT, "one")
     publisher.answer = httpx2.Response(200, json={"keys": [{"kid": "two"}]})
     assert await key_sets.of(CLIENT, "two") == {"keys": [{"kid": "two"}]}

@@ -7,6 +7,7 @@ ISSUER = f"{ORIGIN}/oauth2"
 
 
 async def test_the_smart_configuration_names_every_endpoint(ehr: Driver) -> None:
+    """DS-03, DS-05, DS-06."""
     answer = await ehr.http.get("/api/FHIR/R4/.well-known/smart-configuration", headers={"Accept": "text/html"})
     document = answer.json()
     assert answer.headers["content-type"] == "application/json"
@@ -17,6 +18,7 @@ async def test_the_smart_configuration_names_every_endpoint(ehr: Driver) -> None
         "token_endpoint": f"{ISSUER}/token",
         "introspection_endpoint": f"{ISSUER}/introspect",
         "revocation_endpoint": f"{ISSUER}/revoke",
+        "user_access_brand_bundle": f"{ORIGIN}/brands.json",
     }
     assert document["code_challenge_methods_supported"] == ["S256"]
     assert document["token_endpoint_auth_signing_alg_values_supported"] == ["RS384", "ES384"]
@@ -29,12 +31,17 @@ async def test_openid_discovery_agrees_with_it(ehr: Driver) -> None:
     smart = (await ehr.http.get("/api/FHIR/R4/.well-known/smart-configuration")).json()
     openid = (await ehr.http.get("/oauth2/.well-known/openid-configuration")).json()
     shared = smart.keys() & openid.keys()
-    assert smart.keys() - openid.keys() == {"capabilities"}
+    assert smart.keys() - openid.keys() == {
+        "capabilities",
+        "user_access_brand_bundle",
+        "user_access_brand_identifier",
+    }
     assert {name: smart[name] for name in shared} == {name: openid[name] for name in shared}
     assert openid["id_token_signing_alg_values_supported"] == ["RS256"]
 
 
 async def test_the_capability_statement_names_the_same_endpoints(ehr: Driver) -> None:
+    """DS-11."""
     answer = await ehr.http.get("/api/FHIR/R4/metadata", headers={"Accept": "application/fhir+json"})
     (extension,) = answer.json()["rest"][0]["security"]["extension"]
     assert {part["url"]: part["valueUri"] for part in extension["extension"]} == {
@@ -46,12 +53,14 @@ async def test_the_capability_statement_names_the_same_endpoints(ehr: Driver) ->
 
 
 async def test_the_key_set_holds_one_bare_public_rsa_key(ehr: Driver) -> None:
+    """ID-05."""
     (key,) = (await ehr.http.get("/oauth2/jwks")).json()["keys"]
     assert key.keys() == {"kty", "n", "e", "kid", "use", "alg"}
     assert (key["kty"], key["use"], key["alg"]) == ("RSA", "sig", "RS256")
 
 
 async def test_the_issuer_is_not_the_fhir_base(ehr: Driver) -> None:
+    """EP-01."""
     document = (await ehr.http.get("/api/FHIR/R4/.well-known/smart-configuration")).json()
     assert document["issuer"] != FHIR_BASE
 

@@ -87,7 +87,16 @@ def test_the_faults_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "token_timeout            processed, then no answer for some seconds (seconds=30)" in lines
 
 
-@pytest.mark.parametrize("arguments", [["--no-such-option"], ["--patients", "0"], ["--code-lifetime", "-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--no-such-option"],
+        ["--patients", "0"],
+        ["--code-lifetime", "-1"],
+        ["--aud", "never"],
+        ["--client-ca", "ca.pem"],
+    ],
+)
 def test_a_wrong_option_ends_with_a_usage_text(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(arguments)

@@ -12,6 +12,7 @@ from tests.sandbox.oauth.driver import FHIR_BASE, ORIGIN, Driver
 
 
 async def test_a_code_gives_everything_that_was_granted(ehr: Driver) -> None:
+    """TR-01, TR-03, CX-01, CX-05, CX-07."""
     answer = await ehr.exchange(await ehr.code())
     tokens = answer.json()
     assert answer.headers["cache-control"] == "no-store"
@@ -29,6 +30,7 @@ async def test_a_code_gives_everything_that_was_granted(ehr: Driver) -> None:
 
 
 async def test_the_id_token_names_the_user_and_verifies_with_the_published_key(ehr: Driver) -> None:
+    """ID-04, ID-06."""
     tokens = await ehr.tokens()
     keys = KeySet.import_key_set((await ehr.http.get("/oauth2/jwks")).json())
     claims = jwt.decode(tokens["id_token"], keys, algorithms=["RS256"]).claims
@@ -53,12 +55,14 @@ async def test_an_access_token_opens_the_fhir_server_until_it_expires(ehr: Drive
 
 
 async def test_scopes_the_client_may_not_have_are_not_granted(ehr: Driver) -> None:
+    """TR-04."""
     tokens = await ehr.tokens(scope="openid patient/*.cruds user/*.rs")
     assert tokens["scope"] == "openid patient/*.rs"
     assert "refresh_token" not in tokens
 
 
 async def test_a_code_used_twice_ends_what_it_gave(ehr: Driver) -> None:
+    """CB-03."""
     code = await ehr.code()
     tokens = (await ehr.exchange(code)).json()
     again = await ehr.exchange(code)
@@ -84,23 +88,27 @@ async def test_a_code_used_twice_ends_what_it_gave(ehr: Driver) -> None:
     ],
 )
 async def test_a_wrong_exchange_is_refused(ehr: Driver, changes: dict[str, str], error: str) -> None:
+    """OA-03, OA-16."""
     answer = await ehr.exchange(await ehr.code(), **changes)
     assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
 async def test_a_code_lives_for_one_minute(ehr: Driver) -> None:
+    """CB-03."""
     code = await ehr.code()
     ehr.now.seconds += 60
     assert (await ehr.exchange(code)).json()["error"] == "invalid_grant"
 
 
 async def test_a_code_of_one_client_is_no_use_to_another(ehr: Driver) -> None:
+    """CB-03."""
     code = await ehr.code()
     await ehr.register("another")
     assert (await ehr.exchange(code)).json()["error"] == "invalid_grant"
 
 
 async def test_a_rotated_refresh_token_works_once(ehr: Driver) -> None:
+    """RF-09, RF-15."""
     first = await ehr.tokens()
     second = (await ehr.refresh(first["refresh_token"])).json()
     assert second["refresh_token"] != first["refresh_token"]
@@ -121,6 +129,7 @@ async def test_of_many_refreshes_at_once_one_succeeds(ehr: Driver) -> None:
 
 
 async def test_a_kept_refresh_token_is_not_sent_again(ehr: Driver) -> None:
+    """RF-09, EP-16."""
     await ehr.register(refresh="keep")
     refresh_token = (await ehr.tokens())["refresh_token"]
     for _ in range(2):
@@ -136,6 +145,7 @@ async def test_a_client_without_refresh_gets_no_refresh_token(ehr: Driver, membe
 
 
 async def test_a_refresh_may_narrow_the_scope_and_the_next_one_has_it_all_again(ehr: Driver) -> None:
+    """RF-02."""
     first = await ehr.tokens()
     narrow = (await ehr.refresh(first["refresh_token"], scope="openid")).json()
     assert narrow["scope"] == "openid"
@@ -143,6 +153,7 @@ async def test_a_refresh_may_narrow_the_scope_and_the_next_one_has_it_all_again(
 
 
 async def test_a_refused_scope_does_not_cost_the_refresh_token(ehr: Driver) -> None:
+    """RF-02."""
     refresh_token = (await ehr.tokens())["refresh_token"]
     assert (await ehr.refresh(refresh_token, scope="user/*.cruds")).json()["error"] == "invalid_scope"
     assert (await ehr.refresh(refresh_token)).status_code == 200
@@ -159,12 +170,14 @@ async def test_a_refresh_token_of_one_client_is_no_use_to_another(ehr: Driver) -
 async def test_online_access_ends_with_the_session_and_offline_access_does_not(
     ehr: Driver, scope: str, status: int
 ) -> None:
+    """RF-10."""
     refresh_token = (await ehr.tokens(scope=f"{scope} patient/*.rs"))["refresh_token"]
     ehr.now.seconds += 28_800
     assert (await ehr.refresh(refresh_token)).status_code == status
 
 
 async def test_a_backend_client_gets_system_scopes_for_five_minutes_and_nothing_else(ehr: Driver) -> None:
+    """BS-05, BS-06, OA-07."""
     await ehr.register(grant_types=["client_credentials"], scopes="system/*.rs patient/*.rs offline_access")
     answer = await ehr.token(
         grant_type="client_credentials", scope="system/Observation.rs system/Patient.c patient/*.rs offline_access"
@@ -180,6 +193,7 @@ async def test_a_backend_client_gets_system_scopes_for_five_minutes_and_nothing_
 async def test_a_backend_client_that_asks_for_nothing_it_may_have_is_refused(
     ehr: Driver, scope: str, error: str
 ) -> None:
+    """BS-08."""
     await ehr.register(grant_types=["client_credentials"], scopes="system/*.rs")
     answer = await ehr.token(grant_type="client_credentials", scope=scope)
     assert (answer.status_code, answer.json()["error"]) == (400, error)
@@ -193,6 +207,7 @@ async def test_all_access_tokens_can_be_made_to_expire_now(ehr: Driver) -> None:
 
 
 async def test_the_lifetime_of_access_tokens_is_a_setting(start: Start) -> None:
+    """TR-07."""
     async with start(access_token_lifetime=90) as ehr:
         await ehr.register()
         assert (await ehr.tokens())["expires_in"] == 90
@@ -208,6 +223,7 @@ async def test_the_lifetime_of_access_tokens_is_a_setting(start: Start) -> None:
     ],
 )
 async def test_a_body_that_is_no_proper_form_is_refused(ehr: Driver, content: bytes, content_type: str) -> None:
+    """OA-01."""
     answer = await ehr.http.post("/oauth2/token", content=content, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 

@@ -1,0 +1,42 @@
+"""What goes wrong at the FHIR server."""
+
+from sandbox.faults.fault import FOREVER, Fault
+
+FHIR_FAULTS = (
+    Fault("fhir_401", "fhir", "outcome", "401 whatever the token", {"status": 401}),
+    Fault("fhir_401_all", "fhir", "outcome", "401 to everything", {"status": 401}, FOREVER),
+    Fault("fhir_401_no_cors", "fhir", "unshared", "401 without the headers that let a web page read it (CO-02)",
+          {"status": 401}),
+    Fault("fhir_401_phi", "fhir", "outcome", "401 whose challenge names a patient (PX-10)",
+          {"status": 401, "challenge": 'Bearer error="invalid_token", '
+                                       'error_description="session of Camila Lopez, MRN 203713, ended"'}),
+    Fault("fhir_403", "fhir", "outcome", "403 insufficient_scope", {"status": 403}),
+    Fault("fhir_429", "fhir", "outcome", "429 with Retry-After", {"status": 429, "retry_after": 1}),
+    Fault("fhir_500", "fhir", "outcome", "500", {"status": 500}),
+    Fault("fhir_html", "fhir", "html", "a web page instead of FHIR", {"status": 200}),
+    Fault("fhir_redirect", "fhir", "redirect", "302 to another server",
+          {"status": 302, "location": "https://elsewhere.invalid/"}),
+    Fault("fhir_storage", "fhir.storage", "storage", "307 to presigned storage on another host name (OR-08)"),
+    Fault("fhir_merged", "fhir.patient", "merged",
+          "the patient was merged into this one, or the next: 301 and an outcome (PX-15)", {"into": ""}),
+    Fault("fhir_drop", "fhir", "drop_before", "connection closed, not processed"),
+    Fault("fhir_drop_mid_body", "fhir", "truncate", "connection closed half-way through the body"),
+    Fault("fhir_delay", "fhir.delay", "delay", "processed only after some seconds", {"seconds": 1}),
+    Fault("paging_port", "fhir.links", "port", "page links name port 443 (PX-06)", {"port": 443}, FOREVER),
+    Fault("paging_internal_host", "fhir.links", "move", "page links are at an origin nobody outside knows (PX-06)",
+          {"origin": "http://ehr.internal:8080"}, FOREVER),
+    Fault("paging_401", "fhir.page", "outcome", "the token dies in the middle of paging: 401 (eCRNow #235)",
+          {"status": 401}),
+    Fault("paging_gone", "fhir.page", "outcome", "the paging session is gone: 410 (EP-21, Epic 4113)", {"status": 410}),
+    Fault("bulk_retry_after", "bulk.status", "running", "an export that goes on for hours, says Retry-After (BD-05)",
+          {"retry_after": 14_400}),
+    Fault("bulk_429", "bulk.kick_off", "outcome", "429 to a new export (OR-08)", {"status": 429, "retry_after": 120}),
+    Fault("bulk_transient", "bulk.status", "outcome", "the status fails for a while, with a transient issue (BD-07)",
+          {"status": 503, "retry_after": 1}),
+    Fault("bulk_string_booleans", "bulk.manifest", "strings", "requiresAccessToken is a string (nasty case 7)",
+          {}, FOREVER),
+    Fault("bulk_storage", "bulk.file", "storage", "files answer 307 to presigned storage (OR-08, BD-10)", {}, FOREVER),
+    Fault("bulk_presigned", "bulk.presigned", "presigned",
+          "the manifest names presigned storage and asks for the token all the same (nasty case 18)",
+          {"requires_access_token": True}, FOREVER),
+)  # fmt: skip
