@@ -33,6 +33,14 @@ class Sandbox:
         """Arm a fault."""
         self._said(self._http.post("/__faults", json={"name": name, **parameters}))
 
+    def switch(self, **settings: Any) -> None:
+        """Change its settings until the reset."""
+        self._said(self._http.post("/__settings", json=settings))
+
+    def play(self, personality: str) -> None:
+        """Behave as a vendor does, until the reset."""
+        self._said(self._http.post("/__personality", json={"name": personality}))
+
     def clear_faults(self) -> None:
         """Disarm every fault."""
         self._said(self._http.delete("/__faults"))
