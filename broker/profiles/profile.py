@@ -16,7 +16,7 @@ MemberName = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 class Profile(BaseModel):
     """A vendor's known behaviour. Every setting can be said otherwise for one EHR, in its `[[ehr]]` table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
     basic_encoding: Literal["rfc6749", "raw"]
     """Q1: whether both parts of HTTP Basic are form-encoded before base64."""
@@ -57,7 +57,7 @@ class Profile(BaseModel):
     introspection_authentication: Literal["client", "bearer"]
     """What authorizes an introspection request: the registration, or an access token (IN-03, EP-20)."""
     id_token_issuers: tuple[Literally, ...]
-    """Issuers accepted in id_tokens beside the one of the openid-configuration (EP-18, OR-07)."""
+    """Issuers accepted in id_tokens beside the one of smart-configuration, to the letter (EP-18, OR-07)."""
     id_token_audiences: tuple[MemberName, ...]
     """Audiences accepted in id_tokens beside the client id; each use is audited (OT-04)."""
     context_extensions: tuple[MemberName, ...]

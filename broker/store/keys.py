@@ -4,6 +4,8 @@ from typing import Final
 
 PREFIX: Final = "sb:"
 ANY_GRANT: Final = "sb:{*}:grant"
+SCHEDULE: Final = "sb:schedule"
+"""A sorted set: the tags of grants that are renewed even if nobody asks, by the time in seconds to look at them."""
 
 
 def grant(tag: str) -> str:
@@ -16,13 +18,21 @@ def lease(tag: str) -> str:
     return f"sb:{{{tag}}}:lease"
 
 
+def introspected(tag: str) -> str:
+    """A string: the grant's token was introspected a moment ago."""
+    return f"sb:{{{tag}}}:introspected"
+
+
 def handles(tag: str) -> str:
     """A sorted set: what was handed out for the grant (`family:kind:hash`), by its end in milliseconds."""
     return f"sb:{{{tag}}}:handles"
 
 
 def issued(tag: str, kind: str, digest: str) -> str:
-    """A handle, refresh handle, code or launch under its keyed hash; or the mark of an ended family."""
+    """A handle, refresh handle, code or launch under its keyed hash; or the mark of an ended family.
+
+    Beside a handle: `uses`, how many times it still works, and `exchanged`, the handles that were exchanged for it.
+    """
     return f"sb:{{{tag}}}:{kind}:{digest}"
 
 
@@ -36,6 +46,11 @@ def backend(digest: str) -> str:
     return f"sb:backend:{{{digest}}}"
 
 
+def pin(digest: str) -> str:
+    """A string: where an EHR's credentials may go, sealed, under the keyed hash of its FHIR base."""
+    return f"sb:pin:{{{digest}}}"
+
+
 def sealed_key(name: str) -> str:
     """A string: one of the broker's own keys, sealed."""
     return f"sb:key:{{{name}}}"
@@ -44,3 +59,13 @@ def sealed_key(name: str) -> str:
 def replay(digest: str) -> str:
     """A string: a `jti` that was seen."""
     return f"sb:jti:{{{digest}}}"
+
+
+def proof(tag: str, digest: str) -> str:
+    """A string: a DPoP proof that was shown with a handle, under the keyed hash of its key and its `jti`."""
+    return f"sb:{{{tag}}}:proof:{digest}"
+
+
+def secret_used(app: str, secret: str) -> str:
+    """A string: when an app's secret was last used, in seconds."""
+    return f"sb:used:{{{app}}}:{secret}"

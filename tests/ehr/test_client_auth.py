@@ -1,12 +1,25 @@
 import base64
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
-from broker.ehr.client_auth import client_secret_basic, private_key_jwt, public
+from broker.egress import ClientCertificate
+from broker.ehr.client_auth import (
+    Authenticate,
+    assertion_audience,
+    client_secret_basic,
+    client_secret_post,
+    mtls_aliases,
+    mutual_tls,
+    private_key_jwt,
+    public,
+)
+from broker.ehr.endpoints import Endpoints
 from broker.secret import Secret
 
 TOKEN_ENDPOINT = "https://auth.example/oauth2/token?tenant=1"
@@ -50,7 +63,7 @@ def test_a_public_client_names_itself_in_the_body() -> None:
     ],
 )
 def test_basic_credentials_are_form_encoded_first(client_id: str, secret: str, pair: str) -> None:
-    """TK-07, Q1, RFC 6749 §2.3.1; the second is Epic's own example."""
+    """TK-07, Q1, EP-13, RFC 6749 §2.3.1; the second is Epic's own example."""
     proof = client_secret_basic(client_id, Secret(secret))(TOKEN_ENDPOINT)
 
     assert proof.headers == {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
@@ -68,12 +81,12 @@ def test_an_assertion_is_the_only_authentication() -> None:
 
 @pytest.mark.parametrize(("algorithm", "kid"), [("ES384", "ec"), ("RS384", "rsa")])
 def test_an_assertion_names_algorithm_key_and_type(algorithm: str, kid: str) -> None:
-    """CA-02, CA-03: no `jku`."""
+    """CA-02, CA-03, EP-07: no `jku`."""
     assert part(assertion(algorithm), 0) == {"alg": algorithm, "kid": kid, "typ": "JWT"}
 
 
 def test_an_assertion_claims_exactly_this() -> None:
-    """CA-04 to CA-07, CA-11."""
+    """CA-04, CA-05, CA-06, CA-07, CA-11, EP-04."""
     claims = part(assertion(), 1)
     jti = claims.pop("jti")
 
@@ -91,7 +104,7 @@ def test_an_assertion_claims_exactly_this() -> None:
 
 @pytest.mark.parametrize("skew", [-30, 0, 30])
 def test_an_assertion_is_good_for_an_ehr_whose_clock_differs(skew: int) -> None:
-    """CA-06, CA-11: `iat` is not ahead, `exp` at most five minutes ahead, and the span at most five minutes."""
+    """CA-06, CA-11, EP-04: `iat` is not ahead, `exp` at most five minutes ahead, nor the span longer."""
     claims = part(assertion(), 1)
     theirs = int(NOW) + skew
 
@@ -102,7 +115,7 @@ def test_an_assertion_is_good_for_an_ehr_whose_clock_differs(skew: int) -> None:
 
 
 def test_a_thousand_assertions_have_a_thousand_ids() -> None:
-    """CA-01."""
+    """CA-01, CA-07."""
     authenticate = private_key_jwt("broker", KEYS["ES384"], "ES384", lambda: NOW)
     sent = [authenticate(TOKEN_ENDPOINT).fields["client_assertion"] for _ in range(1000)]
 
@@ -125,3 +138,130 @@ def test_an_authentication_does_not_show_what_it_carries() -> None:
 
     assert repr(basic) == "Authentication(headers=['Authorization'], fields=[])"
     assert repr(signed) == "Authentication(headers=[], fields=['client_assertion', 'client_assertion_type'])"
+
+
+@pytest.mark.parametrize(
+    ("secret", "pair"),
+    [
+        ("this-is-the-secret-2/7", "broker:this-is-the-secret-2/7"),
+        ("a+b c", "broker:a+b c"),
+        ("c:d", "broker:c:d"),
+        ("100%", "broker:100%"),
+        ("pässwörd€", "broker:pässwörd€"),
+    ],
+)
+def test_raw_basic_credentials_are_sent_as_they_are(secret: str, pair: str) -> None:
+    """TK-07, NC-09: what Oracle, SMART's example and Inferno do (Q1)."""
+    proof = client_secret_basic("broker", Secret(secret), encoding="raw")(TOKEN_ENDPOINT)
+
+    assert proof.headers == {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+    assert proof.fields == {}
+
+
+@pytest.mark.parametrize("secret", ["secret", "A-z_0.9~"])
+def test_the_two_encodings_are_the_same_for_unreserved_characters(secret: str) -> None:
+    """TK-07."""
+    raw, encoded = (client_secret_basic("broker", Secret(secret), encoding=one) for one in ("raw", "rfc6749"))
+
+    assert raw(TOKEN_ENDPOINT) == encoded(TOKEN_ENDPOINT)
+
+
+def test_a_posted_secret_stands_in_the_body_and_nowhere_else() -> None:
+    """OA-05, TK-06."""
+    proof = client_secret_post("broker", Secret("s/1"))(TOKEN_ENDPOINT)
+
+    assert (proof.headers, proof.fields) == ({}, {"client_id": "broker", "client_secret": "s/1"})
+
+
+METHODS = {
+    "basic": client_secret_basic("broker", Secret("s")),
+    "post": client_secret_post("broker", Secret("s")),
+    "assertion": private_key_jwt("broker", KEYS["ES384"], "ES384", lambda: NOW),
+    "tls": mutual_tls("broker", ClientCertificate(Path("c.pem"), Path("k.pem")), {}),
+    "public": public("broker"),
+}
+NAMES_ITSELF = {"post", "tls", "public"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("named", "on_code", "on_refresh"),
+    [("never", False, False), ("refresh", False, True), ("always", True, True)],
+)
+def test_client_id_is_in_the_body_only_where_the_method_or_the_ehr_wants_it(
+    method: str, named: Any, *, on_code: bool, on_refresh: bool
+) -> None:
+    """TK-04, OA-12 (Q2)."""
+    authenticate = replace(METHODS[method], named=named)
+
+    for refreshing, wanted in ((False, on_code), (True, on_refresh)):
+        fields = authenticate(TOKEN_ENDPOINT, refreshing=refreshing).fields
+        assert fields.get("client_id") == ("broker" if wanted or method in NAMES_ITSELF else None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_carries_one_way_to_authenticate(method: str) -> None:
+    """TK-06."""
+    proof = METHODS[method](TOKEN_ENDPOINT, refreshing=True)
+    ways = ["Authorization" in proof.headers, *(n in proof.fields for n in ("client_secret", "client_assertion"))]
+
+    assert sum([*ways, proof.identity is not None]) == (0 if method == "public" else 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "issuer", "aud"),
+    [
+        ("token_endpoint", "https://auth.example", TOKEN_ENDPOINT),
+        ("issuer", "https://auth.example", "https://auth.example"),
+        ("issuer", None, TOKEN_ENDPOINT),
+        ("https://proxied.example/token", "https://auth.example", "https://proxied.example/token"),
+    ],
+)
+def test_the_audience_of_an_assertion_is_what_the_ehr_wants(setting: str, issuer: str | None, aud: str) -> None:
+    """CA-05 (Q3); an EHR that names no issuer is told the URL."""
+    wanted = assertion_audience(setting, Endpoints(TOKEN_ENDPOINT, issuer=issuer))
+    authenticate = private_key_jwt("broker", KEYS["ES384"], "ES384", lambda: NOW, audience=wanted)
+
+    assert part(authenticate(TOKEN_ENDPOINT).fields["client_assertion"], 1)["aud"] == aud
+
+
+def test_jku_is_the_registered_url_as_it_is() -> None:
+    """CA-03."""
+    url = "https://broker.example/jwks/epic"
+    authenticate = private_key_jwt("broker", KEYS["RS384"], "RS384", lambda: NOW, jku=url)
+
+    assert part(authenticate(TOKEN_ENDPOINT).fields["client_assertion"], 0)["jku"] == url
+
+
+def test_a_repeated_request_has_an_assertion_of_its_own() -> None:
+    """CA-01: also on a retry at the same second."""
+    authenticate = METHODS["assertion"]
+    first, again = (authenticate(TOKEN_ENDPOINT, refreshing=True).fields["client_assertion"] for _ in range(2))
+
+    assert part(first, 1)["jti"] != part(again, 1)["jti"]
+
+
+def test_a_client_that_shows_a_certificate_names_itself_and_uses_the_endpoint_that_asks_for_one() -> None:
+    """OA-19, RFC 8705 §2 and §5."""
+    endpoints = Endpoints(
+        TOKEN_ENDPOINT,
+        revocation_endpoint="https://auth.example/revoke",
+        mtls_endpoint_aliases={
+            "token_endpoint": "https://mtls.example/token",
+            "introspection_endpoint": "https://mtls.example/introspect",
+        },
+    )
+    identity = ClientCertificate(Path("c.pem"), Path("k.pem"))
+    authenticate = mutual_tls("broker", identity, mtls_aliases(endpoints))
+
+    proof = authenticate(TOKEN_ENDPOINT)
+    assert (proof.headers, proof.fields) == ({}, {"client_id": "broker"})
+    assert (proof.identity, proof.url) == (identity, "https://mtls.example/token")
+    assert authenticate("https://auth.example/revoke").url is None
+
+
+@pytest.mark.parametrize("method", ["basic", "post", "assertion"])
+def test_a_way_to_authenticate_does_not_show_its_secret(method: str) -> None:
+    authenticate: Authenticate = METHODS[method]
+
+    assert repr(authenticate) == "Authenticate(client_id='broker', named='never')"

@@ -1,30 +1,21 @@
 import json
-from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.egress import Egress
-from broker.ehr.discovery import (
-    CACHE_SECONDS,
-    Discovery,
-    Endpoints,
-    parse_json_object,
-    parse_oauth_uris,
-    parse_smart_configuration,
-)
-from broker.errors import EhrMisbehaved, EhrUnreachable
+from broker.ehr.discovery import AGAIN_SECONDS, BRIDGE_SECONDS, CACHE_SECONDS, Discovery
+from broker.errors import EhrError, EhrMisbehaved, EhrRefused, EhrUnreachable
+from tests.ehr.documents import DOCUMENT, statement
+from tests.ehr.known import RememberedEndpoints, site
 from tests.ehr.server import ScriptedServer, hang_up, reply
 
-BASE = "https://ehr.example/fhir/r4"
 WELL_KNOWN = "/r4/.well-known/smart-configuration"
-DOCUMENT = {
-    "authorization_endpoint": "https://auth.example/authorize",
-    "token_endpoint": "https://auth.example/token",
-    "capabilities": ["launch-ehr", "client-confidential-asymmetric", "https://ehr.example/capability"],
-    "code_challenge_methods_supported": ["S256"],
-    "grant_types_supported": ["authorization_code"],
-}
-OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+SOUND = reply(json.dumps(DOCUMENT))
+MOVED = reply(json.dumps({**DOCUMENT, "token_endpoint": "https://evil.example/token"}))
+INVALID_CLIENT = EhrRefused("the token endpoint answered invalid_client", error="invalid_client")
+INVALID_GRANT = EhrRefused("the token endpoint answered invalid_grant", error="invalid_grant")
+NOT_THERE = EhrMisbehaved("the token endpoint answered status 404 without a JSON object (OA-04)")
 
 
 class Clock:
@@ -40,193 +31,35 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def discovery(egress: Egress, clock: Clock) -> Discovery:
-    return Discovery(egress, clock)
+def known(clock: Clock) -> RememberedEndpoints:
+    return RememberedEndpoints(clock)
 
 
-def statement(**endpoints: object) -> dict[str, Any]:
-    parts = [{"url": name, "valueUri": url} for name, url in endpoints.items()]
-    security = {"extension": [{"url": "other"}, {"url": OAUTH_URIS, "extension": parts}]}
-    return {"resourceType": "CapabilityStatement", "rest": [{"mode": "server", "security": security}]}
-
-
-def test_a_smart_configuration_is_read() -> None:
-    endpoints = parse_smart_configuration(
-        {
-            **DOCUMENT,
-            "introspection_endpoint": "https://auth.example/introspect",
-            "revocation_endpoint": "https://auth.example/revoke",
-            "issuer": "https://auth.example/",
-            "jwks_uri": "https://auth.example/jwks",
-            "authorization_response_iss_parameter_supported": True,
-        },
-        BASE,
-    )
-
-    assert endpoints == Endpoints(
-        token_endpoint="https://auth.example/token",
-        authorization_endpoint="https://auth.example/authorize",
-        introspection_endpoint="https://auth.example/introspect",
-        revocation_endpoint="https://auth.example/revoke",
-        issuer="https://auth.example/",
-        jwks_uri="https://auth.example/jwks",
-        capabilities=("launch-ehr", "client-confidential-asymmetric", "https://ehr.example/capability"),
-        iss_in_callback=True,
-        source="smart-configuration",
-        document=endpoints.document,
-    )
-
-
-def test_what_else_the_server_says_is_kept() -> None:
-    """DS-09, DS-16."""
-    document = {**DOCUMENT, "user_access_brand_bundle": "https://b.example", "x": [1]}
-
-    assert parse_smart_configuration(document, BASE).document == document
-
-
-def test_a_backend_only_ehr_needs_no_authorization_endpoint() -> None:
-    """DS-04."""
-    endpoints = parse_smart_configuration({"token_endpoint": "https://auth.example/token"}, BASE)
-
-    assert endpoints.authorization_endpoint is None
-    assert endpoints.capabilities == ()
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        ("https://auth.example/token", "https://auth.example/token"),
-        ("/auth/token", "https://ehr.example/auth/token"),
-        ("auth/token", "https://ehr.example/fhir/r4/auth/token"),
-        ("../token", "https://ehr.example/fhir/token"),
-        ("//auth.example/token", "https://auth.example/token"),
-        ("http://auth.example/token", "http://auth.example/token"),  # refused later, by egress
-    ],
-)
-def test_a_relative_endpoint_is_joined_to_the_fhir_base(written: str, meant: str) -> None:
-    """DS-07."""
-    assert parse_smart_configuration({**DOCUMENT, "token_endpoint": written}, BASE).token_endpoint == meant
-
-
-@pytest.mark.parametrize(
-    "url", [None, "", 5, [], {}, "javascript:alert(1)", "mailto:a@b", "file:///etc/passwd", "https://[::1"]
-)
-def test_a_token_endpoint_that_is_no_url_is_refused(url: object) -> None:
-    """DS-03."""
-    with pytest.raises(EhrMisbehaved, match="token_endpoint is not a URL"):
-        parse_smart_configuration({**DOCUMENT, "token_endpoint": url}, BASE)
-
-
-@pytest.mark.parametrize("methods", [["plain"], ["s256"], ["S512", "plain"], [5]])
-def test_an_ehr_that_lists_pkce_without_s256_is_refused(methods: list[object]) -> None:
-    """DS-06."""
-    with pytest.raises(EhrMisbehaved, match="PKCE methods without S256"):
-        parse_smart_configuration({**DOCUMENT, "code_challenge_methods_supported": methods}, BASE)
-
-
-@pytest.mark.parametrize("methods", [["S256"], ["S256", "plain"], [], None, "S256"])
-def test_an_ehr_that_lists_s256_or_nothing_is_accepted(methods: object) -> None:
-    """DS-06: S256 is sent all the same."""
-    endpoints = parse_smart_configuration({**DOCUMENT, "code_challenge_methods_supported": methods}, BASE)
-
-    assert endpoints.token_endpoint == "https://auth.example/token"
-
-
-@pytest.mark.parametrize(
-    ("member", "value"),
-    [("capabilities", "launch-ehr"), ("capabilities", {"a": 1}), ("issuer", 5), ("jwks_uri", []), ("issuer", "")],
-)
-def test_a_member_of_the_wrong_kind_counts_as_absent(member: str, value: object) -> None:
-    endpoints = parse_smart_configuration({**DOCUMENT, "capabilities": [], member: value}, BASE)
-
-    assert (endpoints.capabilities, endpoints.issuer, endpoints.jwks_uri) == ((), None, None)
-
-
-@pytest.mark.parametrize("announced", ["true", 1, None, False, []])
-def test_iss_in_the_callback_is_required_only_if_announced_as_true(announced: object) -> None:
-    document = {**DOCUMENT, "authorization_response_iss_parameter_supported": announced}
-
-    assert parse_smart_configuration(document, BASE).iss_in_callback is False
-
-
-def test_endpoints_do_not_show_the_whole_document() -> None:
-    assert "grant_types_supported" not in repr(parse_smart_configuration(DOCUMENT, BASE))
-
-
-def test_the_oauth_uris_of_a_capability_statement_are_read() -> None:
-    """DS-11."""
-    found = parse_oauth_uris(
-        statement(authorize="https://a.example/authorize", token="/token", revoke="https://a.example/revoke"), BASE
-    )
-
-    assert found == Endpoints(
-        token_endpoint="https://ehr.example/token",
-        authorization_endpoint="https://a.example/authorize",
-        revocation_endpoint="https://a.example/revoke",
-        source="metadata",
-    )
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {},
-        {"rest": None},
-        {"rest": {"security": {}}},
-        {"rest": ["server", None, 5]},
-        {"rest": [{"security": []}]},
-        {"rest": [{"security": {"extension": {"url": OAUTH_URIS}}}]},
-        {"rest": [{"security": {"extension": [{"url": OAUTH_URIS}]}}]},
-        {"rest": [{"security": {"extension": [{"url": OAUTH_URIS, "extension": [{"url": "token"}]}]}}]},
-        statement(authorize="https://a.example/authorize"),
-        statement(token=None),
-        statement(token=5),
-        statement(token="javascript:alert(1)"),
-    ],
-)
-def test_a_capability_statement_without_a_token_endpoint_names_none(document: dict[str, Any]) -> None:
-    assert parse_oauth_uris(document, BASE) is None
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>",
-        b"[]",
-        b'[{"token_endpoint":"https://a"}]',
-        b'"text"',
-        b"5",
-        b"null",
-        b"{",
-        b"{'a':1}",
-        b"\xff\xfe",
-        b"\x80abc",
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b'{"a":' + b"9" * 5000 + b"}",
-    ],
-)
-def test_what_is_not_a_json_object_is_no_document(body: bytes) -> None:
-    """DS-14, OA-04."""
-    assert parse_json_object(body) is None
-
-
-@pytest.mark.parametrize("body", [b"{}", b' {"a":1} ', b'\xef\xbb\xbf{"a":1}', '{"a":"ü"}'.encode()])
-def test_a_json_object_is_a_document(body: bytes) -> None:
-    assert parse_json_object(body) is not None
+@pytest.fixture
+def discovery(egress: Egress, clock: Clock, known: RememberedEndpoints) -> Discovery:
+    return Discovery(egress, clock, known)
 
 
 async def test_discovery_asks_below_the_fhir_base_for_json(discovery: Discovery, ehr: ScriptedServer) -> None:
-    """DS-01, DS-02."""
-    ehr.answers[WELL_KNOWN] = reply(json.dumps(DOCUMENT))
+    """Below the base even when it has a path (DS-01), and with an Accept (DS-02)."""
+    ehr.answers[WELL_KNOWN] = SOUND
 
-    endpoints = await discovery.endpoints(f"{ehr.url}/r4")
+    endpoints = await discovery.endpoints(site(f"{ehr.url}/r4"))
 
     (request,) = ehr.requests
     assert (request.method, request.target, request.headers["accept"]) == ("GET", WELL_KNOWN, "application/json")
     assert "authorization" not in request.headers
     assert (endpoints.token_endpoint, endpoints.source) == ("https://auth.example/token", "smart-configuration")
+
+
+@pytest.mark.parametrize("label", ["text/plain", "application/fhir+json", "text/html"])
+async def test_a_document_counts_by_what_it_is_and_not_by_its_label(
+    discovery: Discovery, ehr: ScriptedServer, label: str
+) -> None:
+    """An EHR that ignores Accept still works; names of headers compare without case (DS-02, DS-12)."""
+    ehr.answers[WELL_KNOWN] = reply(json.dumps(DOCUMENT), f"CONTENT-type: {label}")
+
+    assert (await discovery.endpoints(site(f"{ehr.url}/r4"))).token_endpoint == "https://auth.example/token"
 
 
 @pytest.mark.parametrize(
@@ -244,24 +77,57 @@ async def test_discovery_asks_below_the_fhir_base_for_json(discovery: Discovery,
 async def test_without_a_smart_configuration_the_capability_statement_is_asked(
     discovery: Discovery, ehr: ScriptedServer, miss: bytes
 ) -> None:
-    """DS-11, DS-14."""
+    """A page, a list or a redirect is a miss (DS-11, DS-14)."""
     ehr.answers[WELL_KNOWN] = miss
     ehr.answers["/r4/metadata"] = reply(json.dumps(statement(token="https://a.example/token")))
 
-    endpoints = await discovery.endpoints(f"{ehr.url}/r4")
+    endpoints = await discovery.endpoints(site(f"{ehr.url}/r4"))
 
     assert (endpoints.token_endpoint, endpoints.source) == ("https://a.example/token", "metadata")
     assert [request.headers["accept"] for request in ehr.requests] == ["application/json", "application/fhir+json"]
+
+
+async def test_the_capability_statement_is_asked_for_as_the_profile_says(
+    discovery: Discovery, ehr: ScriptedServer
+) -> None:
+    """Epic answers XML without it, and wants its own name for JSON (EP-09, OT-03)."""
+    ehr.answers["/r4/metadata"] = reply(json.dumps(statement(token="https://a.example/token")))
+
+    await discovery.endpoints(site(f"{ehr.url}/r4", vendor="epic"))
+
+    assert ehr.requests[-1].headers["accept"] == "application/json+fhir"
+
+
+async def test_each_client_of_epic_has_its_own_endpoints(discovery: Discovery, ehr: ScriptedServer) -> None:
+    """The header names the client, and what came back is kept for that client alone (EP-08)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    await discovery.endpoints(site(f"{ehr.url}/r4", vendor="epic", client_id="one"))
+    ehr.answers[WELL_KNOWN] = MOVED
+
+    endpoints = await discovery.endpoints(site(f"{ehr.url}/r4", vendor="epic", client_id="two"))
+
+    assert [request.headers["epic-client-id"] for request in ehr.requests] == ["one", "two"]
+    assert endpoints.token_endpoint == "https://evil.example/token"
+
+
+async def test_no_other_vendor_is_told_the_client(discovery: Discovery, ehr: ScriptedServer) -> None:
+    """(EP-08)"""
+    ehr.answers[WELL_KNOWN] = SOUND
+
+    await discovery.endpoints(site(f"{ehr.url}/r4"))
+
+    assert "epic-client-id" not in ehr.requests[0].headers
 
 
 @pytest.mark.parametrize("metadata", [reply("<CapabilityStatement/>"), reply("{}"), reply("", status="404 Not Found")])
 async def test_an_ehr_that_names_no_token_endpoint_is_refused(
     discovery: Discovery, ehr: ScriptedServer, metadata: bytes
 ) -> None:
+    """XML is nobody's JSON (DS-03, DS-11, DS-14)."""
     ehr.answers["/r4/metadata"] = metadata
 
     with pytest.raises(EhrMisbehaved, match="neither smart-configuration nor metadata names a token endpoint"):
-        await discovery.endpoints(f"{ehr.url}/r4")
+        await discovery.endpoints(site(f"{ehr.url}/r4"))
 
 
 @pytest.mark.parametrize("status", ["500 Oops", "503 Later", "429 Too Many"])
@@ -271,66 +137,253 @@ async def test_an_ehr_that_says_later_is_unreachable_now(
     ehr.answers[WELL_KNOWN] = reply(json.dumps(DOCUMENT), status=status)
 
     with pytest.raises(EhrUnreachable):
-        await discovery.endpoints(f"{ehr.url}/r4")
+        await discovery.endpoints(site(f"{ehr.url}/r4"))
 
 
 async def test_a_lost_document_is_not_mistaken_for_a_lost_token_answer(
     discovery: Discovery, ehr: ScriptedServer
 ) -> None:
-    """RF-05: during a refresh, only a lost token answer may have used up the refresh token."""
+    """During a refresh, only a lost token answer may have used up the refresh token (RF-05)."""
     ehr.answers[WELL_KNOWN] = hang_up
 
     with pytest.raises(EhrUnreachable):
-        await discovery.endpoints(f"{ehr.url}/r4")
+        await discovery.endpoints(site(f"{ehr.url}/r4"))
+
+
+# The cache
 
 
 async def test_endpoints_are_remembered_for_an_hour(discovery: Discovery, ehr: ScriptedServer, clock: Clock) -> None:
-    """DS-13."""
-    ehr.answers[WELL_KNOWN] = reply(json.dumps(DOCUMENT))
-    base = f"{ehr.url}/r4"
+    """Two launches within that time cause one fetch (DS-13)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here = site(f"{ehr.url}/r4")
 
-    first = await discovery.endpoints(base)
+    first = await discovery.endpoints(here)
     clock.now += CACHE_SECONDS - 1
-    assert await discovery.endpoints(base) is first
+    assert await discovery.endpoints(here) == first
     assert len(ehr.requests) == 1
 
     clock.now += 1
-    await discovery.endpoints(base)
+    await discovery.endpoints(here)
     assert len(ehr.requests) == 2
 
 
-async def test_forgotten_endpoints_are_looked_up_again(discovery: Discovery, ehr: ScriptedServer) -> None:
-    """DS-13."""
-    ehr.answers[WELL_KNOWN] = reply(json.dumps(DOCUMENT))
-    base = f"{ehr.url}/r4"
+async def test_replicas_share_what_one_of_them_found(
+    egress: Egress, clock: Clock, known: RememberedEndpoints, ehr: ScriptedServer
+) -> None:
+    """(DS-13)"""
+    ehr.answers[WELL_KNOWN] = SOUND
 
-    await discovery.endpoints(base)
-    discovery.forget(base)
-    discovery.forget("https://never.example")
-    await discovery.endpoints(base)
+    for _ in range(2):
+        await Discovery(egress, clock, known).endpoints(site(f"{ehr.url}/r4"))
 
+    assert len(ehr.requests) == 1
+
+
+@pytest.mark.parametrize(("error", "asked"), [(INVALID_CLIENT, 2), (NOT_THERE, 2), (INVALID_GRANT, 1)])
+async def test_a_failure_that_looks_like_a_move_makes_it_look_again_once(
+    discovery: Discovery, ehr: ScriptedServer, clock: Clock, error: EhrError, asked: int
+) -> None:
+    """`invalid_client` or 404 at an endpoint; a refused code or refresh token says nothing of places (DS-13)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here = site(f"{ehr.url}/r4")
+    await discovery.endpoints(here)
+    clock.now += AGAIN_SECONDS
+
+    for _ in range(3):
+        discovery.doubt(here, error)
+        await discovery.endpoints(here)
+
+    assert len(ehr.requests) == asked
+
+
+async def test_failures_in_a_row_do_not_make_a_storm(discovery: Discovery, ehr: ScriptedServer, clock: Clock) -> None:
+    """A doubt waits until a minute has passed since the last look, and is not lost (DS-13)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here = site(f"{ehr.url}/r4")
+    await discovery.endpoints(here)
+    discovery.doubt(here, INVALID_CLIENT)
+    clock.now += AGAIN_SECONDS - 1
+    await discovery.endpoints(here)
+    assert len(ehr.requests) == 1
+
+    clock.now += 1
+    await discovery.endpoints(here)
     assert len(ehr.requests) == 2
 
 
-async def test_a_failed_discovery_is_not_remembered(discovery: Discovery, ehr: ScriptedServer) -> None:
-    base = f"{ehr.url}/r4"
+async def test_a_failed_first_discovery_is_not_remembered(discovery: Discovery, ehr: ScriptedServer) -> None:
+    here = site(f"{ehr.url}/r4")
     with pytest.raises(EhrMisbehaved):
-        await discovery.endpoints(base)
-    ehr.answers[WELL_KNOWN] = reply(json.dumps(DOCUMENT))
+        await discovery.endpoints(here)
+    ehr.answers[WELL_KNOWN] = SOUND
 
-    assert (await discovery.endpoints(base)).token_endpoint == "https://auth.example/token"
+    assert (await discovery.endpoints(here)).token_endpoint == "https://auth.example/token"
+
+
+@pytest.mark.parametrize("down", [hang_up, reply("", status="503 Later"), reply("<html>")])
+async def test_a_discovery_that_is_down_is_bridged_with_what_was_known(
+    discovery: Discovery, ehr: ScriptedServer, clock: Clock, down: bytes
+) -> None:
+    """For a week, asked once a minute, with a line in the log (DS-13)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here = site(f"{ehr.url}/r4")
+    await discovery.endpoints(here)
+    ehr.answers[WELL_KNOWN] = down
+    clock.now += BRIDGE_SECONDS
+
+    with capture_logs() as logs:
+        assert (await discovery.endpoints(here)).token_endpoint == "https://auth.example/token"
+        asked = len(ehr.requests)
+        assert (await discovery.endpoints(here)).token_endpoint == "https://auth.example/token"
+
+    assert len(ehr.requests) == asked
+    assert [(line["event"], line["ehr"]) for line in logs] == [("discovery_bridged", "ehr")]
+    clock.now += AGAIN_SECONDS
+    with pytest.raises(EhrError):
+        await discovery.endpoints(here)
+
+
+# What may be used
+
+
+async def test_another_host_is_not_used_until_it_is_approved(
+    discovery: Discovery, ehr: ScriptedServer, clock: Clock, known: RememberedEndpoints
+) -> None:
+    """(DS-15)"""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here = site(f"{ehr.url}/r4")
+    await discovery.endpoints(here)
+    ehr.answers[WELL_KNOWN] = MOVED
+    clock.now += CACHE_SECONDS
+
+    assert (await discovery.endpoints(here)).token_endpoint == "https://auth.example/token"
+
+    known.pins[here.key] = known.pins[here.key].approve()
+    assert (await discovery.endpoints(here)).token_endpoint == "https://evil.example/token"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://auth.example/token",
+        "https://10.0.0.5/token",
+        "https://user@auth.example/token",
+        "https://[fd00:ec2::254]/t",
+    ],
+)
+async def test_a_token_endpoint_that_could_never_be_called_is_not_pinned(
+    discovery: Discovery, ehr: ScriptedServer, known: RememberedEndpoints, url: str
+) -> None:
+    """Plain http, a private address, a user name (DS-15, TK-08)."""
+    ehr.answers[WELL_KNOWN] = reply(json.dumps({**DOCUMENT, "token_endpoint": url}))
+
+    with pytest.raises(EhrMisbehaved, match="the token endpoint cannot be used"):
+        await discovery.endpoints(site(f"{ehr.url}/r4"))
+
+    assert known.pins == {}
+
+
+async def test_another_endpoint_that_could_never_be_called_is_left_out_with_a_warning(
+    discovery: Discovery, ehr: ScriptedServer
+) -> None:
+    """(DS-15)"""
+    said = {
+        "revocation_endpoint": "http://auth.example/revoke",
+        "mtls_endpoint_aliases": {"token_endpoint": "https://169.254.169.254/"},
+    }
+    ehr.answers[WELL_KNOWN] = reply(json.dumps({**DOCUMENT, **said}))
+
+    endpoints = await discovery.endpoints(site(f"{ehr.url}/r4"))
+
+    assert (endpoints.revocation_endpoint, endpoints.mtls_endpoint_aliases) == (None, {})
+    assert endpoints.warnings == (
+        "revocation_endpoint is left out: the URL is not https (TK-08, DS-15)",
+        "mtls_endpoint_aliases.token_endpoint is left out: a host has a link-local address (DS-15)",
+    )
+
+
+async def test_what_the_operator_says_wins_over_discovery(discovery: Discovery, ehr: ScriptedServer) -> None:
+    """(OR-02)"""
+    ehr.answers[WELL_KNOWN] = SOUND
+
+    endpoints = await discovery.endpoints(site(f"{ehr.url}/r4", token_endpoint="https://own.example/token"))
+
+    assert endpoints.token_endpoint == "https://own.example/token"
+    assert endpoints.authorization_endpoint == "https://auth.example/authorize"
+
+
+async def test_with_the_operators_token_endpoint_an_ehr_needs_no_documents(
+    discovery: Discovery, ehr: ScriptedServer
+) -> None:
+    """(OR-02)"""
+    endpoints = await discovery.endpoints(site(f"{ehr.url}/r4", token_endpoint="https://own.example/token"))
+
+    assert (endpoints.token_endpoint, endpoints.source) == ("https://own.example/token", "broker.toml")
+
+
+# The OpenID Provider
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_the_openid_configuration_stands_below_the_issuer(
     discovery: Discovery, ehr: ScriptedServer, slash: str
 ) -> None:
-    """ID-02, Q6."""
+    """(ID-02, Q6)"""
     ehr.answers["/oauth/.well-known/openid-configuration"] = reply('{"issuer":"x"}')
 
     assert await discovery.openid_configuration(f"{ehr.url}/oauth{slash}") == {"issuer": "x"}
+    assert len(ehr.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "order"),
+    [
+        ("append", ["/oauth/.well-known/openid-configuration", "/.well-known/openid-configuration/oauth"]),
+        ("insert", ["/.well-known/openid-configuration/oauth", "/oauth/.well-known/openid-configuration"]),
+    ],
+)
+async def test_where_it_is_not_in_one_place_the_other_is_tried(
+    discovery: Discovery, ehr: ScriptedServer, place: str, order: list[str]
+) -> None:
+    """OpenID Connect appends, RFC 8414 inserts; the profile says what comes first (Q6)."""
+    ehr.answers[order[0]] = reply("<html>")
+    ehr.answers[order[1]] = reply('{"issuer":"x"}')
+
+    found = await discovery.openid_configuration(f"{ehr.url}/oauth", place=place)  # type: ignore[arg-type]  # of the table
+
+    assert found == {"issuer": "x"}
+    assert [request.target for request in ehr.requests] == order
 
 
 async def test_an_issuer_without_openid_configuration_is_refused(discovery: Discovery, ehr: ScriptedServer) -> None:
     with pytest.raises(EhrMisbehaved, match="no openid-configuration"):
         await discovery.openid_configuration(ehr.url)
+
+    assert len(ehr.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "warnings"),
+    [
+        ('{"issuer":"ISSUER"}', ()),
+        (
+            '{"issuer":"ISSUER/"}',
+            ("openid-configuration names another issuer than the one it is found by (OA-17)",),
+        ),
+        ("<html>", ("openid-configuration of the issuer cannot be read (ID-02)",)),
+    ],
+)
+async def test_an_issuer_that_is_found_under_another_name_is_shown(
+    discovery: Discovery, ehr: ScriptedServer, answer: str, warnings: tuple[str, ...]
+) -> None:
+    """The equality is exact, the slash at the end included (OA-17)."""
+    issuer = f"{ehr.url}/oauth"
+    sso = {"capabilities": ["sso-openid-connect"], "issuer": issuer, "jwks_uri": f"{ehr.url}/keys"}
+    ehr.answers[WELL_KNOWN] = reply(json.dumps({**DOCUMENT, **sso}))
+    ehr.answers["/oauth/.well-known/openid-configuration"] = reply(answer.replace("ISSUER", issuer))
+
+    with capture_logs() as logs:
+        assert (await discovery.endpoints(site(f"{ehr.url}/r4"))).warnings == warnings
+
+    assert [line["text"] for line in logs] == list(warnings)

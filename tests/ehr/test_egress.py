@@ -57,7 +57,7 @@ def test_an_answer_does_not_show_its_body() -> None:
 
 
 async def test_plain_http_beyond_loopback_is_refused_without_a_connection(egress: Egress) -> None:
-    """127.0.0.2 would answer, but it is not one of the names of loopback that are allowed."""
+    """TK-08: 127.0.0.2 would answer, but it is not one of the names of loopback that are allowed."""
     async with scripted_server({"/": reply("{}")}, host="127.0.0.2") as other:
         with pytest.raises(EhrMisbehaved, match="not https"):
             await get(egress, f"{other.url}/")
@@ -68,6 +68,7 @@ async def test_plain_http_beyond_loopback_is_refused_without_a_connection(egress
 
 
 async def test_plain_http_to_loopback_is_refused_unless_it_is_allowed(ehr: ScriptedServer) -> None:
+    """TK-08."""
     strict = Egress()
     try:
         with pytest.raises(EhrMisbehaved, match="not https"):
@@ -104,6 +105,7 @@ async def test_plain_http_to_loopback_is_refused_unless_it_is_allowed(ehr: Scrip
     ],
 )
 async def test_a_url_that_may_not_be_called_is_refused(egress: Egress, url: str) -> None:
+    """TK-06, TK-08."""
     with pytest.raises(EhrMisbehaved) as raised:
         await get(egress, url)
 
@@ -133,6 +135,7 @@ async def test_cookies_are_not_kept(egress: Egress, ehr: ScriptedServer) -> None
 
 
 async def test_an_answer_at_the_limit_is_read_and_one_byte_more_is_refused(egress: Egress, ehr: ScriptedServer) -> None:
+    """PX-12."""
     ehr.answers["/a"] = reply(b"x" * 1000)
 
     assert len((await get(egress, f"{ehr.url}/a", limit=1000)).body) == 1000
@@ -141,6 +144,8 @@ async def test_an_answer_at_the_limit_is_read_and_one_byte_more_is_refused(egres
 
 
 async def test_an_endless_answer_is_cut_off_at_the_limit(egress: Egress, ehr: ScriptedServer) -> None:
+    """PX-12."""
+
     async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         while not writer.is_closing():
@@ -184,7 +189,7 @@ async def test_silence_is_a_lost_answer(egress: Egress, ehr: ScriptedServer) -> 
 
 
 async def test_a_slow_answer_is_lost_when_its_time_is_over(egress: Egress, ehr: ScriptedServer) -> None:
-    """Each byte comes in time, the whole does not."""
+    """PX-12: each byte comes in time, the whole does not."""
 
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -319,7 +324,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_se
 async def test_a_certificate_is_good_for_its_own_host_only(tmp_path: Path, named: str, *, reached: bool) -> None:
     """TK-08."""
     context, trusting = certificate_for(named, tmp_path)
-    egress = Egress(certificates=trusting)
+    egress = Egress(certificates=trusting, allow_private_hosts=["127.0.0.1"])
     try:
         async with scripted_server({"/": reply("{}")}, tls=context) as server:
             if reached:
@@ -355,7 +360,7 @@ def certificate_for(host: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLCon
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([alternative_name(host)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
@@ -367,6 +372,13 @@ def certificate_for(host: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLCon
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path)
     return server, ssl.create_default_context(cafile=str(path))
+
+
+def alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def test_each_ehr_has_its_own_connections(egress: Egress) -> None:

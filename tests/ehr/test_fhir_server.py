@@ -4,6 +4,7 @@ from broker.egress import Egress
 from broker.ehr.fhir_server import FhirServer, answer_headers, is_json, request_headers
 from broker.errors import InvalidRequest
 from broker.secret import Secret
+from tests.ehr.known import proofs
 from tests.ehr.server import ScriptedServer, reply
 
 PASSED_ON = {
@@ -181,7 +182,7 @@ async def test_a_request_goes_to_the_fhir_base_with_the_token(
     """PX-01, PX-03."""
     ehr.answers[target] = reply("{}", "ETag: W/1")
 
-    async with FhirServer(egress).send(
+    async with FhirServer(egress, proofs()).send(
         fhir_base=f"{ehr.url}/r4",
         token=Secret("t0ken"),
         method="GET",

@@ -1,6 +1,7 @@
 import base64
 import hmac
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,10 +9,21 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from broker.egress import Egress
-from broker.ehr.discovery import Discovery, Endpoints
-from broker.ehr.id_token import Identity, IdTokens, check_claims, parse_jwks, verify_signature
+from broker.ehr.discovery import Discovery
+from broker.ehr.endpoints import Endpoints
+from broker.ehr.id_token import (
+    Expected,
+    Identity,
+    IdTokens,
+    check_claims,
+    unverified_claims,
+    verify_signature,
+)
+from broker.ehr.issuer_keys import AGAIN_SECONDS, KEPT_SECONDS, MOST_SETS, IssuerKeys, parse_jwks
 from broker.errors import EhrMisbehaved
+from broker.profiles import profile
 from broker.secret import Secret
+from tests.ehr.known import RememberedEndpoints, site
 from tests.ehr.server import ScriptedServer, reply
 
 NOW = 1_800_000_000
@@ -42,8 +54,10 @@ def unsigned(header: dict[str, Any], signature: bytes = b"") -> Secret:
     return Secret(".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts))
 
 
-def check(claims: dict[str, Any], nonce: str | None = "the-nonce") -> None:
-    check_claims(claims, issuer=ISSUER, client_id="broker", nonce=Secret(nonce) if nonce else None, now=NOW + 0.9)
+def check(claims: dict[str, Any], nonce: str | None = "the-nonce", **more: Any) -> str | None:
+    sent = Secret(nonce) if nonce else None
+    expected = Expected(**{"issuers": (ISSUER,), "client_id": "broker", "nonce": sent} | more)
+    return check_claims(claims, expected, now=NOW + 0.9)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +76,13 @@ def test_a_token_without_kid_verifies_if_the_issuer_has_one_key() -> None:
 
 
 def test_a_token_signed_by_a_stranger_is_refused() -> None:
+    """ID-01."""
     with pytest.raises(EhrMisbehaved, match="BadSignatureError"):
         verify_signature(token(key=STRANGER), parse_jwks(JWKS))
 
 
 def test_a_changed_claim_is_refused() -> None:
+    """ID-01."""
     header, _, signature = token().reveal().split(".")
     claims = base64.urlsafe_b64encode(json.dumps({**CLAIMS, "sub": "user-2"}).encode()).rstrip(b"=").decode()
 
@@ -93,6 +109,7 @@ def test_the_public_key_is_no_shared_secret(secret: bytes) -> None:
 
 
 def test_an_algorithm_of_another_key_type_is_refused() -> None:
+    """ID-04, OA-26."""
     with pytest.raises(EhrMisbehaved, match="ID-01"):
         verify_signature(unsigned({"alg": "ES384", "kid": "rsa"}, b"x" * 96), parse_jwks(JWKS))
 
@@ -147,6 +164,7 @@ def test_good_claims_pass() -> None:
     ],
 )
 def test_unusual_but_sound_claims_pass(changed: dict[str, Any]) -> None:
+    """ID-01, OA-27."""
     check({**CLAIMS, **changed})
 
 
@@ -172,6 +190,9 @@ def test_unusual_but_sound_claims_pass(changed: dict[str, Any]) -> None:
         {"aud": ["broker", "other"]},
         {"aud": ["broker", "other"], "azp": "other"},
         {"aud": ["broker", "other"], "azp": ["broker"]},
+        {"azp": "other"},
+        {"azp": None},
+        {"aud": ["broker"], "azp": "other"},
         {"exp": NOW - 60},
         {"exp": 0},
         {"exp": None},
@@ -190,13 +211,14 @@ def test_unusual_but_sound_claims_pass(changed: dict[str, Any]) -> None:
     ],
 )
 def test_bad_claims_are_refused(changed: dict[str, Any]) -> None:
-    """ID-01, ID-03."""
+    """ID-01, ID-03, OA-27, OT-04."""
     with pytest.raises(EhrMisbehaved, match="ID-01"):
         check({**CLAIMS, **changed})
 
 
 @pytest.mark.parametrize("name", ["iss", "sub", "aud", "exp", "iat", "nonce"])
 def test_a_missing_claim_is_refused(name: str) -> None:
+    """ID-01, OA-27."""
     with pytest.raises(EhrMisbehaved, match="ID-01"):
         check({key: value for key, value in CLAIMS.items() if key != name})
 
@@ -204,6 +226,47 @@ def test_a_missing_claim_is_refused(name: str) -> None:
 @pytest.mark.parametrize("nonce", [{}, {"nonce": "any"}])
 def test_a_nonce_is_looked_at_only_if_one_was_sent(nonce: dict[str, str]) -> None:
     check({**{key: value for key, value in CLAIMS.items() if key != "nonce"}, **nonce}, nonce=None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "exception"),
+    [
+        ({}, None),
+        ({"aud": ["the EHR's own", "broker"], "azp": "broker"}, None),
+        ({"aud": "the EHR's own"}, "id_token_audiences"),
+        ({"iss": "https://auth.example/token"}, "id_token_issuers"),
+    ],
+)
+def test_what_only_the_profile_accepts_is_accepted_and_named(changed: dict[str, Any], exception: str | None) -> None:
+    """EP-18, OR-07, OT-04: so that each use can be audited."""
+    said = check({**CLAIMS, **changed}, issuers=(ISSUER, "https://auth.example/token"), audiences=("the EHR's own",))
+
+    assert said == exception
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"iss": "https://auth.example"}, "ID-01"),
+        ({"aud": "another"}, "ID-01"),
+        ({"aud": ["the EHR's own", "another"]}, "azp"),
+        ({"aud": "the EHR's own", "azp": "another"}, "azp"),
+    ],
+)
+def test_an_exception_of_the_profile_opens_nothing_else(changed: dict[str, Any], rule: str) -> None:
+    """OT-04, ID-01, OA-27."""
+    with pytest.raises(EhrMisbehaved, match=rule):
+        check({**CLAIMS, **changed}, audiences=("the EHR's own",))
+
+
+@pytest.mark.parametrize("text", ["", "a.b", "a.b.c", "a.e30", "e30.W10.x", "e30.!.x", "e30.é.x"])
+def test_what_is_no_token_claims_nothing(text: str) -> None:
+    assert unverified_claims(Secret(text)) is None
+
+
+def test_claims_can_be_read_before_they_are_verified() -> None:
+    """ID-08: for refusing a refresh by, and for nothing else."""
+    assert unverified_claims(token(key=STRANGER)) == CLAIMS
 
 
 def test_a_refusal_does_not_quote_the_claims() -> None:
@@ -259,11 +322,12 @@ def issuer(ehr: ScriptedServer) -> Issuer:
 
 
 async def verify(egress: Egress, provider: Issuer, claims: dict[str, Any], **endpoints: Any) -> Identity:
-    id_tokens = IdTokens(egress, Discovery(egress, lambda: NOW), lambda: NOW)
-    return await id_tokens.verify(
+    discovery = Discovery(egress, lambda: NOW, RememberedEndpoints(lambda: NOW))
+    accepted = profile("generic").model_copy(update={"id_token_issuers": endpoints.pop("issuers", ())})
+    return await IdTokens(discovery, IssuerKeys(egress, lambda: NOW), lambda: NOW).verify(
         token(claims),
+        site=replace(site(endpoints.pop("fhir_base", "https://ehr.example/r4")), profile=accepted),
         endpoints=Endpoints(**{"token_endpoint": "https://x.example", "issuer": provider.url, **endpoints}),
-        fhir_base=provider.url.rstrip("/"),
         client_id="broker",
         nonce=Secret("the-nonce"),
     )
@@ -281,9 +345,13 @@ async def test_keys_are_found_by_the_issuers_configuration(egress: Egress, issue
 
 
 async def test_without_an_announced_issuer_the_fhir_base_is_asked(egress: Egress, issuer: Issuer) -> None:
-    identity = await verify(egress, issuer, {**CLAIMS, "iss": issuer.url}, issuer=None)
+    """ID-02."""
+    base = f"{issuer.server.url}/oauth"
+    issuer.configure(issuer=base, jwks_uri=f"{issuer.server.url}/keys")
 
-    assert identity.issuer == issuer.url
+    identity = await verify(egress, issuer, {**CLAIMS, "iss": base}, issuer=None, fhir_base=base)
+
+    assert identity.issuer == base
 
 
 async def test_the_key_set_of_the_smart_configuration_is_second_choice(egress: Egress, issuer: Issuer) -> None:
@@ -294,12 +362,50 @@ async def test_the_key_set_of_the_smart_configuration_is_second_choice(egress: E
     assert identity.subject == "user-1"
 
 
-async def test_the_issuer_is_taken_from_the_configuration_and_not_from_the_token(
-    egress: Egress, issuer: Issuer
+@pytest.mark.parametrize(
+    ("announced", "issuers", "exception"),
+    [
+        ("{url}", (), None),
+        ("{url}", ("https://old.example",), None),
+        ("https://auth.example", ("{url}",), "id_token_issuers"),
+        (None, ("https://old.example", "{url}"), "id_token_issuers"),
+    ],
+)
+async def test_the_issuer_is_the_announced_one_or_one_that_the_profile_names(
+    egress: Egress, issuer: Issuer, announced: str | None, issuers: tuple[str, ...], exception: str | None
 ) -> None:
-    """ID-03: the trailing slash counts."""
-    with pytest.raises(EhrMisbehaved, match="ID-01"):
-        await verify(egress, issuer, {**CLAIMS, "iss": issuer.url.rstrip("/")})
+    """(ID-03) (OR-07) (EP-18): its own openid-configuration is read, wherever that is."""
+    identity = await verify(
+        egress,
+        issuer,
+        {**CLAIMS, "iss": issuer.url},
+        issuer=announced and announced.format(url=issuer.url),
+        issuers=tuple(one.format(url=issuer.url) for one in issuers),
+    )
+
+    assert (identity.issuer, identity.exception) == (issuer.url, exception)
+
+
+@pytest.mark.parametrize("iss", ["{slashless}", "{url}/", "{url}x", "https://evil.example/", "", None, 5, ["{url}"]])
+async def test_nothing_is_fetched_from_an_issuer_that_only_the_token_names(
+    egress: Egress, issuer: Issuer, iss: object
+) -> None:
+    """(ID-03) (NC-13): the trailing slash counts."""
+    said = iss.format(url=issuer.url, slashless=issuer.url.rstrip("/")) if isinstance(iss, str) else iss
+
+    with pytest.raises(EhrMisbehaved, match="not one that is expected"):
+        await verify(egress, issuer, {**CLAIMS, "iss": said}, issuers=("https://auth.example/oauth/",))
+
+    assert issuer.server.requests == []
+
+
+async def test_a_configuration_that_names_another_issuer_accepts_no_token(egress: Egress, issuer: Issuer) -> None:
+    """(ID-03) (OA-17)."""
+    issuer.configure(issuer=issuer.url.rstrip("/"), jwks_uri=f"{issuer.server.url}/keys")
+
+    for named in (issuer.url, issuer.url.rstrip("/")):
+        with pytest.raises(EhrMisbehaved, match="ID-03"):
+            await verify(egress, issuer, {**CLAIMS, "iss": named})
 
 
 async def test_a_configuration_without_issuer_accepts_no_token(egress: Egress, issuer: Issuer) -> None:
@@ -312,6 +418,7 @@ async def test_a_configuration_without_issuer_accepts_no_token(egress: Egress, i
 
 @pytest.mark.parametrize("answer", [reply("", status="404 Not Found"), reply("<html>"), reply('{"keys":[]}')])
 async def test_an_issuer_without_keys_accepts_no_token(egress: Egress, issuer: Issuer, answer: bytes) -> None:
+    """ID-02."""
     issuer.server.answers["/keys"] = answer
 
     with pytest.raises(EhrMisbehaved, match="no usable key"):
@@ -335,3 +442,55 @@ async def test_the_user_is_fhir_user_or_the_older_profile(
     identity = await verify(egress, issuer, {**CLAIMS, "iss": issuer.url, **claims})
 
     assert identity.fhir_user == fhir_user
+
+
+# Key sets are kept
+
+
+class Clock:
+    """Time that a test moves."""
+
+    now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def found(keys: IssuerKeys, issuer: Issuer, kid: str | None) -> list[str]:
+    return [str(key.kid) for key in (await keys.find(f"{issuer.server.url}/keys", kid)).keys]
+
+
+async def test_a_key_set_is_fetched_once_an_hour(egress: Egress, issuer: Issuer) -> None:
+    """ID-02."""
+    clock = Clock()
+    keys = IssuerKeys(egress, clock)
+    for moved, fetched in ((0, 1), (KEPT_SECONDS - 1, 1), (1, 2)):
+        clock.now += moved
+        for kid in ("rsa", "ec", None):
+            assert await found(keys, issuer, kid) == ["rsa", "ec"]
+        assert len(issuer.server.requests) == fetched
+
+
+async def test_an_unknown_key_is_looked_for_once_a_minute(egress: Egress, issuer: Issuer) -> None:
+    """ID-02: a key that the issuer just began to use is found; a made-up one makes no flood of requests."""
+    clock = Clock()
+    keys = IssuerKeys(egress, clock)
+    await found(keys, issuer, "rsa")
+    new = RSAKey.generate_key(2048, {"kid": "new"}, private=True)
+    issuer.server.answers["/keys"] = reply(json.dumps({"keys": [new.as_dict(private=False)]}))
+
+    assert await found(keys, issuer, "new") == ["rsa", "ec"]
+    clock.now += AGAIN_SECONDS
+    assert await found(keys, issuer, "new") == ["new"]
+    for _ in range(5):
+        await found(keys, issuer, "made up")
+    assert len(issuer.server.requests) == 2
+
+
+async def test_only_so_many_key_sets_are_kept(egress: Egress, issuer: Issuer) -> None:
+    keys = IssuerKeys(egress, Clock())
+    for number in range(MOST_SETS + 1):
+        issuer.server.answers[f"/keys{number}"] = reply(json.dumps(JWKS))
+        await keys.find(f"{issuer.server.url}/keys{number}", "rsa")
+
+    assert len(keys._kept) == MOST_SETS

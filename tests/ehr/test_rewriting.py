@@ -124,7 +124,7 @@ def test_nothing_else_is_touched(text: str) -> None:
 
 @pytest.mark.parametrize("url", WITHHELD_LINKS)
 def test_a_link_that_leaves_the_base_is_withheld(url: str) -> None:
-    """Whoever followed it would send its handle there."""
+    """PX-02: whoever followed it would send its handle there."""
     for link in ('{{"relation":"next","url":"{}"}}', '{{"url":"{}","relation":"next"}}'):
         assert rewrite_plainly(link.format(url).encode()) == link.format(WITHHELD).encode()
 
@@ -272,6 +272,7 @@ def test_a_url_is_mapped_only_below_the_base(url: str, ours: str | None) -> None
 
 @pytest.mark.parametrize("base", ["https://ehr.example/r4", "https://ehr.example:443/r4"])
 def test_a_base_is_recognised_with_and_without_its_default_port(base: str) -> None:
+    """PX-06, NC-17."""
     for written in ("https://ehr.example", "https://ehr.example:443"):
         assert rewrite_url(f"{written}/r4/A", base, OURS) == f"{OURS}/A"
 

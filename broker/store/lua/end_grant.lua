@@ -1,5 +1,5 @@
--- Move a grant to a final state; a revoked one keeps no secret, and everything handed out for it goes. An uncertain one
--- keeps its intent: should the answer come after all, it can still be committed.
+-- Move a grant to a final state. A suspended or revoked one keeps no secret; of a revoked one everything that was handed
+-- out goes, too. An uncertain one keeps its intent: should the answer come after all, it can still be committed.
 -- KEYS: grant, handle index, lease    ARGV: state, cause, now, lifetime in ms, expected generation ("" = any)
 local state, generation = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation'))
 if not generation then return 'gone' end
@@ -8,9 +8,11 @@ if ARGV[5] ~= '' and generation ~= ARGV[5] then return 'stale' end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'cause', ARGV[2], 'since', ARGV[3])
 if ARGV[1] ~= 'uncertain' then redis.call('HDEL', KEYS[1], 'intent') end
 redis.call('DEL', KEYS[3])
-if ARGV[1] == 'revoked' then
+if ARGV[1] == 'suspended' or ARGV[1] == 'revoked' then
   redis.call('HDEL', KEYS[1], 'tokens')
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+if ARGV[1] == 'revoked' then
   local prefix = string.sub(KEYS[1], 1, -(#'grant' + 1))
   for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
     redis.call('DEL', prefix .. string.match(member, '^[^:]+:(.+)$'))

@@ -1,22 +1,18 @@
-"""The way out: every request the broker sends goes through here, and httpx2 is imported nowhere else.
-
-Spelled out although most are the library's defaults: no redirects are followed, no proxy or netrc is taken from the
-environment, no cookies are kept, certificates and host names are checked, plain http goes only to loopback and only if
-allowed, and every wait and every answer has a limit.
-"""
+"""Send requests and read answers; every wait and every answer has a limit."""
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
-from broker import __version__
+from broker.egress.addresses import LOOPBACK_HOSTS, AllowedHosts, literal
+from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 
 CONNECT_SECONDS: Final = 5.0
@@ -24,7 +20,6 @@ POOL_SECONDS: Final = 2.0
 """How long a request waits for one of the connections to be free."""
 ANSWER_BYTES: Final = 1 << 20
 """Most that a document fetched whole may be: metadata, key sets, token answers."""
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -51,24 +46,43 @@ class StreamedAnswer:
     """Raises `EhrAnswerLost` when the body breaks off."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """Who the broker is in a TLS handshake (RFC 8705): PEM files, read anew for each request, so they may change."""
+
+    certificate: Path
+    key: Path
+
+
 class Egress:
     """Sends requests. One per process; close it at the end."""
 
-    def __init__(self, *, allow_loopback_http: bool = False, certificates: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        allow_loopback_http: bool = False,
+        allow_private_hosts: Collection[str] = (),
+        certificates: ssl.SSLContext | None = None,
+        resolve: Resolve = system_resolve,
+    ) -> None:
         self._allow_loopback_http = allow_loopback_http
+        self._allowed = AllowedHosts.of(allow_private_hosts, loopback=allow_loopback_http)
+        self._connections = Connections(self._allowed, resolve)
         context = certificates or ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A pooled connection that the EHR just closed makes "was it processed?" unanswerable, so requests that must
         # not be sent twice (token requests) each open their own.
-        self._single = _client(context, keep_alive=0)
+        self._single = self._connections.client(context, keep_alive=0)
         self._context = context
         self._pools: dict[str, httpx.AsyncClient] = {}
         """One for each origin, so that an EHR that is slow, or slowly sent to, keeps nobody from another."""
+        self._authorities = certificates.get_ca_certs(binary_form=True) if certificates else None
+        self._identities: dict[ClientCertificate, tuple[ssl.SSLContext, httpx.AsyncClient]] = {}
 
     async def close(self) -> None:
         """Close all connections."""
         await self._single.aclose()
-        for pool in self._pools.values():
+        for pool in [*self._pools.values(), *(client for _, client in self._identities.values())]:
             await pool.aclose()
 
     async def fetch(
@@ -80,14 +94,18 @@ class Egress:
         content: bytes | None = None,
         timeout: float,
         limit: int = ANSWER_BYTES,
+        identity: ClientCertificate | None = None,
     ) -> Answer:
         """Send one request and read the whole answer, within `timeout` seconds and `limit` bytes.
+
+        `identity` is what the broker shows in the TLS handshake.
 
         Raises `EhrUnreachable` when it certainly was not processed, `EhrAnswerLost` when it may have been,
         `EhrMisbehaved` for an oversized answer or a URL that may not be called.
         """
+        client = self._single if identity is None else self._client_of(identity)
         try:
-            async with asyncio.timeout(timeout), self._send(self._single, method, url, headers, content, timeout) as it:
+            async with asyncio.timeout(timeout), self._send(client, method, url, headers, content, timeout) as it:
                 body = bytearray()
                 async for chunk in it.chunks:
                     body += chunk
@@ -114,12 +132,36 @@ class Egress:
         async with self._send(self._pool(url), method, url, headers, content, timeout) as answer:
             yield answer
 
+    async def handshake(self, url: str, *, timeout: float) -> Handshake:
+        """Open a connection to an https URL's host, within `timeout` seconds, and tell what was agreed.
+
+        Raises like `fetch`, and `EhrMisbehaved` for a URL without TLS.
+        """
+        self.require_callable(url)
+        parts = urlsplit(url)
+        if parts.scheme != "https" or parts.hostname is None:
+            raise EhrMisbehaved("the URL is not https (TK-08)")
+        return await self._connections.handshake(parts.hostname, parts.port or 443, self._context, timeout=timeout)
+
     def _pool(self, url: str) -> httpx.AsyncClient:
         """Return the connections to the URL's origin. FHIR bases are configured, so there are only so many."""
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
         if origin not in self._pools:
-            self._pools[origin] = _client(self._context, keep_alive=100)
+            self._pools[origin] = self._connections.client(self._context, keep_alive=100)
         return self._pools[origin]
+
+    def _client_of(self, identity: ClientCertificate) -> httpx.AsyncClient:
+        """Return the client that shows a certificate, as its files are now. Raises `EhrUnreachable`."""
+        if identity not in self._identities:
+            context = ssl.create_default_context(cadata=b"".join(self._authorities) if self._authorities else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._identities[identity] = (context, self._connections.client(context, keep_alive=0))
+        context, client = self._identities[identity]
+        try:
+            context.load_cert_chain(identity.certificate, identity.key)
+        except (OSError, ssl.SSLError) as error:
+            raise EhrUnreachable(f"the client certificate cannot be used ({type(error).__name__})") from None
+        return client
 
     @asynccontextmanager
     async def _send(
@@ -131,7 +173,7 @@ class Egress:
         content: bytes | AsyncIterator[bytes] | None,
         timeout: float,
     ) -> AsyncIterator[StreamedAnswer]:
-        self._require_callable(url)
+        self.require_callable(url)
         try:
             request = client.build_request(
                 method,
@@ -155,18 +197,20 @@ class Egress:
         finally:
             await response.aclose()
 
-    def _require_callable(self, url: str) -> None:
+    def require_callable(self, url: str) -> None:
+        """Raises `EhrMisbehaved` for a URL that would never be called, whatever its host resolves to."""
         try:
             parts = urlsplit(url)
         except ValueError:
             raise EhrMisbehaved("the URL cannot be read") from None
         if "@" in parts.netloc:
             raise EhrMisbehaved("the URL holds a user name, which would be sent as a second authentication (TK-06)")
-        if parts.scheme == "https" and parts.hostname:
-            return
-        if parts.scheme == "http" and parts.hostname in _LOOPBACK and self._allow_loopback_http:
-            return
-        raise EhrMisbehaved("the URL is not https (TK-08, DS-15)")
+        loopback = parts.hostname in LOOPBACK_HOSTS and self._allow_loopback_http
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+            raise EhrMisbehaved("the URL is not https (TK-08, DS-15)")
+        address = literal(parts.hostname)
+        if address is not None and (refusal := self._allowed.refusal(parts.hostname, address)) is not None:
+            raise EhrMisbehaved(refusal)
 
 
 async def _read(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -175,15 +219,3 @@ async def _read(response: httpx.Response) -> AsyncIterator[bytes]:
             yield chunk
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise EhrAnswerLost(f"the answer broke off ({type(error).__name__})") from None
-
-
-def _client(context: ssl.SSLContext, *, keep_alive: int) -> httpx.AsyncClient:
-    client = httpx.AsyncClient(
-        headers={"User-Agent": f"smart-token-broker/{__version__}", "Accept-Encoding": "identity"},
-        verify=context,
-        trust_env=False,
-        follow_redirects=False,
-        limits=httpx.Limits(max_connections=200, max_keepalive_connections=keep_alive, keepalive_expiry=15.0),
-    )
-    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    return client
