@@ -28,14 +28,17 @@ def show(
     config: ConfigOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
+    introspect: Annotated[
+        bool, typer.Option("--introspect", help="ask the EHR about the token, and show where it differs")
+    ] = False,
 ) -> None:
     """Show one grant and its live handles."""
-    shown = run(lambda: _show(grant, config, state))
+    shown = run(lambda: _show(grant, config, state, introspect=introspect))
     if as_json:
         print_rows([shown], (), as_json=True)
         return
     for name, value in shown.items():
-        print(f"{name:<12} {value if value not in (None, []) else '-'}")
+        print(f"{name:<15} {value if value not in (None, []) else '-'}")
 
 
 @commands.command("revoke")
@@ -47,11 +50,14 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """End a grant: here at once with all its handles, then at the EHR as far as it offers that."""
-    at_ehr = run(lambda: _revoke(grant, config, state))
+    at_ehr, place = run(lambda: _revoke(grant, config, state))
     if as_json:
-        print_rows([{"grant": grant, "state": "revoked", "at_ehr": at_ehr}], (), as_json=True)
-    else:
-        print(f"{grant} is revoked; at the EHR: {at_ehr}")
+        more = {} if place is None else {"management_endpoint": place}
+        print_rows([{"grant": grant, "state": "revoked", "at_ehr": at_ehr, **more}], (), as_json=True)
+        return
+    print(f"{grant} is revoked; at the EHR: {at_ehr}")
+    if place is not None:
+        print(f"the person can end it at the EHR: {place}")
 
 
 async def _list(config: Path | None, state: Path | None) -> list[dict[str, Any]]:
@@ -66,20 +72,27 @@ async def _row(broker: Broker, tag: str) -> dict[str, Any]:
         return {"grant": tag, "state": "unreadable", "cause": error.code}
 
 
-async def _show(tag: str, config: Path | None, state: Path | None) -> dict[str, Any]:
+async def _show(tag: str, config: Path | None, state: Path | None, *, introspect: bool) -> dict[str, Any]:
     async with open_session(config, state) as broker:
         grant = await broker.grants.read(tag)
         handles = await broker.handles.live(tag)
         return {
             **describe(grant),
             "scopes": str(grant.terms.scopes),
+            "scope_assumed": grant.terms.scope_assumed,
+            "context_missing": grant.terms.context_missing,
+            "last_used": _when(grant.used_at),
+            "expected_end": _when(grant.expected_end) if grant.expected_end is not None else None,
+            **({"differences": await broker.introspect_grant(tag)} if introspect else {}),
             "handles": [{"handle": h.id, "app": h.app, "expires_at": _when(h.expires_at)} for h in handles],
         }
 
 
-async def _revoke(tag: str, config: Path | None, state: Path | None) -> str:
+async def _revoke(tag: str, config: Path | None, state: Path | None) -> tuple[str, str | None]:
+    """Return what became of it at the EHR and, where the broker could end nothing there, where the person can."""
     async with open_session(config, state) as broker:
-        return await broker.revoke_grant(tag, cause="revoked by an operator")
+        at_ehr = await broker.revoke_grant(tag, cause="revoked by an operator")
+        return at_ehr, await broker.revoke_grant.management_endpoint(tag) if at_ehr == "local_only" else None
 
 
 def describe(grant: Grant) -> dict[str, Any]:

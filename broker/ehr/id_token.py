@@ -2,13 +2,16 @@
 
 Checks, in order:
 (1) the signature, with a key of the issuer's JWK Set and an asymmetric algorithm from the list below (ID-04)
-(2) `iss` equals the issuer of openid-configuration exactly, trailing slash included (ID-03)
-(3) `aud` holds the client id; `azp` is the client id where there are several audiences
-(4) `exp` is ahead, `iat` is not in the future; a minute of leeway
-(5) `nonce` is the one that was sent
+(2) `iss` is the issuer of smart-configuration (without one, the FHIR base), or one that the profile names, trailing slash
+    included (ID-03); the openid-configuration found there calls itself the same (OA-17)
+(3) `aud` holds the client id, or an audience that the profile names (OT-04)
+(4) `azp`, if there is one, is the client id; it must be there when there are several audiences
+(5) `exp` is ahead, `iat` is not in the future; a minute of leeway
+(6) `nonce` is the one that was sent
 Not checked here: who `fhirUser` is. The broker passes it on and never fetches it.
 """
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,14 +22,15 @@ from joserfc.jwk import KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
 from broker.clock import Clock
-from broker.egress import Egress
-from broker.ehr.discovery import Discovery, Endpoints, parse_json_object
+from broker.ehr.discovery import Discovery
+from broker.ehr.endpoints import Endpoints, parse_json_object
+from broker.ehr.issuer_keys import IssuerKeys
+from broker.ehr.site import Site
 from broker.errors import EhrMisbehaved
 from broker.secret import Secret
 
 ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "ES256", "ES384"]
 LEEWAY_SECONDS: Final = 60
-_TIMEOUT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,51 +40,57 @@ class Identity:
     issuer: str
     subject: str
     fhir_user: str | None
+    exception: str | None = None
+    """Which rule of the profile it needed to be accepted, for the audit trail (EP-18, OT-04)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an id_token has to say. The first issuer and audience are the proper ones, the others the profile's."""
+
+    issuers: tuple[str, ...]
+    client_id: str
+    audiences: tuple[str, ...] = ()
+    nonce: Secret | None = None
 
 
 class IdTokens:
     """Finds the issuer's keys and verifies tokens."""
 
-    def __init__(self, egress: Egress, discovery: Discovery, clock: Clock) -> None:
-        self._egress = egress
+    def __init__(self, discovery: Discovery, issuer_keys: IssuerKeys, clock: Clock) -> None:
         self._discovery = discovery
+        self._issuer_keys = issuer_keys
         self._clock = clock
 
     async def verify(
-        self, token: Secret, *, endpoints: Endpoints, fhir_base: str, client_id: str, nonce: Secret | None
+        self, token: Secret, *, site: Site, endpoints: Endpoints, client_id: str, nonce: Secret | None
     ) -> Identity:
-        """Return the identity. Raises `EhrMisbehaved` naming the failed check."""
-        configuration = await self._discovery.openid_configuration(endpoints.issuer or fhir_base)
-        issuer = configuration.get("issuer")
-        if not isinstance(issuer, str) or not issuer:
-            raise EhrMisbehaved("the openid-configuration names no issuer (ID-03)")
-        keys = await self._keys(str(configuration.get("jwks_uri") or endpoints.jwks_uri or ""))
-        claims = verify_signature(token, keys)
-        check_claims(claims, issuer=issuer, client_id=client_id, nonce=nonce, now=self._clock())
+        """Return the identity. Raises `EhrMisbehaved` naming the failed check, `EhrUnreachable` without its keys."""
+        profile = site.profile
+        issuers = (endpoints.issuer or site.fhir_base, *profile.id_token_issuers)
+        issuer = (unverified_claims(token) or {}).get("iss")
+        if issuer not in issuers:  # nothing is fetched from a place that only the token names
+            raise EhrMisbehaved("the id_token's issuer is not one that is expected (ID-03)")
+        configuration = await self._discovery.openid_configuration(issuer, place=profile.metadata_path)
+        if configuration.get("issuer") != issuer:
+            raise EhrMisbehaved("the openid-configuration of the id_token's issuer names another one (ID-03, OA-17)")
+        jwks_uri = str(configuration.get("jwks_uri") or endpoints.jwks_uri or "")
+        claims = verify_signature(token, await self._issuer_keys.find(jwks_uri, key_id(token)))
+        expected = Expected(issuers, client_id, profile.id_token_audiences, nonce)
+        exception = check_claims(claims, expected, now=self._clock())
         user = claims.get("fhirUser") or claims.get("profile")
-        return Identity(claims["iss"], claims["sub"], user if isinstance(user, str) else None)
-
-    async def _keys(self, jwks_uri: str) -> KeySet:
-        answer = await self._egress.fetch(
-            "GET", jwks_uri, headers={"Accept": "application/json"}, timeout=_TIMEOUT_SECONDS
-        )
-        document = parse_json_object(answer.body) if answer.status == 200 else None
-        return parse_jwks(document)
+        return Identity(claims["iss"], claims["sub"], user if isinstance(user, str) else None, exception)
 
 
-def parse_jwks(document: Mapping[str, Any] | None) -> KeySet:
-    """Read a JWK Set; symmetric and unreadable keys are left out. Raises `EhrMisbehaved` if none is left."""
-    keys = document.get("keys") if document else None
-    usable = []
-    for key in keys if isinstance(keys, list) else []:
-        if isinstance(key, dict) and key.get("kty") in {"RSA", "EC"}:
-            try:
-                usable += KeySet.import_key_set({"keys": [key]}).keys
-            except (JoseError, ValueError, TypeError, KeyError):
-                continue
-    if not usable:
-        raise EhrMisbehaved("the JWK Set has no usable key (ID-02)")
-    return KeySet(usable)
+def key_id(token: Secret) -> str | None:
+    """Return the `kid` that a token names, before anything is verified: it only picks among the issuer's keys."""
+    kid = (_part(token, 0) or {}).get("kid")
+    return kid if isinstance(kid, str) else None
+
+
+def unverified_claims(token: Secret) -> dict[str, Any] | None:
+    """Return what a token claims, or None if it is none. For refusing by, never for believing (ID-08)."""
+    return _part(token, 1)
 
 
 def verify_signature(token: Secret, keys: KeySet) -> dict[str, Any]:
@@ -92,14 +102,14 @@ def verify_signature(token: Secret, keys: KeySet) -> dict[str, Any]:
         raise EhrMisbehaved(f"the id_token's signature does not verify ({type(error).__name__}) (ID-01)") from None
 
 
-def check_claims(claims: Mapping[str, Any], *, issuer: str, client_id: str, nonce: Secret | None, now: float) -> None:
-    """Checks (2) to (5). Raises `EhrMisbehaved`."""
+def check_claims(claims: Mapping[str, Any], expected: Expected, *, now: float) -> str | None:
+    """Checks (2) to (6). Returns which exception of the profile it took, if any. Raises `EhrMisbehaved`."""
     registry = JWTClaimsRegistry(
         now=int(now),
         leeway=LEEWAY_SECONDS,
-        iss={"essential": True, "value": issuer},
+        iss={"essential": True, "values": list(expected.issuers)},
         sub={"essential": True},
-        aud={"essential": True, "value": client_id},
+        aud={"essential": True, "values": [expected.client_id, *expected.audiences]},
         exp={"essential": True},
         iat={"essential": True},
     )
@@ -107,8 +117,27 @@ def check_claims(claims: Mapping[str, Any], *, issuer: str, client_id: str, nonc
         registry.validate(dict(claims))
     except JoseError as error:
         raise EhrMisbehaved(f"the id_token is not acceptable ({type(error).__name__}) (ID-01)") from None
-    audiences = claims["aud"]
-    if isinstance(audiences, list) and len(audiences) > 1 and claims.get("azp") != client_id:
-        raise EhrMisbehaved("the id_token has several audiences and azp is not this client (ID-01)")
-    if nonce is not None and not nonce.matches(str(claims.get("nonce", ""))):
+    audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+    _check_party(claims, audiences, expected.client_id)
+    if expected.nonce is not None and not expected.nonce.matches(str(claims.get("nonce", ""))):
         raise EhrMisbehaved("the id_token's nonce is not the one that was sent (ID-01)")
+    if expected.client_id not in audiences:
+        return "id_token_audiences"
+    return None if claims["iss"] == expected.issuers[0] else "id_token_issuers"
+
+
+def _check_party(claims: Mapping[str, Any], audiences: list[Any], client_id: str) -> None:
+    if "azp" in claims and claims["azp"] != client_id:
+        raise EhrMisbehaved("the id_token's azp is not this client (ID-01)")
+    if len(audiences) > 1 and "azp" not in claims:
+        raise EhrMisbehaved("the id_token has several audiences and no azp (ID-01)")
+
+
+def _part(token: Secret, index: int) -> dict[str, Any] | None:
+    parts = token.reveal().split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        return parse_json_object(base64.urlsafe_b64decode(parts[index] + "=" * (-len(parts[index]) % 4)))
+    except ValueError:
+        return None

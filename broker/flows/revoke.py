@@ -2,20 +2,16 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
-from broker.apps import App, Directory
+from broker.apps import App
 from broker.audit import AuditRecord, AuditTrail
 from broker.credentials import REFRESH_HANDLE
-from broker.ehr.discovery import Discovery
-from broker.ehr.token_endpoint import TokenEndpoint
-from broker.errors import BrokerError, EhrMisbehaved, InvalidGrant
+from broker.errors import BrokerError, InvalidGrant
 from broker.grants import Grant, Grants
 from broker.handles import Handle, Handles, RefreshHandle
-from broker.keys.signing import SigningKeys
+from broker.refresh.ehr_side import AtEhr, EhrSide
 
-AtEhr = Literal["revoked", "local_only", "failed"]
-_TRIES = 2
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +50,10 @@ class RevokeHandle:
 
 @dataclass(frozen=True, slots=True)
 class RevokeGrant:
-    """Ends a grant here first, at once, and then at the EHR as far as it offers that (IN-06…IN-08)."""
+    """Ends a grant here at once, and then at the EHR as far as it offers that (IN-06…IN-08)."""
 
-    directory: Directory
     grants: Grants
-    discovery: Discovery
-    token_endpoint: TokenEndpoint
-    signing_keys: SigningKeys
+    ehr_side: EhrSide
     audit: AuditTrail
 
     async def __call__(self, tag: str, *, cause: str) -> AtEhr:
@@ -69,6 +62,14 @@ class RevokeGrant:
         at_ehr = await self._at_ehr(grant)
         self._record(grant, at_ehr, cause)
         return at_ehr
+
+    async def management_endpoint(self, tag: str) -> str | None:
+        """Return where the person can end at the EHR what the broker cannot, if the EHR has such a place (IN-07)."""
+        grant = await self.grants.read(tag)
+        try:
+            return (await self.ehr_side.door(grant.terms)).endpoints.management_endpoint
+        except BrokerError:
+            return None
 
     async def _end(self, tag: str, cause: str) -> Grant:
         """End it here, and return it as it was at that moment: a refresh in between would leave us older tokens."""
@@ -79,23 +80,13 @@ class RevokeGrant:
                 return grant
 
     async def _at_ehr(self, grant: Grant) -> AtEhr:
-        for _ in range(_TRIES):  # RFC 7009: revoking twice is the same as once
-            with suppress(BrokerError):
-                return await self._ask(grant)
-        return "failed"
-
-    async def _ask(self, grant: Grant) -> AtEhr:
-        url = (await self.discovery.endpoints(grant.terms.fhir_base)).revocation_endpoint
-        if url is None or grant.sealed_tokens is None:
+        if grant.sealed_tokens is None:
             return "local_only"
-        tokens = await self.grants.open_tokens(grant)
-        token, hint = tokens.most_lasting()
-        authenticate = await self.signing_keys.authenticate(self.directory.registration(grant.terms.registration))
-        timeout = self.directory.ehr(grant.terms.ehr).token_timeout
-        status = await self.token_endpoint.revoke(url, authenticate, token=token, hint=hint, timeout=timeout)
-        if status != 200:
-            raise EhrMisbehaved(f"the revocation endpoint answered with status {status} (RFC 7009 §2.2)")
-        return "revoked"
+        try:
+            tokens = await self.grants.open_tokens(grant)
+        except BrokerError:
+            return "failed"
+        return await self.ehr_side.revoke(grant.terms, tokens, tries=_TRIES)
 
     def _record(self, grant: Grant, step: str, cause: str) -> None:
         self.audit.record(

@@ -13,6 +13,8 @@ from broker.single_flight import SingleFlight
 
 RENEWED_SECONDS: Final = 5.0
 """A token renewed this recently is not renewed because of a 401: another one would be refused as well (RF-06)."""
+USED_SECONDS: Final = 300.0
+"""How exactly it is known when a grant was last used (RF-13)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class CurrentToken:
 
     access_token: Secret
     generation: int
+    proof_key: Secret | None = None
+    """What it is bound to: each request with it needs a proof of that key (OA-23)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,12 @@ class Refresher:
         Raises `ReauthorizationRequired`, or `EhrError` when it is past its end and cannot be renewed now.
         """
         grant = permit.grant
+        if self.clock() >= grant.used_at + USED_SECONDS:
+            await self.grants.use(grant.tag)
         if self.clock() >= grant.renew_at:
             grant = await self._renew_in_time(grant)
         tokens = await self.grants.open_tokens(grant)
-        return CurrentToken(tokens.access_token, grant.generation)
+        return CurrentToken(tokens.access_token, grant.generation, tokens.proof_key)
 
     async def replace_refused(self, permit: Permit, refused: CurrentToken) -> CurrentToken:
         """Renew because the EHR answered 401 to that token (PX-08); if it was renewed meanwhile, give the newer one."""
@@ -50,9 +56,18 @@ class Refresher:
         if grant.generation == refused.generation:
             if grant.generation > 1 and self.clock() - grant.since < RENEWED_SECONDS:
                 raise ReauthorizationRequired(f"the EHR refuses a token of grant {grant.tag} that was just renewed")
-            grant = await self._renew(grant)
+            grant = await self.renew(grant)
         tokens = await self.grants.open_tokens(grant)
-        return CurrentToken(tokens.access_token, grant.generation)
+        return CurrentToken(tokens.access_token, grant.generation, tokens.proof_key)
+
+    async def renew(self, grant: Grant) -> Grant:
+        """Return a later generation than `grant`; whoever asks meanwhile waits for the same one.
+
+        Raises `ReauthorizationRequired`, `EhrError`.
+        """
+        if not grant.refreshable:
+            raise ReauthorizationRequired(f"grant {grant.tag} has expired and has no refresh token")
+        return await self.flights.run(f"{grant.tag}:{grant.generation}", lambda: self.renewal.renew(grant))
 
     async def close(self) -> None:
         """Wait for refreshes under way."""
@@ -60,16 +75,12 @@ class Refresher:
         await self.renewal.close()
 
     async def _renew_in_time(self, grant: Grant) -> Grant:
-        if not grant.refreshable and self.clock() < grant.expires_at:
+        now = self.clock()
+        if now < grant.expires_at and (not grant.refreshable or now < grant.hold_until):
             return grant
         try:
-            return await self._renew(grant)
+            return await self.renew(grant)
         except EhrError:
             if self.clock() < grant.expires_at:
                 return grant  # the EHR's trouble is not yet the app's
             raise
-
-    async def _renew(self, grant: Grant) -> Grant:
-        if not grant.refreshable:
-            raise ReauthorizationRequired(f"grant {grant.tag} has expired and has no refresh token")
-        return await self.flights.run(f"{grant.tag}:{grant.generation}", lambda: self.renewal.renew(grant))

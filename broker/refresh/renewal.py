@@ -5,12 +5,12 @@
 3. ask       the token endpoint, once
 4. commit    one script writes the next generation, if the last intent is still ours; retried while the store is away
    or release, when the EHR certainly did nothing; or `uncertain`, when an answer was lost and the EHR may have
-   replaced the refresh token; or `needs_reauth`, when it said invalid_grant and no one else had refreshed meanwhile
+   replaced the refresh token; or `needs_reauth`, when it said invalid_grant and no one else had refreshed meanwhile;
+   or `suspended`, when the answer is about somebody else
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -18,12 +18,11 @@ from typing import Final, TypeVar
 import structlog
 from redis.asyncio import Redis
 
-from broker.apps import Directory
-from broker.audit import AuditRecord, AuditTrail, Outcome
+from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.clock import Clock, Entropy
 from broker.credentials import random_text
-from broker.ehr.discovery import Discovery
-from broker.ehr.token_endpoint import TokenAnswer, TokenEndpoint
+from broker.ehr.id_token import Identity, IdTokens, unverified_claims
+from broker.ehr.token_answer import TokenAnswer, at_server
 from broker.errors import (
     BrokerError,
     EhrAnswerLost,
@@ -35,8 +34,16 @@ from broker.errors import (
     Unavailable,
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet
-from broker.keys.signing import SigningKeys
-from broker.refresh.outcome import names_another_patient, offers_more, refreshed_terms, token_set
+from broker.profiles import Profile
+from broker.refresh.ehr_side import EhrSide
+from broker.refresh.outcome import (
+    names_another_patient,
+    names_another_user,
+    offers_more,
+    refreshed_terms,
+    share_of_life,
+    token_set,
+)
 from broker.single_flight import SingleFlight
 from broker.store import keys
 from broker.store.connection import Script
@@ -48,6 +55,8 @@ LEASE_SECONDS: Final = 60.0
 """Longer than the longest token request; how long others wait before they call a dead holder's grant uncertain."""
 WAIT_SECONDS: Final = 15.0
 """How long a caller waits for a refresh that another replica makes."""
+REFUSED_SECONDS: Final = 5.0
+"""How long a grant is left alone after an EHR refused its refresh for another reason than the grant (EP-03)."""
 _POLL_SECONDS: Final = 0.05
 _INSIST_SECONDS: Final = 60.0
 """How long a write that must not be lost is tried again."""
@@ -61,10 +70,8 @@ class Renewal:
 
     redis: Redis
     grants: Grants
-    directory: Directory
-    discovery: Discovery
-    token_endpoint: TokenEndpoint
-    signing_keys: SigningKeys
+    ehr_side: EhrSide
+    id_tokens: IdTokens
     audit: AuditTrail
     clock: Clock
     entropy: Entropy
@@ -88,7 +95,11 @@ class Renewal:
             return await self._attempt(seen, owner)
         if said == "interrupted":
             return await self._end(seen, "uncertain", "a refresh was cut off after it may have been sent")
-        return await self._current(seen)
+        current = await self._current(seen)
+        if said == "on_hold":
+            pause = max(0.0, current.hold_until - self.clock())
+            raise EhrUnreachable(f"grant {seen.tag} is not to be refreshed yet", retry_after=pause)
+        return current
 
     async def close(self) -> None:
         """Wait until every lease that has to be given back was."""
@@ -98,21 +109,24 @@ class Renewal:
         repeat = "repeat" if self._may_repeat(seen) else ""
         try:
             said: bytes = await self.claim(
-                self.redis, _keys(seen), [owner, int(LEASE_SECONDS * 1000), seen.generation, repeat]
+                self.redis, _keys(seen), [owner, int(LEASE_SECONDS * 1000), seen.generation, repeat, repr(self.clock())]
             )
         except StoreUnavailable:
             self._start_release(seen, owner)  # the script may have run all the same
             raise
         return said.decode()
 
+    def _profile(self, grant: Grant) -> Profile:
+        return self.ehr_side.directory.ehr(grant.terms.ehr).profile
+
     def _may_repeat(self, grant: Grant) -> bool:
-        return grant.terms.flow == "backend" or self.directory.ehr(grant.terms.ehr).profile.refresh_tokens == "reusable"
+        return grant.terms.flow == "backend" or self._profile(grant).refresh_tokens == "reusable"
 
     async def _attempt(self, grant: Grant, owner: str) -> Grant:
         try:
             self._record(grant, "allowed", "due")
             tokens = await self.grants.open_tokens(grant)
-            answer = await self._ask(grant, tokens, owner)
+            answer = at_server(await self._ask(grant, tokens, owner), grant.terms.fhir_base)
         except EhrAnswerLost as lost:
             if not self._may_repeat(grant):
                 return await self._end(grant, "uncertain", f"the answer to a refresh was lost: {lost.detail}")
@@ -120,53 +134,99 @@ class Renewal:
             raise
         except EhrRefused as refused:
             if refused.error == "invalid_grant" and grant.terms.flow == "launch":
-                return await self._end(grant, "needs_reauth", "the EHR answered invalid_grant")
-            self.discovery.forget(grant.terms.fhir_base)
+                more = ", as the session ended (RF-10)" if grant.terms.ends_with_session else ""
+                return await self._end(grant, "needs_reauth", f"{refused.detail}{more}")
+            self.ehr_side.doubt(grant.terms, refused)
             await self._give_back(grant, owner, refused)
             raise
         except BrokerError as error:
             if isinstance(error, EhrError):
-                self.discovery.forget(grant.terms.fhir_base)
+                self.ehr_side.doubt(grant.terms, error)
             await self._give_back(grant, owner, error)
             raise
-        if names_another_patient(grant.terms, answer):
-            return await self._end(grant, "needs_reauth", "the refresh named another patient than the grant (CX-11)")
+        if (breach := self._breach(grant, answer, tokens)) is not None:
+            return await self._suspend(grant, answer, tokens, breach)
         return await self._commit(grant, owner, answer, tokens)
 
+    async def _ask(self, grant: Grant, tokens: TokenSet, owner: str) -> TokenAnswer:
+        terms, token_endpoint = grant.terms, self.ehr_side.token_endpoint
+        door = await self.ehr_side.door(terms)
+        url, timeout = door.endpoints.token_endpoint, door.ehr.token_timeout
+        if terms.flow == "launch" and tokens.refresh_token is None:
+            raise ReauthorizationRequired(f"grant {grant.tag} has no refresh token")
+        scope = await self.ehr_side.scope(terms, door) if terms.flow == "backend" else ""
+        await self._intend(grant, owner)
+        refresh_token, key = tokens.refresh_token, tokens.proof_key
+        if refresh_token is None or terms.flow == "backend":
+            return await token_endpoint.client_credentials(
+                url, door.authenticate, scope=scope, timeout=timeout, proof_key=key
+            )
+        return await token_endpoint.refresh(
+            url, door.authenticate, refresh_token=refresh_token, timeout=timeout, proof_key=key
+        )
+
+    def _breach(self, grant: Grant, answer: TokenAnswer, previous: TokenSet) -> str | None:
+        """Say why the answer is about somebody else, or binds its tokens no more: a security event (CX-11, ID-08)."""
+        if previous.proof_key is not None and not answer.bound:
+            return "the refresh answered a token that is not bound to the grant's key (OA-23)"
+        if names_another_patient(grant.terms, answer):
+            return "the refresh named another patient than the grant (CX-11)"
+        client_id = self.ehr_side.directory.registration(grant.terms.registration).client_id
+        claims = unverified_claims(answer.id_token) if answer.id_token else None
+        if names_another_user(grant.terms, claims, {client_id, *self._profile(grant).id_token_audiences}):
+            return "the id_token of the refresh changed issuer, subject or audience (ID-08)"
+        return None
+
+    async def _suspend(self, grant: Grant, answer: TokenAnswer, previous: TokenSet, cause: str) -> Grant:
+        """End the grant, and at the EHR what came for it: that may open somebody else's record."""
+        self._record(grant, "denied", cause, event="grant.suspended")
+        await self._insist(partial(self.grants.end, grant.tag, "suspended", cause, generation=grant.generation))
+        tokens = token_set(answer, now=self.clock(), share=1.0, default_lifetime=0.0, previous=previous)
+        at_ehr = await self.ehr_side.revoke(grant.terms, tokens)
+        outcome: Outcome = "failed" if at_ehr == "failed" else "allowed"
+        self._record(grant, outcome, f"at the EHR: {at_ehr}", event="grant.suspended")
+        return await self._current(grant)
+
     async def _commit(self, grant: Grant, owner: str, answer: TokenAnswer, previous: TokenSet) -> Grant:
-        terms, tokens = refreshed_terms(grant.terms, answer), token_set(answer, now=self.clock(), previous=previous)
-        commit = partial(self.grants.commit, grant.tag, terms, tokens, generation=grant.generation, owner=owner)
+        profile, identity = self._profile(grant), await self._identity(grant, answer)
+        terms = refreshed_terms(grant.terms, answer, identity, extensions=profile.context_extensions)
+        now, share, default = self.clock(), share_of_life(self.entropy), float(profile.default_lifetime)
+        tokens = token_set(answer, now=now, share=share, default_lifetime=default, previous=previous)
+        commit = partial(
+            self.grants.commit,
+            grant.tag,
+            terms,
+            tokens,
+            generation=grant.generation,
+            owner=owner,
+            hold_until=now + profile.refresh_interval,
+        )
         if (said := await self._insist(commit)) != "ok":
             log.warning("refresh_not_committed", grant=grant.tag, generation=grant.generation, said=said)
         if said in {"revoked", "gone"}:
-            await self._hand_back(grant, tokens)
+            await self.ehr_side.revoke(grant.terms, tokens)
         more = "; more scope was offered and not applied (RF-11)" if offers_more(grant.terms, answer) else ""
+        more += f"; {answer.note}" if answer.note else ""
         self._record(grant, "allowed" if said == "ok" else "failed", f"answered, and the store said {said}{more}")
         return await self._current(grant)
 
-    async def _hand_back(self, grant: Grant, tokens: TokenSet) -> None:
-        """Revoke at the EHR what came for a grant that was revoked meanwhile; it is kept nowhere."""
-        with suppress(EhrError):
-            url = (await self.discovery.endpoints(grant.terms.fhir_base)).revocation_endpoint
-            authenticate = await self.signing_keys.authenticate(self.directory.registration(grant.terms.registration))
-            token, hint = tokens.most_lasting()
-            timeout = self.directory.ehr(grant.terms.ehr).token_timeout
-            if url is not None:
-                await self.token_endpoint.revoke(url, authenticate, token=token, hint=hint, timeout=timeout)
-
-    async def _ask(self, grant: Grant, tokens: TokenSet, owner: str) -> TokenAnswer:
-        terms = grant.terms
-        timeout = self.directory.ehr(terms.ehr).token_timeout
-        authenticate = await self.signing_keys.authenticate(self.directory.registration(terms.registration))
-        url = (await self.discovery.endpoints(terms.fhir_base)).token_endpoint
-        if terms.flow == "launch" and tokens.refresh_token is None:
-            raise ReauthorizationRequired(f"grant {grant.tag} has no refresh token")
-        await self._intend(grant, owner)
-        if tokens.refresh_token is None or terms.flow == "backend":
-            scope = str(terms.scopes)
-            return await self.token_endpoint.client_credentials(url, authenticate, scope=scope, timeout=timeout)
-        refresh_token = tokens.refresh_token
-        return await self.token_endpoint.refresh(url, authenticate, refresh_token=refresh_token, timeout=timeout)
+    async def _identity(self, grant: Grant, answer: TokenAnswer) -> Identity | None:
+        """Return who signed in, where only a refresh says so (CX-11); an id_token that does not verify says nothing."""
+        if answer.id_token is None or grant.terms.context.subject is not None:
+            return None
+        try:
+            site, door = self.ehr_side.site(grant.terms), await self.ehr_side.door(grant.terms)
+            client_id = self.ehr_side.directory.registration(grant.terms.registration).client_id
+            identity = await self.id_tokens.verify(
+                answer.id_token, site=site, endpoints=door.endpoints, client_id=client_id, nonce=None
+            )
+            if identity.exception is not None:
+                rule = f"accepted by {identity.exception} of the profile"
+                self._record(grant, "allowed", rule, event="id_token.exception")
+        except BrokerError as error:
+            log.info("id_token_of_refresh_ignored", grant=grant.tag, cause=error.detail)
+            return None
+        return identity
 
     async def _intend(self, grant: Grant, owner: str) -> None:
         said = await self.intend(self.redis, _keys(grant), [owner, int(LEASE_SECONDS * 1000), grant.generation])
@@ -176,23 +236,30 @@ class Renewal:
 
     async def _give_back(self, grant: Grant, owner: str, error: BrokerError) -> None:
         """Release first: when the audit trail is what failed, the record fails again."""
-        releasing = self._start_release(grant, owner)
+        releasing = self._start_release(grant, owner, self._hold_until(grant, error))
         if not isinstance(error, StoreUnavailable):  # else callers are refused at once, and this goes on without them
             await asyncio.shield(releasing)
         self._record(grant, "failed", error.detail)
 
-    def _start_release(self, grant: Grant, owner: str) -> asyncio.Future[None]:
-        return self.releases.start(owner, lambda: self._insist(partial(self._release, grant, owner)))
+    def _hold_until(self, grant: Grant, error: BrokerError) -> float:
+        """Return when the EHR may be asked again: `Retry-After`, its profile and what it refused say so."""
+        unanswered = isinstance(error, EhrUnreachable) and error.retry_after is None
+        if unanswered or not isinstance(error, EhrError):
+            return 0.0
+        asked = error.retry_after or 0.0 if isinstance(error, EhrUnreachable) else 0.0
+        refused = REFUSED_SECONDS if isinstance(error, EhrRefused) else 0.0
+        return self.clock() + max(asked, refused, self._profile(grant).refresh_interval)
 
-    async def _release(self, grant: Grant, owner: str) -> None:
-        await self.release(self.redis, _keys(grant), [owner])
+    def _start_release(self, grant: Grant, owner: str, hold_until: float = 0.0) -> asyncio.Future[None]:
+        return self.releases.start(owner, lambda: self._insist(partial(self._release, grant, owner, hold_until)))
+
+    async def _release(self, grant: Grant, owner: str, hold_until: float) -> None:
+        await self.release(self.redis, _keys(grant), [owner, repr(hold_until)])
 
     async def _end(self, grant: Grant, state: GrantState, cause: str) -> Grant:
         """End the grant unless its generation has moved on: then someone else renewed it, and that is the answer."""
         self._record(grant, "failed", cause)
-        said = await self._insist(partial(self.grants.end, grant.tag, state, cause, generation=grant.generation))
-        if said == "ok":
-            raise ReauthorizationRequired(f"grant {grant.tag} is now {state}: {cause}")
+        await self._insist(partial(self.grants.end, grant.tag, state, cause, generation=grant.generation))
         return await self._current(grant)
 
     async def _current(self, grant: Grant) -> Grant:
@@ -212,10 +279,10 @@ class Renewal:
                     raise
                 await asyncio.sleep(_POLL_SECONDS)
 
-    def _record(self, grant: Grant, outcome: Outcome, reason: str) -> None:
+    def _record(self, grant: Grant, outcome: Outcome, reason: str, *, event: Event = "grant.refresh") -> None:
         self.audit.record(
             AuditRecord(
-                event="grant.refresh",
+                event=event,
                 outcome=outcome,
                 app=grant.terms.app,
                 ehr=grant.terms.ehr,

@@ -67,7 +67,7 @@ async def test_an_app_cannot_have_its_own_link_made_a_page_link(app: App, stage:
 
 
 async def test_a_401_right_after_a_renewal_is_not_another_renewal(app: App, stage: BrokerStage) -> None:
-    """RF-06."""
+    """RF-06, OR-04."""
     response = await app.standalone()
     stage.sandbox.fault("fhir_401_all")
 
@@ -78,6 +78,7 @@ async def test_a_401_right_after_a_renewal_is_not_another_renewal(app: App, stag
 
 
 async def test_revoking_during_a_refresh_ends_what_the_refresh_brought(app: App, stage: BrokerStage) -> None:
+    """HB-08, IN-06."""
     stage.sandbox.fault("token_lifetime", seconds=20)
     response = await app.standalone()
     tag = response["access_token"][HANDLE_TAG]
@@ -95,6 +96,7 @@ async def test_revoking_during_a_refresh_ends_what_the_refresh_brought(app: App,
 
 
 async def test_a_trailing_slash_is_not_redirected_to_a_host_of_the_callers_choice(app: App, stage: BrokerStage) -> None:
+    """AL-20."""
     answer = await app.http.post(f"{stage.public_url}/oauth/token/", headers={"Host": "evil.example"})
 
     assert answer.status_code == 404
@@ -122,6 +124,7 @@ async def test_a_bad_handle_is_refused_before_its_body_is_read(app: App, stage: 
 
 
 async def test_metadata_is_asked_for_once_however_many_want_it(app: App, stage: BrokerStage) -> None:
+    """DS-13."""
     before = stage.sandbox.counts()["metadata"]
 
     answers = await asyncio.gather(*(app.http.get(f"{app.base}/metadata") for _ in range(40)))

@@ -274,6 +274,7 @@ def full_disk(audit: AuditTrail) -> Iterator[None]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is played by /dev/full")
 async def test_without_its_audit_trail_the_broker_does_nothing_and_asks_nobody(held: Held) -> None:
+    """HB-09."""
     app, sandbox = held.app, held.stage.sandbox
     before = upstream(sandbox)
     silent = {"jwks", "readyz", "livez", "smart-configuration", "metadata"}
@@ -292,6 +293,7 @@ async def test_without_its_audit_trail_the_broker_does_nothing_and_asks_nobody(h
 async def test_a_refresh_that_cannot_be_audited_is_not_sent_and_costs_nothing(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """HB-09."""
     record = AuditTrail.record
 
     def refuse_refreshes(self: AuditTrail, entry: AuditRecord) -> None:

@@ -36,6 +36,7 @@ from tests.stories.held import (
 
 
 async def test_fifty_callers_at_its_end_cause_one_refresh(held: Held) -> None:
+    """RF-04, NC-04."""
     held.stage.clock.advance(ENDED)
     held.stage.sandbox.fault("token_hold", seconds=0.3)
 
@@ -60,6 +61,7 @@ async def replica(held: Held, state: Path) -> AsyncIterator[Held]:
 
 
 async def test_two_brokers_with_25_callers_each_cause_one_refresh(held: Held, tmp_path: Path) -> None:
+    """RF-04, NC-04."""
     async with replica(held, tmp_path) as other:
         held.stage.clock.advance(ENDED)
         held.stage.sandbox.fault("token_hold", seconds=0.3)
@@ -72,6 +74,7 @@ async def test_two_brokers_with_25_callers_each_cause_one_refresh(held: Held, tm
 
 
 async def test_twenty_callers_whose_token_the_ehr_refuses_cause_one_refresh(held: Held) -> None:
+    """RF-04, PX-08."""
     held.stage.sandbox.expire()
 
     answers = await asyncio.gather(*(held.read() for _ in range(20)))
@@ -82,6 +85,7 @@ async def test_twenty_callers_whose_token_the_ehr_refuses_cause_one_refresh(held
 
 
 async def test_a_thousand_handles_share_one_refresh_and_end_together(held: Held) -> None:
+    """RF-04, HB-08."""
     stage, handles = held.stage, held.stage.broker.handles
 
     async def one(number: int) -> str:
@@ -118,6 +122,7 @@ async def test_a_thousand_handles_share_one_refresh_and_end_together(held: Held)
 async def test_an_answer_that_finds_the_store_away_is_stored_when_it_is_back(
     sandbox: Sandbox, own_store: EmbeddedServer, tmp_path: Path
 ) -> None:
+    """RF-05."""
     async with connect(own_store.url()) as redis, held_at(sandbox, redis, tmp_path) as held:
         sandbox.fault("token_hold", seconds=0.5)
         held.stage.clock.advance(ENDED)
@@ -137,6 +142,7 @@ async def test_an_answer_that_finds_the_store_away_is_stored_when_it_is_back(
 async def test_a_store_that_is_away_before_the_request_costs_neither_the_grant_nor_a_second(
     sandbox: Sandbox, own_store: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """RF-05."""
     async with connect(own_store.url()) as redis, held_at(sandbox, redis, tmp_path) as held:
         held.stage.clock.advance(ENDED)
         redeem, handles = type(held.stage.broker.handles).redeem, held.stage.broker.handles
@@ -192,6 +198,7 @@ async def test_a_step_whose_answer_the_store_did_not_live_to_give_is_taken_back_
 
 
 async def test_a_caller_that_goes_away_does_not_stop_the_refresh(held: Held) -> None:
+    """RF-04, RF-05."""
     held.stage.sandbox.fault("token_hold", seconds=0.5)
     held.stage.clock.advance(ENDED)
     async with httpx2.AsyncClient(timeout=0.2, trust_env=False) as hasty:
@@ -207,6 +214,7 @@ async def test_a_caller_that_goes_away_does_not_stop_the_refresh(held: Held) -> 
 
 
 async def test_a_grant_revoked_while_it_is_refreshed_stays_revoked_and_its_new_tokens_are_not_kept(held: Held) -> None:
+    """HB-08."""
     held.stage.sandbox.fault("token_hold", seconds=0.5)
     held.stage.clock.advance(ENDED)
     reading = asyncio.create_task(held.read())
@@ -224,6 +232,7 @@ async def test_a_grant_revoked_while_it_is_refreshed_stays_revoked_and_its_new_t
 async def test_a_grant_refreshed_while_it_is_revoked_is_revoked_at_the_ehr_by_its_newest_token(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """HB-08, IN-06."""
     grants = held.stage.broker.grants
     read = grants.read
 

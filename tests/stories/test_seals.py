@@ -103,6 +103,7 @@ async def rename_a_handle(mine: Held, other: Held) -> None:
 async def test_a_sealed_record_that_was_moved_opens_nothing_and_is_reported(
     held: Held, tamper: Callable[[Held, Held], Awaitable[None]], kind: str
 ) -> None:
+    """HB-04."""
     other = await hold(held.stage, held.app)
     await tamper(held, other)
     before = upstream(held.stage.sandbox)

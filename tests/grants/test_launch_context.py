@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.flows.launch_context import read_context, read_fhir_user
 from broker.grants import LaunchContext
+from broker.grants.launch_context import complete, read_context, read_fhir_user
 
 BASE = "https://ehr.example/r4"
 
@@ -56,9 +56,36 @@ def test_a_whole_context_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["__epic.dstu2.patient", "https://vendor.example/x", "appContext", "profile"])
+EXTENSIONS = ["__epic.dstu2.patient", "https://vendor.example/x", "appContext", "profile"]
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_what_smart_does_not_define_is_passed_on_where_the_profile_names_it(name: str) -> None:
+    """CX-09, EP-14."""
+    context = read_context({name: "T1"}, fhir_user=None, fhir_base=BASE, extensions=(name, "__other"))
+
+    assert context == LaunchContext(extensions={name: "T1"})
+
+
+def test_a_vendor_member_without_end_is_not_passed_on() -> None:
+    """CX-09, TR-06."""
+    context = read_context({"__x": "x" * 20_000}, fhir_user=None, fhir_base=BASE, extensions=("__x",))
+
+    assert context.extensions == {}
+
+
+def test_what_came_later_fills_in_and_changes_nothing() -> None:
+    """CX-11."""
+    known, later = LaunchContext(patient="p1", tenant="a"), LaunchContext(patient="p2", tenant="b", encounter="e1")
+
+    assert complete(known, later) == LaunchContext(patient="p1", tenant="a", encounter="e1")
+    assert complete(later, LaunchContext()) == later
+    assert complete(LaunchContext(), later) == later
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
 def test_what_smart_does_not_define_is_not_passed_on(name: str) -> None:
-    """CX-09."""
+    """CX-09, EP-14."""
     assert read(**{name: "canary"}) == LaunchContext()
 
 
@@ -116,7 +143,7 @@ def test_patient_and_encounter_are_plain_ids(written: object, meant: str | None,
     ],
 )
 def test_the_patient_banner_is_a_boolean(written: object, meant: bool | None) -> None:  # noqa: FBT001  # a table's column
-    """CX-05, spec §21 case 7."""
+    """CX-05, NC-07."""
     assert read(need_patient_banner=written).need_patient_banner is meant
 
 
@@ -136,7 +163,7 @@ def test_the_patient_banner_is_a_boolean(written: object, meant: bool | None) ->
     ],
 )
 def test_a_text_is_bounded_and_printable(name: str, written: object, meant: str | None) -> None:
-    """CX-06 to CX-08."""
+    """CX-06, CX-07, CX-08."""
     assert getattr(read(**{name: written}), name) == meant
 
 
@@ -148,6 +175,11 @@ def test_a_text_is_bounded_and_printable(name: str, written: object, meant: str 
          ({"canonical": "https://x.example|1", "type": "Questionnaire"},)),
         ([{"reference": "Task/1", "role": "https://x.example/role"}, "Task/2", 5, None, ["Task/3"]],
          ({"reference": "Task/1", "role": "https://x.example/role"}, {"reference": "Task/2"})),
+        ([{"identifier": {"system": "s", "value": "v"}, "role": "launch"}],
+         ({"identifier": {"system": "s", "value": "v"}, "role": "launch"},)),
+        ([{}, {"role": "launch"}, {"reference": ""}, {"reference": 5}, {"identifier": "x"}, {"canonical": "a\nb"}], ()),
+        ([{"reference": "Task/1", "role": ""}, {"reference": "Task/2", "type": ""}, ""], ()),
+        ([{"reference": "Task/1", "more": "x" * 20_000}], ()),
         ([], ()),
         (None, ()),
         ("Task/1", ()),
@@ -192,6 +224,7 @@ def test_any_other_user_is_not_passed_on(value: object) -> None:
 
 
 def test_the_user_of_the_id_token_wins() -> None:
+    """ID-09: what was verified goes before what was said."""
     context = read_context({"fhirUser": "Patient/2"}, fhir_user="Practitioner/1", fhir_base=BASE)
 
     assert context.fhir_user == "Practitioner/1"

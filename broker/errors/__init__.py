@@ -1,0 +1,102 @@
+"""Every way this program says no.
+
+    BrokerError
+    ├── ConfigurationError          what the operator wrote cannot be run
+    ├── Refusal                     the caller must change something; nothing was done
+    │   ├── InvalidRequest · InvalidClient · InvalidGrant · UnauthorizedClient · InvalidScope · InvalidTarget
+    │   ├── UnsupportedGrantType · UnsupportedResponseType · AccessDenied          (RFC 6749, RFC 8707)
+    │   ├── InvalidAuthorizationDetails                                            (RFC 9396)
+    │   ├── InvalidHandle · InsufficientScope · UninterpretableInteraction         (RFC 6750 §3.1, on /fhir)
+    │   ├── InvalidDpopProof                                                       (RFC 9449)
+    │   │   └── UseDpopNonce
+    │   └── NotFound · NotAcceptable · TooLarge
+    ├── ReauthorizationRequired     the grant cannot be used until the EHR authorizes again
+    │   └── RelaunchRequired            it was granted for a session at the EHR, which has ended
+    ├── EhrError                    the EHR failed us
+    │   ├── EhrUnreachable          definitely not processed: nothing was sent, or it said "later"
+    │   ├── EhrAnswerLost           sent, but no answer came: it may have been processed (RF-05)
+    │   │   └── EhrAnswerUnreadable     it said so, but the answer cannot be used
+    │   ├── EhrRefused              a proper OAuth error answer
+    │   └── EhrMisbehaved           an answer that is not what the specification allows (DS-14, OA-04)
+    └── Unavailable                 a part of the broker itself is down; nothing fails open
+        ├── StoreUnavailable · AuditUnavailable · KeyUnavailable
+        └── SealBroken              a sealed record was moved, swapped, replayed or damaged
+
+An error has two texts. `public` may be shown to whoever asked. `detail` is for the audit record and the log; it names
+the cause, and it never holds a secret or PHI, because every raiser writes it from identifiers and codes alone.
+"""
+
+from broker.errors.error import BrokerError, ConfigurationError
+from broker.errors.refusals import (
+    AccessDenied,
+    InsufficientScope,
+    InvalidAuthorizationDetails,
+    InvalidClient,
+    InvalidDpopProof,
+    InvalidGrant,
+    InvalidHandle,
+    InvalidRequest,
+    InvalidScope,
+    InvalidTarget,
+    NotAcceptable,
+    NotFound,
+    Refusal,
+    TooLarge,
+    UnauthorizedClient,
+    UninterpretableInteraction,
+    UnsupportedGrantType,
+    UnsupportedResponseType,
+    UseDpopNonce,
+)
+from broker.errors.trouble import (
+    AuditUnavailable,
+    EhrAnswerLost,
+    EhrAnswerUnreadable,
+    EhrError,
+    EhrMisbehaved,
+    EhrRefused,
+    EhrUnreachable,
+    KeyUnavailable,
+    ReauthorizationRequired,
+    RelaunchRequired,
+    SealBroken,
+    StoreUnavailable,
+    Unavailable,
+)
+
+__all__ = [
+    "AccessDenied",
+    "AuditUnavailable",
+    "BrokerError",
+    "ConfigurationError",
+    "EhrAnswerLost",
+    "EhrAnswerUnreadable",
+    "EhrError",
+    "EhrMisbehaved",
+    "EhrRefused",
+    "EhrUnreachable",
+    "InsufficientScope",
+    "InvalidAuthorizationDetails",
+    "InvalidClient",
+    "InvalidDpopProof",
+    "InvalidGrant",
+    "InvalidHandle",
+    "InvalidRequest",
+    "InvalidScope",
+    "InvalidTarget",
+    "KeyUnavailable",
+    "NotAcceptable",
+    "NotFound",
+    "ReauthorizationRequired",
+    "Refusal",
+    "RelaunchRequired",
+    "SealBroken",
+    "StoreUnavailable",
+    "TooLarge",
+    "UnauthorizedClient",
+    "Unavailable",
+    "UninterpretableInteraction",
+    "UnsupportedGrantType",
+    "UnsupportedResponseType",
+    "UseDpopNonce",
+]

@@ -1,0 +1,97 @@
+"""What a grant is: its terms, its tokens, its state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from broker.errors import ReauthorizationRequired, RelaunchRequired
+from broker.grants.launch_context import LaunchContext
+from broker.scopes import Scopes
+from broker.secret import Secret
+
+GrantState = Literal["active", "uncertain", "needs_reauth", "suspended", "revoked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The limits of a grant. They travel inside the seal, so no other record can widen them."""
+
+    ehr: str
+    fhir_base: str
+    registration: str
+    flow: Literal["launch", "backend"]
+    app: str | None
+    """None for a backend grant, which apps share by policy."""
+    scopes: Scopes
+    context: LaunchContext = field(default_factory=LaunchContext, repr=False)
+    scope_assumed: bool = False
+    """The EHR never said what it granted, so it is taken to be what was asked (Q4)."""
+
+    @property
+    def context_missing(self) -> bool:
+        """Whether a patient/ scope was granted without saying for whom; such calls are refused until it is (CX-10)."""
+        by_patient = any(scope.level == "patient" for scope in self.scopes.resources)
+        return self.flow == "launch" and by_patient and self.context.patient is None
+
+    @property
+    def ends_with_session(self) -> bool:
+        """Whether the EHR ends this grant when the person leaves it (RF-10)."""
+        return "online_access" in self.scopes.others and "offline_access" not in self.scopes.others
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """What the EHR issued."""
+
+    access_token: Secret
+    refresh_token: Secret | None
+    renew_at: float
+    """When to ask for the next one, in seconds; well before `expires_at`."""
+    expires_at: float
+    lifetime: float | None = None
+    """Seconds that the EHR gave the access token; a refresh that does not say inherits them (RF-09)."""
+    expected_end: float | None = None
+    """When the refresh token ends, in seconds, where the EHR says so (RF-13)."""
+    members: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What else the last answer held, whoever may see it (TR-06)."""
+    proof_key: Secret | None = None
+    """The key that the tokens are bound to, as PEM; without it neither works (DPoP, OA-23)."""
+
+    def by_lasting(self) -> list[tuple[Secret, str]]:
+        """Return the tokens with their `token_type_hint`, first the one whose end ends the most (RFC 7009 §2.1)."""
+        access = (self.access_token, "access_token")
+        return [access] if self.refresh_token is None else [(self.refresh_token, "refresh_token"), access]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant as read: its tokens stay sealed."""
+
+    tag: str
+    terms: Terms
+    state: GrantState
+    generation: int
+    created_at: float
+    since: float
+    renew_at: float
+    expires_at: float
+    refreshable: bool
+    cause: str | None
+    sealed_tokens: bytes | None = field(repr=False)
+    hold_until: float = 0.0
+    """No refresh before this: the EHR asked for a pause, or its profile does (OR-04)."""
+    used_at: float = 0.0
+    """When an app last used it, to within some minutes (RF-13)."""
+    expected_end: float | None = None
+
+    @property
+    def lacks_context(self) -> bool:
+        """Whether the patient is missing, and a refresh has not been tried for it yet (CX-11)."""
+        return self.terms.context_missing and self.generation == 1
+
+    def require_usable(self) -> None:
+        """Raises `ReauthorizationRequired` unless the grant is active; `RelaunchRequired` when its session ended."""
+        if self.state == "active":
+            return
+        ended = RelaunchRequired if self.state == "needs_reauth" and self.terms.ends_with_session else None
+        raise (ended or ReauthorizationRequired)(f"grant {self.tag} is {self.state}: {self.cause}")

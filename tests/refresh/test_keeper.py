@@ -1,0 +1,50 @@
+from dataclasses import replace
+
+import pytest
+
+from broker.grants import Grant, LaunchContext, Terms
+from broker.refresh.keeper import Step, next_step
+from broker.scopes import Scopes
+
+KEPT = Grant(
+    tag="t" * 12,
+    terms=Terms(
+        "ehr", "https://ehr.example", "r", "launch", "app", Scopes.parse("patient/*.rs"), LaunchContext(patient="p")
+    ),
+    state="active",
+    generation=1,
+    created_at=1000,
+    since=1000,
+    renew_at=1070,
+    expires_at=1100,
+    refreshable=True,
+    cause=None,
+    sealed_tokens=b"",
+    used_at=1000,
+)
+PATIENTLESS = replace(KEPT, terms=replace(KEPT.terms, context=LaunchContext()))
+
+
+@pytest.mark.parametrize(
+    ("grant", "now", "step"),
+    [
+        (KEPT, 1069.9, "wait"),
+        (KEPT, 1070, "renew"),
+        (KEPT, 1099.9, "renew"),
+        (KEPT, 1100, "let_go"),
+        (replace(KEPT, hold_until=1080), 1079, "wait"),
+        (replace(KEPT, hold_until=1080), 1080, "renew"),
+        (replace(KEPT, used_at=0), 1060, "let_go"),
+        (replace(KEPT, used_at=0), 1059.9, "wait"),
+        (replace(KEPT, state="suspended"), 1070, "let_go"),
+        (replace(KEPT, state="uncertain"), 1070, "let_go"),
+        (replace(KEPT, state="revoked"), 1070, "let_go"),
+        (replace(KEPT, refreshable=False), 1070, "let_go"),
+        (PATIENTLESS, 1000, "renew"),
+        (replace(PATIENTLESS, hold_until=1005), 1000, "wait"),
+        (replace(PATIENTLESS, generation=2), 1000, "wait"),
+    ],
+)
+def test_a_grant_is_kept_while_it_lives_and_somebody_uses_it(grant: Grant, now: float, step: Step) -> None:
+    """RF-07, CX-11."""
+    assert next_step(grant, now=now, unused_seconds=1060) == step

@@ -1,0 +1,143 @@
+"""Grants that would not survive being left alone (RF-07), over replicas and through failures."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.app import Broker, open_broker
+from broker.refresh.keeper import AGAIN_SECONDS
+from broker.store import keys
+from tests.stage import Sandbox
+from tests.stage.broker import KEY
+from tests.stories.held import DUE, ENDED, FOREVER, Held, code_of, held_at, until
+
+ALIVE = "refresh_while_alive = true"
+
+
+@pytest.fixture
+async def mortal(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> AsyncIterator[Held]:
+    """A grant whose refresh token dies with its access token."""
+    sandbox.switch(refresh_while_alive=True)
+    async with held_at(sandbox, redis, tmp_path, ehr=ALIVE) as held:
+        yield held
+
+
+@asynccontextmanager
+async def replica(held: Held, state: Path, every: float | None = None) -> AsyncIterator[Broker]:
+    stage = held.stage
+    async with open_broker(
+        stage.broker.settings,
+        redis=stage.redis,
+        keys=[KEY],
+        audit_file=state / "replica.jsonl",
+        clock=stage.clock,
+        keep_every=every,
+    ) as broker:
+        yield broker
+
+
+async def scheduled(held: Held) -> float | None:
+    return await held.stage.redis.zscore(keys.SCHEDULE, held.tag)
+
+
+async def test_left_alone_it_would_die(mortal: Held) -> None:
+    """(RF-07): what the keeper is there for."""
+    mortal.stage.clock.advance(ENDED)
+    mortal.stage.sandbox.expire()
+
+    answer = await mortal.read()
+
+    assert (answer.status_code, code_of(answer)) == (401, "reauthorization_required")
+
+
+async def test_nothing_is_renewed_before_it_is_due(mortal: Held) -> None:
+    await mortal.stage.broker.keeper.look()
+
+    assert mortal.refreshes() == 0
+    assert await scheduled(mortal) == (await mortal.grant()).renew_at
+
+
+async def test_a_running_broker_keeps_it(mortal: Held, tmp_path: Path) -> None:
+    """(RF-07)."""
+    mortal.stage.clock.advance(DUE)
+    async with replica(mortal, tmp_path, every=0.02):
+
+        async def renewed() -> bool:
+            return (await mortal.grant()).generation == 2
+
+        await until(renewed)
+
+    assert mortal.refreshes() == 1
+
+
+async def test_over_replicas_only_one_keeps_it(mortal: Held, tmp_path: Path) -> None:
+    """(RF-07) (RF-04)."""
+    async with replica(mortal, tmp_path) as other:
+        mortal.stage.clock.advance(DUE)
+        await asyncio.gather(*(one.keeper.look() for one in (mortal.stage.broker, other) for _ in range(5)))
+
+    assert mortal.refreshes() == 1
+    assert (await mortal.grant()).generation == 2
+
+
+async def test_a_failed_renewal_is_tried_again_while_the_token_lives(mortal: Held) -> None:
+    """(RF-07) (RF-08)."""
+    mortal.stage.clock.advance(DUE - AGAIN_SECONDS - 2)
+    mortal.stage.sandbox.fault("token_500", times=FOREVER)
+    due = (await mortal.grant()).renew_at
+    mortal.stage.clock.advance(max(0.0, due - mortal.stage.clock()))
+    await mortal.stage.broker.keeper.look()
+    assert (await mortal.grant()).generation == 1
+
+    mortal.stage.sandbox.clear_faults()
+    await mortal.stage.redis.zadd(keys.SCHEDULE, {mortal.tag: mortal.stage.clock()})
+    await mortal.stage.broker.keeper.look()
+
+    assert (await mortal.grant()).generation == 2
+
+
+async def test_a_grant_that_nobody_uses_any_more_is_let_go(mortal: Held) -> None:
+    """(RF-07): after the time in which the app could still come back, 8 hours."""
+    await mortal.stage.redis.hset(keys.grant(mortal.tag), "used_at", repr(mortal.stage.clock() - 8 * 3600))
+    mortal.stage.clock.advance(DUE)
+
+    await mortal.stage.broker.keeper.look()
+
+    assert mortal.refreshes() == 0
+    assert await scheduled(mortal) is None
+
+
+async def test_a_revoked_grant_is_let_go(mortal: Held) -> None:
+    await mortal.stage.broker.revoke_grant(mortal.tag, cause="test")
+    mortal.stage.clock.advance(DUE)
+
+    await mortal.stage.broker.keeper.look()
+
+    assert mortal.refreshes() == 0
+    assert await scheduled(mortal) is None
+
+
+async def test_other_grants_are_left_alone(held: Held) -> None:
+    """(RF-07): only where the profile says so."""
+    held.stage.clock.advance(DUE)
+
+    await held.stage.broker.keeper.look()
+
+    assert held.refreshes() == 0
+    assert await scheduled(held) is None
+
+
+async def test_a_use_is_written_down_once_in_a_while(held: Held) -> None:
+    """(RF-13)."""
+    first = (await held.grant()).used_at
+    await held.read()
+    assert (await held.grant()).used_at == first
+    await held.stage.redis.hset(keys.grant(held.tag), "used_at", repr(first - 300))
+
+    await held.read()
+
+    assert (await held.grant()).used_at >= first
