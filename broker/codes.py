@@ -1,6 +1,6 @@
 """Codes and launches: used once, each leads an app to its handle."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from redis.asyncio import Redis
@@ -33,6 +33,11 @@ class Code:
     code_challenge: str
     scopes: Scopes
     family: str
+    nonce: str | None = field(default=None, repr=False)
+    detailed: bool = False
+    """Whether the app asked by `authorization_details` (RFC 9396)."""
+    dpop_jkt: str | None = None
+    """The thumbprint of the key that the code is for (RFC 9449 §10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class Codes:
             "code_challenge": code.code_challenge,
             "scopes": str(code.scopes),
             "family": code.family,
+            "nonce": code.nonce,
+            "detailed": code.detailed,
+            "dpop_jkt": code.dpop_jkt,
         }
         made = await self._records.make(CODE, "code", code.tag, fields, lifetime=CODE_SECONDS)
         key = keys.issued(code.tag, "code", made.digest)

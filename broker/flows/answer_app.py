@@ -1,4 +1,7 @@
-"""Answer an app's authorization request: send the browser back to its redirect URI with a code or an error."""
+"""Answer an app's authorization request: send the browser back to its redirect URI with a code or an error.
+
+Every answer names the broker as its issuer, so that an app of several servers sees who answers (RFC 9207 §2).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ class AnswerApp:
 
     codes: Codes
     entropy: Entropy
+    issuer: str
+    """The broker's own: its public URL."""
 
     async def with_code(self, request: AppRequest, app: str, grant: Grant) -> str:
         """Issue a code and return the redirect (RFC 6749 §4.1.2)."""
@@ -32,14 +37,20 @@ class AnswerApp:
                 code_challenge=request.code_challenge,
                 scopes=Scopes.parse(request.scope),
                 family=self.entropy(_FAMILY_BYTES).hex(),
+                nonce=request.nonce,
+                detailed=request.detailed,
+                dpop_jkt=request.dpop_jkt,
             )
         )
-        return with_query(request.redirect_uri, {"code": code.reveal(), "state": request.state})
+        return self._answer(request, {"code": code.reveal()})
 
     def with_error(self, request: AppRequest, error: BrokerError) -> str:
         """Return the redirect with the OAuth code and public text (RFC 6749 §4.1.2.1); the detail stays here."""
-        parameters = {"error": error.oauth, "error_description": error.public}
-        return with_query(request.redirect_uri, parameters | ({"state": request.state} if request.state else {}))
+        return self._answer(request, {"error": error.oauth, "error_description": error.public})
+
+    def _answer(self, request: AppRequest, parameters: Mapping[str, str]) -> str:
+        state = {"state": request.state} if request.state else {}
+        return with_query(request.redirect_uri, {**parameters, **state, "iss": self.issuer})
 
 
 def with_query(uri: str, parameters: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What the broker says about an EHR to an app that asks where to authorize: both documents name the broker only."""
+"""The CapabilityStatement of an EHR, as it is at the broker: its endpoints and its security name the broker only."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any, Final
 from broker.apps import Directory
 from broker.clock import Clock
 from broker.egress import Egress
-from broker.ehr.discovery import OAUTH_URIS, parse_json_object
+from broker.ehr.endpoints import OAUTH_URIS, parse_json_object
 from broker.errors import EhrMisbehaved, EhrUnreachable
 from broker.settings import EhrSettings
 from broker.single_flight import SingleFlight
@@ -18,30 +18,11 @@ _FAILED_SECONDS: Final = 5.0
 """Anybody may ask for metadata, so a failure is remembered, too."""
 _TIMEOUT_SECONDS: Final = 10.0
 _STATEMENT_BYTES: Final = 16 << 20
-CAPABILITIES: Final = (
-    "launch-ehr",
-    "launch-standalone",
-    "authorize-post",
-    "client-public",
-    "client-confidential-symmetric",
-    "client-confidential-asymmetric",
-    "context-banner",
-    "context-style",
-    "context-ehr-patient",
-    "context-ehr-encounter",
-    "context-standalone-patient",
-    "permission-offline",
-    "permission-online",
-    "permission-patient",
-    "permission-user",
-    "permission-v1",
-    "permission-v2",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class DescribeEhr:
-    """Answers `.well-known/smart-configuration` and `metadata` for the broker's own FHIR bases."""
+    """Answers `metadata` for the broker's own FHIR bases."""
 
     directory: Directory
     egress: Egress
@@ -49,34 +30,6 @@ class DescribeEhr:
     statements: dict[str, tuple[float, bytes]] = field(default_factory=dict)
     """Until when, and what; empty where the last attempt failed."""
     flights: SingleFlight[bytes] = field(default_factory=SingleFlight)
-
-    def smart_configuration(self, ehr_id: str) -> dict[str, Any]:
-        """Return the façade's SMART configuration (SMART 2.2). Raises `NotFound`."""
-        ehr = self.directory.ehr(ehr_id)
-        flows = {registration.flow for registration in self.directory.registrations if ehr.id in registration.ehr}
-        oauth = f"{self.directory.public_url}/oauth"
-        grants = {"launch": ["authorization_code", "refresh_token"], "backend": ["client_credentials"]}
-        return {
-            "authorization_endpoint": f"{oauth}/authorize",
-            "token_endpoint": f"{oauth}/token",
-            "introspection_endpoint": f"{oauth}/introspect",
-            "revocation_endpoint": f"{oauth}/revoke",
-            "grant_types_supported": [
-                grant for flow in ("launch", "backend") if flow in flows for grant in grants[flow]
-            ],
-            "response_types_supported": ["code"],
-            "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "private_key_jwt"],
-            "token_endpoint_auth_signing_alg_values_supported": ["ES384", "RS384"],
-            "scopes_supported": self._scopes(ehr.id),
-            "capabilities": list(CAPABILITIES)
-            if "launch" in flows
-            else ["client-confidential-asymmetric", "permission-v2"],
-        }
-
-    def _scopes(self, ehr_id: str) -> list[str]:
-        texts = [r.scopes for r in self.directory.registrations if ehr_id in r.ehr]
-        return sorted({scope for text in texts for scope in text.split()} - {"openid", "profile"})
 
     async def metadata(self, ehr_id: str) -> bytes:
         """Return the EHR's CapabilityStatement with endpoints and security pointing at the broker.
@@ -96,7 +49,7 @@ class DescribeEhr:
         answer = await self.egress.fetch(
             "GET",
             f"{ehr.fhir_base}/metadata",
-            headers={"Accept": "application/fhir+json"},
+            headers=self.directory.sites(ehr)[0].headers(ehr.profile.fhir_accept),
             timeout=_TIMEOUT_SECONDS,
             limit=_STATEMENT_BYTES,
         )

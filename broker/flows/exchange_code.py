@@ -8,11 +8,14 @@ from typing import Any, Final
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from broker.apps import App
-from broker.codes import Codes
+from broker.apps import App, Directory
+from broker.codes import Code, Codes
 from broker.errors import InvalidGrant, InvalidRequest, NotFound
+from broker.flows.authorization_details import granted_details
 from broker.flows.issue_handle import IssueHandle
-from broker.grants import Grants
+from broker.flows.tell_identity import TellIdentity
+from broker.grants import Grant, Grants
+from broker.scopes import Scopes
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 
@@ -21,12 +24,27 @@ _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 class ExchangeCode:
     """Uses the code up, then checks what it is bound to: a code that was shown in the wrong place is spent."""
 
+    directory: Directory
     codes: Codes
     grants: Grants
     issue_handle: IssueHandle
+    tell_identity: TellIdentity
 
-    async def __call__(self, app: App, form: Mapping[str, str], *, request_id: str) -> dict[str, Any]:
+    async def __call__(
+        self, app: App, form: Mapping[str, str], *, request_id: str, jkt: str | None = None
+    ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidRequest`, `InvalidGrant`."""
+        code = await self._take(app, form)
+        if code.dpop_jkt is not None and code.dpop_jkt != jkt:
+            raise InvalidGrant("the code is bound to a key, and the DPoP proof is missing or of another one")
+        try:
+            grant = await self.grants.read(code.tag)
+        except NotFound:
+            raise InvalidGrant("the grant is gone") from None
+        response = await self.issue_handle(app, grant, code.scopes, family=code.family, request_id=request_id, jkt=jkt)
+        return {**response, **await self._told_once(code, grant, response["scope"])}
+
+    async def _take(self, app: App, form: Mapping[str, str]) -> Code:
         verifier = form.get("code_verifier", "")
         if not _VERIFIER.fullmatch(verifier):
             raise InvalidRequest(
@@ -42,8 +60,15 @@ class ExchangeCode:
             raise InvalidGrant("redirect_uri is not the one of the authorization request")
         if not hmac.compare_digest(create_s256_code_challenge(verifier), code.code_challenge):
             raise InvalidGrant("code_verifier does not match the code_challenge")
-        try:
-            grant = await self.grants.read(code.tag)
-        except NotFound:
-            raise InvalidGrant("the grant is gone") from None
-        return await self.issue_handle(app, grant, code.scopes, family=code.family, request_id=request_id)
+        return code
+
+    async def _told_once(self, code: Code, grant: Grant, scope: str) -> dict[str, Any]:
+        """Return the members that come with a code and not with a refresh: they answer the authorization request."""
+        members: dict[str, Any] = {}
+        id_token = await self.tell_identity.id_token(code.app, grant, Scopes.parse(scope), code.nonce)
+        if id_token is not None:
+            members["id_token"] = id_token
+        if code.detailed:
+            base = self.directory.fhir_base(grant.terms.ehr)
+            members["authorization_details"] = granted_details(base, scope, grant.terms.context)
+        return members

@@ -5,8 +5,9 @@ from typing import Any
 
 from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail
-from broker.flows.issue_handle import context_members
-from broker.handles import Handles
+from broker.flows.issue_handle import context_members, token_type
+from broker.flows.tell_identity import TellIdentity
+from broker.handles import Handle, Handles
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class Introspect:
 
     directory: Directory
     handles: Handles
+    tell_identity: TellIdentity
     audit: AuditTrail
 
     async def __call__(self, app: App, token: str, *, request_id: str) -> dict[str, Any]:
@@ -28,6 +30,7 @@ class Introspect:
                 app=app.id,
                 handle=found[0].id if found else None,
                 grant=found[0].tag if found else None,
+                actors=" ".join(found[0].actors) or None if found else None,
                 request_id=request_id,
             )
         )
@@ -35,11 +38,22 @@ class Introspect:
             return {"active": False}
         handle, grant = found
         return {
+            **context_members(grant.terms.context),
+            **_narrowing(handle),
+            **self.tell_identity.claims(app.id, grant, handle.scopes),
             "active": True,
             "client_id": handle.app,
-            "token_type": "Bearer",
+            "token_type": token_type(handle.jkt),
+            **({} if handle.jkt is None else {"cnf": {"jkt": handle.jkt}}),
             "scope": str(handle.scopes),
             "exp": int(handle.expires_at),
             "aud": self.directory.fhir_base(handle.ehr),
-            **context_members(grant.terms.context),
         }
+
+
+def _narrowing(handle: Handle) -> dict[str, Any]:
+    """Return what token exchange made of a handle: its patient, and who acts for whom (RFC 8693 §4.1)."""
+    narrowing: dict[str, Any] = {} if handle.patient is None else {"patient": handle.patient}
+    for app in handle.actors:
+        narrowing["act"] = {"sub": app} | ({"act": narrowing["act"]} if "act" in narrowing else {})
+    return narrowing

@@ -7,11 +7,14 @@ from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail
 from broker.errors import InvalidScope
 from broker.flows.scope_text import for_audit
+from broker.flows.tell_identity import TellIdentity, promised
 from broker.grants import Grant, LaunchContext
-from broker.handles import Handles, RefreshHandle
+from broker.handles import Handles, Issued, RefreshHandle
 from broker.scopes import Scopes
 
-_REFRESHABLE: Final = frozenset({"offline_access", "online_access"})
+REFRESHABLE: Final = frozenset({"offline_access", "online_access"})
+_OWN: Final = frozenset({"access_token", "refresh_token", "id_token", "authorization_details"})
+"""Members that only the broker writes: whatever a profile allows, an EHR's never pass for context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class IssueHandle:
 
     directory: Directory
     handles: Handles
+    tell_identity: TellIdentity
     audit: AuditTrail
 
     async def __call__(
@@ -31,20 +35,24 @@ class IssueHandle:
         family: str,
         request_id: str,
         spends: RefreshHandle | None = None,
+        jkt: str | None = None,
     ) -> dict[str, Any]:
         """Return the token response (RFC 6749 §5.1) with the launch context.
 
-        The handle gets what was requested, as far as the grant and the app's policy go. Raises `InvalidScope` when
-        nothing is left, `InvalidGrant` when a refresh handle is spent twice.
+        The handle gets what was requested, as far as the grant and the app's policy go; with `jkt` it is bound to the
+        key of that thumbprint. Raises `InvalidScope` when
+        nothing is left, `InvalidGrant` when a refresh handle is spent twice and the app's `refresh_grace` is over.
         """
         grant.require_usable()
         allowance = app.allowance(grant.terms.ehr, grant.terms.flow)
         resources = requested.intersection(grant.terms.scopes).intersection(allowance.scopes).resources
         if not resources:
             raise InvalidScope("the EHR granted nothing of what the app asked")
-        scopes = Scopes(resources, requested.others & allowance.scopes.others)
+        others = promised(requested.others & allowance.scopes.others, grant.terms.context)
+        scopes = Scopes(resources, others)
         kept = (spends.scopes if spends else scopes).others
-        refreshable = kept & allowance.scopes.others & _REFRESHABLE
+        refreshable = kept & allowance.scopes.others & REFRESHABLE
+        again = spends is not None and spends.spent
         issued = await self.handles.issue(
             tag=grant.tag,
             app=app.id,
@@ -53,21 +61,26 @@ class IssueHandle:
             family=family,
             lifetime=app.settings.handle_lifetime,
             refresh_lifetime=app.settings.refresh_lifetime if refreshable else 0,
-            announce=lambda handle_id: self._record(app, grant, scopes, handle_id, request_id),
+            announce=lambda handle_id: self._record(app, grant, scopes, handle_id, request_id, again=again),
             spends=spends,
+            grace=app.settings.refresh_grace,
+            jkt=jkt,
         )
-        response: dict[str, Any] = {
+        return self._response(issued, grant, scopes, jkt)
+
+    def _response(self, issued: Issued, grant: Grant, scopes: Scopes, jkt: str | None) -> dict[str, Any]:
+        response = {
+            **context_members(grant.terms.context),
+            "fhirUser": self.tell_identity.fhir_user(grant, scopes),
             "access_token": issued.handle.reveal(),
-            "token_type": "Bearer",
+            "token_type": token_type(jkt),
             "expires_in": issued.expires_in,
             "scope": str(scopes),
-            **context_members(grant.terms.context),
+            "refresh_token": issued.refresh_handle.reveal() if issued.refresh_handle is not None else None,
         }
-        if issued.refresh_handle is not None:
-            response["refresh_token"] = issued.refresh_handle.reveal()
-        return response
+        return {name: value for name, value in response.items() if value is not None}
 
-    def _record(self, app: App, grant: Grant, scopes: Scopes, handle_id: str, request_id: str) -> None:
+    def _record(self, app: App, grant: Grant, scopes: Scopes, handle_id: str, request_id: str, *, again: bool) -> None:
         self.audit.record(
             AuditRecord(
                 event="handle.mint",
@@ -78,17 +91,26 @@ class IssueHandle:
                 grant=grant.tag,
                 handle=handle_id,
                 scope=for_audit(scopes),
+                reason="a spent refresh handle within its grace, if no successor was used" if again else None,
                 request_id=request_id,
             )
         )
 
 
+def token_type(jkt: str | None) -> str:
+    """Return how a handle is to be shown: with a proof of its key, or as a bearer's (RFC 9449 §5)."""
+    return "Bearer" if jkt is None else "DPoP"
+
+
 def context_members(context: LaunchContext) -> dict[str, Any]:
-    """Return the launch context as token-response members (SMART "launch context"), absent ones left out."""
+    """Return the launch context as token-response members (SMART "launch context"), absent ones left out.
+
+    Vendors' members are among them as far as the EHR's profile allows; none can stand for a credential (CX-09, HB-07).
+    """
     members = {
+        **{name: value for name, value in context.extensions.items() if name not in _OWN},
         "patient": context.patient,
         "encounter": context.encounter,
-        "fhirUser": context.fhir_user,
         "need_patient_banner": context.need_patient_banner,
         "smart_style_url": context.smart_style_url,
         "tenant": context.tenant,

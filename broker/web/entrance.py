@@ -9,13 +9,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import __version__
 from broker.errors import BrokerError, InvalidRequest, NotFound, TooLarge
+from broker.web.client_certificate import ClientCertificates
+from broker.web.cors import Cors, reader_of
 from broker.web.errors import fhir_error, oauth_error, page, problem, unexpected
 from broker.web.parameters import request_id
 
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
-def create_application(routers: Iterable[APIRouter], fhir: ASGIApp) -> FastAPI:
+def create_application(
+    routers: Iterable[APIRouter], fhir: ASGIApp, cors: Cors, certificates: ClientCertificates
+) -> FastAPI:
     """Build the application. `fhir` answers everything below `/fhir` that no router does."""
     app = FastAPI(
         title="SMART on FHIR token broker",
@@ -30,7 +34,7 @@ def create_application(routers: Iterable[APIRouter], fhir: ASGIApp) -> FastAPI:
         app.include_router(router)
     app.mount("/fhir", fhir)
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_middleware(_Entrance)
+    app.add_middleware(_Entrance, cors=cors, certificates=certificates)
     return app
 
 
@@ -58,8 +62,10 @@ def _translate(path: str, error: BrokerError, rid: str) -> Response:
 class _Entrance:
     """Answers what nobody foresaw, and adds the headers every answer has; pure ASGI, so streams stay streams."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, cors: Cors, certificates: ClientCertificates) -> None:
         self.app = app
+        self._cors = cors
+        self._certificates = certificates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,16 +78,36 @@ class _Entrance:
             if message["type"] == "http.response.start":
                 started = True
                 present = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(h for h in _HEADERS if h[0] not in present)]
+                own = (header for header in _HEADERS if header[0] not in present)
+                message["headers"] = [*message["headers"], *own, *self._cors.headers(scope, message["status"])]
             await send(message)
 
+        reader_of(scope)  # here, so that every copy of the scope further in has the same one
+        if (preflight := self._cors.preflight(scope)) is not None:
+            await send({"type": "http.response.start", "status": 204, "headers": [*preflight, *_HEADERS]})
+            await send({"type": "http.response.body", "body": b""})
+            return
         try:
-            await self.app(scope, receive, send_with_headers)
+            await self._admit(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001  # the outermost room: its type and place are logged, not its text
             if started:
                 return
-            rid = request_id({n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]})
+            rid = _request_id(scope)
             in_browser = scope["path"].startswith(("/launch/", "/callback/"))
-            foreseen = unexpected(error)
+            foreseen = error if isinstance(error, BrokerError) else unexpected(error)
             answer = page(foreseen, request_id=rid) if in_browser else _translate(scope["path"], foreseen, rid)
             await answer(scope, receive, send_with_headers)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, unless it brings a certificate header that is not its to bring (OA-25)."""
+        cause = self._certificates.forgery(scope)
+        if cause is None:
+            await self.app(scope, receive, send)
+            return
+        rid = _request_id(scope)
+        self._certificates.report(cause, rid)
+        await _translate(scope["path"], InvalidRequest(cause), rid)(scope, receive, send)
+
+
+def _request_id(scope: Scope) -> str:
+    return request_id({name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]})

@@ -5,24 +5,29 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
+from broker.apps import App
 from broker.errors import BrokerError, InvalidClient, InvalidRequest
 from broker.flows.authenticate_app import AuthenticateApp
 from broker.flows.authorize_app import AuthorizeApp
 from broker.flows.introspect import Introspect
+from broker.flows.proof.proof import Proof
 from broker.flows.revoke import RevokeHandle
 from broker.flows.token import Token
+from broker.web.client_certificate import ClientCertificates
+from broker.web.cors import reader_of
 from broker.web.errors import NO_STORE, oauth_error, page
 from broker.web.parameters import form_parameters, query_parameters, request_id
-from broker.web.redirects import launch_cookies, redirect_response
+from broker.web.redirects import presented_by, redirect_response
 
 
-def authorize_routes(authorize_app: AuthorizeApp, *, secure: bool) -> APIRouter:
-    """Build `/oauth/authorize`; `secure` says that the public URL is https."""
+def authorize_routes(authorize_app: AuthorizeApp, *, public_url: str) -> APIRouter:
+    """Build `/oauth/authorize`."""
     router = APIRouter(tags=["oauth"])
 
     async def authorize(request: Request, parameters: Mapping[str, str], rid: str) -> Response:
-        redirect = await authorize_app(parameters, launch_cookies(request, secure=secure), request_id=rid)
-        return redirect_response(redirect, secure=secure)
+        form = parameters if request.method == "POST" else None
+        presented = presented_by(request, form, public_url=public_url)
+        return redirect_response(await authorize_app(parameters, presented, request_id=rid), public_url=public_url)
 
     def refused(request: Request, error: BrokerError, rid: str) -> Response:
         translate = page if "text/html" in request.headers.get("accept", "") else oauth_error
@@ -50,32 +55,47 @@ def authorize_routes(authorize_app: AuthorizeApp, *, secure: bool) -> APIRouter:
 
 
 def token_routes(
-    token: Token, introspect: Introspect, revoke: RevokeHandle, authenticate_app: AuthenticateApp, *, public_url: str
+    token: Token,
+    introspect: Introspect,
+    revoke: RevokeHandle,
+    authenticate_app: AuthenticateApp,
+    certificates: ClientCertificates,
+    *,
+    public_url: str,
 ) -> APIRouter:
     """Build the endpoints that apps call themselves."""
     router = APIRouter(tags=["oauth"])
 
-    def audience(request: Request) -> str:
-        return public_url + request.url.path
+    async def authenticated(request: Request, rid: str) -> tuple[App, Mapping[str, str]]:
+        form = await form_parameters(request)
+        return await authenticated_by(request, form, rid), form
+
+    async def authenticated_by(request: Request, form: Mapping[str, str], rid: str) -> App:
+        certificate = certificates.read(request.scope, rid)
+        proof = Proof(form, authorization(request), certificate, endpoint=public_url + request.url.path)
+        app = await authenticate_app(proof, request_id=rid)
+        reader_of(request.scope).is_app(app.id)
+        return app
 
     @router.post("/oauth/token")
     async def token_endpoint(request: Request) -> Response:
-        """RFC 6749 §3.2: a handle for a code, a refresh handle, or client credentials."""
+        """RFC 6749 §3.2: a handle for a code, a refresh handle, client credentials, or another handle."""
         rid = request_id(request.headers)
         try:
-            form, proof = await form_parameters(request), authorization(request)
-            answer = await token(form, proof, audience=audience(request), request_id=rid)
+            form = await token.with_client_id(await form_parameters(request), authorization(request))
+            app = await authenticated_by(request, form, rid)
+            proofs = request.headers.getlist("dpop")
+            answer = await token(app, form, request_id=rid, proofs=proofs)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
-        return JSONResponse(answer, headers={**NO_STORE, "X-Request-Id": rid})
+        return JSONResponse(answer, headers={**NO_STORE, "X-Request-Id": rid, **token.check_dpop.headers(proofs)})
 
     @router.post("/oauth/introspect")
     async def introspection_endpoint(request: Request) -> Response:
         """RFC 7662: what a handle of the asking app may do."""
         rid = request_id(request.headers)
         try:
-            form, proof = await form_parameters(request), authorization(request)
-            app = await authenticate_app(form, proof, audience=audience(request), request_id=rid)
+            app, form = await authenticated(request, rid)
             answer = await introspect(app, _token(form), request_id=rid)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
@@ -86,8 +106,7 @@ def token_routes(
         """RFC 7009: 200 for known and unknown alike."""
         rid = request_id(request.headers)
         try:
-            form, proof = await form_parameters(request), authorization(request)
-            app = await authenticate_app(form, proof, audience=audience(request), request_id=rid)
+            app, form = await authenticated(request, rid)
             await revoke(app, _token(form), request_id=rid)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
