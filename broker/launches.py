@@ -28,6 +28,12 @@ class AppRequest:
     code_challenge: str
     scope: str = field(repr=False)
     """What the app may get of what it asked, in canonical form."""
+    nonce: str | None = field(default=None, repr=False)
+    """Goes into the app's id_token as it came (OIDC Core §3.1.2.1)."""
+    detailed: bool = False
+    """Whether it asked by `authorization_details`, and is answered by them, too (RFC 9396 §7)."""
+    dpop_jkt: str | None = None
+    """The thumbprint of the key that the code is to be bound to (RFC 9449 §10)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
-"""How the broker proves to an EHR who it is (TK-03…TK-07, CA-01…CA-08). One method a request, never two (TK-06)."""
+"""How the broker proves to an EHR who it is (TK-03…TK-07, CA-01…CA-11, OA-19).
+
+One method a request, never two (TK-06).
+"""
 
 import base64
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import quote
 
@@ -11,6 +14,8 @@ from authlib.oauth2.rfc7523 import private_key_jwt_sign
 from joserfc.jwk import ECKey, RSAKey
 
 from broker.clock import Clock
+from broker.egress import ClientCertificate
+from broker.ehr.endpoints import Endpoints
 from broker.secret import Secret
 
 ASSERTION_SECONDS: Final = 240
@@ -19,54 +24,119 @@ BACKDATE_SECONDS: Final = 30
 """CA-11: an EHR whose clock is behind refuses an `iat` in its future."""
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
+Naming = Literal["never", "refresh", "always"]
+"""Q2: in which authenticated requests the body names `client_id` all the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """What a token request carries to authenticate. Made anew for each request: an assertion is used once (CA-01)."""
+    """What a request carries to authenticate. Made anew for each request: an assertion is used once (CA-01)."""
 
-    headers: dict[str, str]
-    fields: dict[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    identity: ClientCertificate | None = None
+    """What to show in the TLS handshake."""
+    url: str | None = None
+    """Where the request goes in place of the usual endpoint (RFC 8705 §5)."""
 
     def __repr__(self) -> str:
         return f"Authentication(headers={sorted(self.headers)}, fields={sorted(self.fields)})"
 
 
-Authenticate = Callable[[str], Authentication]
-"""Given the token endpoint, authenticate one request to it."""
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Authenticates the requests of one registration."""
+
+    prove: Callable[[str], Authentication] = field(repr=False)
+    """Given the URL of an endpoint, authenticate one request to it."""
+    client_id: str
+    named: Naming = "never"
+    """Whether the body also names `client_id`, for an EHR that demands it beside another proof (Q2, OA-12)."""
+
+    def __call__(self, url: str, *, refreshing: bool = False) -> Authentication:
+        """Return what one request to `url` carries; `refreshing` says that it is a refresh."""
+        proof = self.prove(url)
+        if self.named == "always" or (self.named == "refresh" and refreshing):
+            return replace(proof, fields={**proof.fields, "client_id": self.client_id})
+        return proof  # SMART: a client that authenticates otherwise leaves it out (TK-04)
 
 
 def public(client_id: str) -> Authenticate:
     """No authentication: `client_id` in the body (TK-03)."""
-    return lambda _: Authentication({}, {"client_id": client_id})
+    return Authenticate(lambda _: Authentication(fields={"client_id": client_id}), client_id)
 
 
-def client_secret_basic(client_id: str, secret: Secret) -> Authenticate:
-    """HTTP Basic with both parts form-encoded first (RFC 6749 §2.3.1, EP-13)."""
+def client_secret_basic(
+    client_id: str, secret: Secret, *, encoding: Literal["rfc6749", "raw"] = "rfc6749"
+) -> Authenticate:
+    """HTTP Basic (TK-07); `rfc6749` form-encodes both parts first (RFC 6749 §2.3.1, EP-13), `raw` does not (Q1)."""
 
-    def authenticate(_: str) -> Authentication:
-        pair = f"{quote(client_id, safe='')}:{quote(secret.reveal(), safe='')}"
-        return Authentication({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {})
+    def prove(_: str) -> Authentication:
+        parts = (client_id, secret.reveal())
+        pair = ":".join(quote(part, safe="") if encoding == "rfc6749" else part for part in parts)
+        return Authentication({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()})
 
-    return authenticate
+    return Authenticate(prove, client_id)
+
+
+def client_secret_post(client_id: str, secret: Secret) -> Authenticate:
+    """Id and secret in the body: only for an EHR that takes nothing better (OA-05)."""
+
+    def prove(_: str) -> Authentication:
+        return Authentication(fields={"client_id": client_id, "client_secret": secret.reveal()})
+
+    return Authenticate(prove, client_id)
 
 
 def private_key_jwt(
-    client_id: str, key: ECKey | RSAKey, algorithm: Literal["ES384", "RS384"], clock: Clock
+    client_id: str,
+    key: ECKey | RSAKey,
+    algorithm: Literal["ES384", "RS384"],
+    clock: Clock,
+    *,
+    audience: str | None = None,
+    jku: str | None = None,
 ) -> Authenticate:
-    """A signed assertion (SMART `private_key_jwt`): fresh `jti`, `aud` the token endpoint as a string, `kid` set."""
+    """A signed assertion (SMART `private_key_jwt`) with a fresh `jti` for each request, also a repeated one (CA-01).
 
-    def authenticate(token_endpoint: str) -> Authentication:
+    `audience` None is the URL that is posted to (CA-05, Q3). `jku` is the registered JWK Set URL, or nothing (CA-03).
+    """
+    header = {"kid": key.kid, "typ": "JWT", **({"jku": jku} if jku else {})}
+
+    def prove(url: str) -> Authentication:
         now = int(clock())
         assertion: str = private_key_jwt_sign(
             key,
             client_id,
-            token_endpoint,
+            audience or url,
             alg=algorithm,
             claims={"jti": str(uuid.uuid4()), "nbf": now - BACKDATE_SECONDS},
-            header={"kid": key.kid, "typ": "JWT"},
+            header=dict(header),
             issued_at=now - BACKDATE_SECONDS,
             expires_at=now + ASSERTION_SECONDS,
         )
-        return Authentication({}, {"client_assertion_type": JWT_BEARER, "client_assertion": assertion})
+        return Authentication(fields={"client_assertion_type": JWT_BEARER, "client_assertion": assertion})
 
-    return authenticate
+    return Authenticate(prove, client_id)
+
+
+def mutual_tls(client_id: str, identity: ClientCertificate, aliases: Mapping[str, str]) -> Authenticate:
+    """`tls_client_auth` and `self_signed_tls_client_auth`: the certificate proves, `client_id` names (RFC 8705 §2).
+
+    `aliases` tells where a request to an endpoint goes instead: the `mtls_endpoint_aliases` (RFC 8705 §5).
+    """
+    named = {"client_id": client_id}
+    return Authenticate(lambda url: Authentication({}, named, identity, aliases.get(url)), client_id)
+
+
+def assertion_audience(setting: str, endpoints: Endpoints) -> str | None:
+    """Return the `aud` of assertions as a profile wants it (Q3); None is the URL that is posted to."""
+    if setting == "token_endpoint":
+        return None
+    return endpoints.issuer if setting == "issuer" else setting
+
+
+def mtls_aliases(endpoints: Endpoints) -> dict[str, str]:
+    """Return, by the usual URL of an endpoint, the one for clients that show a certificate (RFC 8705 §5)."""
+    usual = {name: getattr(endpoints, name) for name in endpoints.mtls_endpoint_aliases}
+    return {usual[name]: url for name, url in endpoints.mtls_endpoint_aliases.items() if usual[name] is not None}

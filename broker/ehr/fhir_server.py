@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from typing import Final
 
 from broker.egress import Egress, StreamedAnswer
-from broker.errors import InvalidRequest
+from broker.ehr.dpop import DpopProofs, fhir_server_wants_nonce
+from broker.errors import EhrUnreachable, InvalidRequest
 from broker.secret import Secret
 
 FHIR_JSON: Final = "application/fhir+json"
@@ -34,10 +35,12 @@ _JSON: Final = re.compile(r"text/json|application/(?:[a-z0-9.-]+\+)?json")
 class FhirServer:
     """The EHR's FHIR side."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, proofs: DpopProofs) -> None:
         self._egress = egress
+        self._proofs = proofs
 
-    def send(
+    @asynccontextmanager
+    async def send(
         self,
         *,
         fhir_base: str,
@@ -48,19 +51,34 @@ class FhirServer:
         headers: Mapping[str, str],
         content: bytes | AsyncIterator[bytes] | None,
         timeout: float,
-    ) -> AbstractAsyncContextManager[StreamedAnswer]:
+        proof_key: Secret | None = None,
+    ) -> AsyncIterator[StreamedAnswer]:
         """Send to `fhir_base` and nowhere else: the URL is built from it and from parsed parts (PX-03).
 
-        `timeout` is the longest silence in seconds. Raises `EhrUnreachable`, `EhrAnswerLost`.
+        `timeout` is the longest silence in seconds. A token that is bound to `proof_key` goes with a proof; a request
+        that was refused for its nonce alone is sent once more if its body is at hand (OA-23).
+
+        Raises `EhrUnreachable`, `EhrAnswerLost`.
         """
         url = f"{fhir_base}/{path}" if path else fhir_base
-        return self._egress.stream(
-            method,
-            f"{url}?{query}" if query else url,
-            headers={**headers, "authorization": f"Bearer {token.reveal()}"},
-            content=content,
-            timeout=timeout,
-        )
+        target = f"{url}?{query}" if query else url
+        tries = 1 if proof_key is None or not isinstance(content, bytes | None) else 2
+        for _ in range(tries):
+            credentials = self._credentials(token, proof_key, method, url)
+            async with self._egress.stream(
+                method, target, headers={**headers, **credentials}, content=content, timeout=timeout
+            ) as answer:
+                if proof_key is not None:
+                    self._proofs.learn(url, answer.headers)
+                if proof_key is None or not fhir_server_wants_nonce(answer.status, answer.headers):
+                    yield answer
+                    return
+        raise EhrUnreachable("the EHR wants another DPoP nonce", public="Send the request again.")
+
+    def _credentials(self, token: Secret, proof_key: Secret | None, method: str, url: str) -> dict[str, str]:
+        scheme = "Bearer" if proof_key is None else "DPoP"
+        proof = self._proofs.prove(proof_key, method, url, token=token)
+        return {"authorization": f"{scheme} {token.reveal()}", **proof}
 
 
 def request_headers(

@@ -8,7 +8,7 @@ recognised by what stands around them, over a window that slides across chunk bo
 import json
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from broker.secret import Secret
@@ -27,6 +27,7 @@ _MEMBERS: Final = re.compile(
     )
 )
 _FULL_URL: Final = 1
+ExtendPage: TypeAlias = Callable[[str, str], str]
 _LONGEST_MEMBER: Final = 17 * 1024
 WITHHELD: Final = "urn:smart-token-broker:link-withheld"
 """Instead of a link that leaves the EHR's base: whoever followed it would send its handle there."""
@@ -36,12 +37,12 @@ REMOVED: Final = "[removed]"
 class UrlRewriter:
     """Rewrites a JSON body as it passes. Feed it chunks, then call `finish`.
 
-    `extend_page` is given the query of a link to the bare base, and returns what to append to it (PX-07); it is asked
-    for links before the first entry only. What stands in entries may have been written by an app, and must not be made
-    a page link.
+    `extend_page` is given a link's path below the base and its query, and returns what to append to it (PX-07); it is
+    asked for links before the first entry only. What stands in entries may have been written by an app, and must not be
+    made a page link.
     """
 
-    def __init__(self, ehr_base: str, broker_base: str, extend_page: Callable[[str], str] = lambda _: "") -> None:
+    def __init__(self, ehr_base: str, broker_base: str, extend_page: ExtendPage = lambda _path, _query: "") -> None:
         self._ehr_base = ehr_base
         self._broker_base = broker_base
         self._extend_page = extend_page
@@ -86,8 +87,8 @@ class UrlRewriter:
         if turned is None:
             return written if kind == _FULL_URL or not _is_absolute(url) else WITHHELD.encode()
         path, mark, query = turned.removeprefix(self._broker_base).partition("?")
-        if mark and path in {"", "/"} and not self._in_entries:
-            turned += self._extend_page(query)
+        if mark and not self._in_entries:
+            turned += self._extend_page(path.removeprefix("/"), query)
         return json.dumps(turned)[1:-1].encode()
 
 

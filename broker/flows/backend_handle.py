@@ -11,13 +11,25 @@ from broker.audit import AuditRecord, AuditTrail
 from broker.clock import Clock, Entropy
 from broker.credentials import KeyedHash, new_tag
 from broker.ehr.discovery import Discovery
+from broker.ehr.dpop import grant_key, require_bound
+from broker.ehr.scope_words import ScopeWords
 from broker.ehr.token_endpoint import TokenEndpoint
-from broker.errors import EhrMisbehaved, InvalidRequest, InvalidScope, NotFound, UnauthorizedClient
+from broker.errors import (
+    EhrError,
+    EhrMisbehaved,
+    EhrRefused,
+    EhrUnreachable,
+    InvalidRequest,
+    InvalidScope,
+    NotFound,
+    UnauthorizedClient,
+)
 from broker.flows.issue_handle import IssueHandle
 from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grant, Grants, Terms
 from broker.keys.signing import SigningKeys
-from broker.refresh.outcome import granted_scopes, token_set
+from broker.refresh.outcome import granted_scopes, share_of_life, token_set
+from broker.refresh.renewal import REFUSED_SECONDS
 from broker.scopes import Scopes
 from broker.settings import EhrSettings
 from broker.single_flight import SingleFlight
@@ -34,6 +46,7 @@ class BackendHandle:
     redis: Redis
     directory: Directory
     discovery: Discovery
+    scope_words: ScopeWords
     token_endpoint: TokenEndpoint
     signing_keys: SigningKeys
     grants: Grants
@@ -42,9 +55,13 @@ class BackendHandle:
     keyed_hash: KeyedHash
     clock: Clock
     entropy: Entropy
+    refused: dict[str, float] = field(default_factory=dict)
+    """Until when, in seconds, an EHR that does not know a registration is left alone (EP-03)."""
     flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
 
-    async def __call__(self, app: App, form: Mapping[str, str], *, request_id: str) -> dict[str, Any]:
+    async def __call__(
+        self, app: App, form: Mapping[str, str], *, request_id: str, jkt: str | None = None
+    ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidScope`, `UnauthorizedClient`, `InvalidTarget`, `EhrError`."""
         if app.settings.authentication == "none":
             raise UnauthorizedClient(f"app {app.id} is public")
@@ -57,7 +74,7 @@ class BackendHandle:
         scopes = _within_policy(form.get("scope", ""), allowance)
         grant = await self._grant(ehr, allowance, scopes)
         family = self.entropy(_FAMILY_BYTES).hex()
-        return await self.issue_handle(app, grant, scopes, family=family, request_id=request_id)
+        return await self.issue_handle(app, grant, scopes, family=family, request_id=request_id, jkt=jkt)
 
     async def _grant(self, ehr: EhrSettings, allowance: Allowance, scopes: Scopes) -> Grant:
         purpose = f"{allowance.registration.id}\0{ehr.fhir_base}\0{scopes}"
@@ -65,6 +82,12 @@ class BackendHandle:
         return await self._known(pointer, allowance) or await self.flights.run(
             pointer, lambda: self._ask(ehr, allowance, scopes, pointer)
         )
+
+    def _require_patience(self, registration: str) -> None:
+        """Raise `EhrUnreachable` when the EHR said a moment ago that it does not know the registration (EP-03)."""
+        pause = self.refused.get(registration, 0.0) - self.clock()
+        if pause > 0:
+            raise EhrUnreachable(f"registration {registration} was answered invalid_client (EP-03)", retry_after=pause)
 
     async def _known(self, pointer: str, allowance: Allowance) -> Grant | None:
         with store_errors():
@@ -82,6 +105,7 @@ class BackendHandle:
         if (known := await self._known(pointer, allowance)) is not None:
             return known
         registration = allowance.registration
+        self._require_patience(registration.id)
         self.audit.record(
             AuditRecord(
                 event="grant.create",
@@ -92,13 +116,24 @@ class BackendHandle:
                 reason="client_credentials",
             )
         )
-        answer = await self.token_endpoint.client_credentials(
-            (await self.discovery.endpoints(ehr.fhir_base)).token_endpoint,
-            await self.signing_keys.authenticate(registration),
-            scope=str(scopes),
-            timeout=ehr.token_timeout,
-        )
-        granted = granted_scopes(answer, scopes).intersection(scopes)
+        site = self.directory.site(ehr, registration)
+        try:
+            endpoints = await self.discovery.endpoints(site)
+            proof_key = grant_key(endpoints) if registration.dpop else None
+            answer = await self.token_endpoint.client_credentials(
+                endpoints.token_endpoint,
+                await self.signing_keys.authenticate(registration, ehr.profile, endpoints),
+                scope=(await self.scope_words.say(scopes, site, endpoints)).text,
+                timeout=ehr.token_timeout,
+                proof_key=proof_key,
+            )
+            require_bound(answer, proof_key)
+        except EhrError as error:
+            self.discovery.doubt(site, error)
+            if isinstance(error, EhrRefused) and error.error == "invalid_client":
+                self.refused[registration.id] = self.clock() + REFUSED_SECONDS
+            raise
+        granted = granted_scopes(answer, scopes, missing=ehr.profile.missing_scope).intersection(scopes)
         if not granted.resources:
             raise EhrMisbehaved(f"EHR {ehr.id} granted no resource scope to registration {registration.id}")
         terms = Terms(
@@ -108,8 +143,11 @@ class BackendHandle:
             flow="backend",
             app=None,
             scopes=granted,
+            scope_assumed=answer.scope is None,
         )
-        grant = await self.grants.create(new_tag(self.entropy), terms, token_set(answer, now=self.clock()))
+        now, share, default = self.clock(), share_of_life(self.entropy), float(ehr.profile.default_lifetime)
+        tokens = token_set(answer, now=now, share=share, default_lifetime=default, proof_key=proof_key)
+        grant = await self.grants.create(new_tag(self.entropy), terms, tokens)
         with store_errors():
             await self.redis.set(pointer, grant.tag, ex=86_400)
         return grant

@@ -49,10 +49,11 @@ class BeginLaunch:
         if not 0 < len(launched_by.launch) <= _LONGEST_LAUNCH:
             raise InvalidRequest("launch is missing or too long", public="launch is missing or too long.")
         allowance = app.allowance(ehr.id, "launch")
-        scopes = Scopes(allowance.scopes.resources, Scopes.parse(registration.scopes).others - STANDALONE_ONLY)
+        others = frozenset(w for w in Scopes.parse(registration.scopes).others if not _is_of_standalone(w))
+        scopes = Scopes(allowance.scopes.resources, others)
         self._record(registration, ehr, "allowed", "EHR launch", request_id, scope=for_audit(scopes))
         asked = scopes.union(Scopes.parse("launch"))
-        return await self.ask_ehr(app, allowance, ehr, asked, launched_by=launched_by)
+        return await self.ask_ehr(app, allowance, ehr, asked, request_id=request_id, launched_by=launched_by)
 
     def _launched_app(self, app_id: str | None) -> App:
         app = self.directory.app(app_id) if app_id else None
@@ -84,5 +85,6 @@ class BeginLaunch:
         )
 
 
-STANDALONE_ONLY = frozenset({"launch/patient", "launch/encounter"})
-"""Context that an EHR launch already has; asking again would make the EHR ask the person."""
+def _is_of_standalone(word: str) -> bool:
+    """Whether it asks for context that an EHR launch already has: asking again would make the EHR ask the person."""
+    return word.partition("?")[0] in {"launch/patient", "launch/encounter"}

@@ -1,7 +1,7 @@
 """A FHIR request as it arrived, and what of it goes on to the EHR."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -32,6 +32,12 @@ class FhirRequest:
     """What follows the head. It is read once the handle is known to be good: whole where it has to be decided on (a
     search form, a batch), else on its way through."""
     request_id: str
+    tell_app: Callable[[str], None] = field(default=lambda _app: None, repr=False)
+    """Is told whose handle it is, once that is known."""
+    path: str = field(default="", repr=False)
+    """The whole path, as received: what a DPoP proof has to be about."""
+    proofs: tuple[str, ...] | None = field(default=None, repr=False)
+    """The DPoP headers where the handle came by that scheme; None where it came as a bearer's."""
 
     def require_sound(self) -> None:
         """Raise unless there is a handle where it belongs, none where the EHR would log it, and at most one length."""

@@ -13,22 +13,20 @@ from dataclasses import dataclass
 
 from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail, Outcome
-from broker.clock import Clock, Entropy
 from broker.codes import AppLaunch, Codes
-from broker.credentials import new_tag
 from broker.ehr.authorization import parse_callback
-from broker.ehr.discovery import Discovery, Endpoints
-from broker.ehr.id_token import IdTokens
-from broker.ehr.token_endpoint import TokenAnswer, TokenEndpoint
+from broker.ehr.discovery import Discovery
+from broker.ehr.dpop import grant_key
+from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import AccessDenied, EhrError, InvalidRequest, Refusal, StoreUnavailable
 from broker.flows.answer_app import AnswerApp, with_query
 from broker.flows.ask_ehr import Redirect
-from broker.flows.launch_context import read_context
+from broker.flows.make_grant import MakeGrant
+from broker.flows.presented import AskTab, Presented
 from broker.flows.scope_text import for_audit
-from broker.grants import Grant, Grants, Terms
+from broker.grants import Grant
 from broker.keys.signing import SigningKeys
 from broker.launches import Browser, Launch, Launches
-from broker.refresh.outcome import granted_scopes, token_set
 from broker.scopes import Scopes
 
 
@@ -39,32 +37,33 @@ class FinishLaunch:
     directory: Directory
     discovery: Discovery
     token_endpoint: TokenEndpoint
-    id_tokens: IdTokens
     signing_keys: SigningKeys
     launches: Launches
-    grants: Grants
+    make_grant: MakeGrant
     codes: Codes
     answer_app: AnswerApp
     audit: AuditTrail
-    clock: Clock
-    entropy: Entropy
 
     async def __call__(
         self,
         registration_id: str,
         ehr_id: str | None,
         parameters: Mapping[str, str],
-        cookies: Mapping[str, str],
+        presented: Presented,
         *,
         request_id: str,
-    ) -> Redirect:
-        """Return the redirect to the app. `ehr_id` is what the callback's path names besides the registration.
+    ) -> Redirect | AskTab:
+        """Return the redirect to the app, or what its tab has to be asked before anything is used up (AL-22).
 
-        Raises a `BrokerError` when there is no app that could be told.
+        `ehr_id` is what the callback's path names besides the registration. Raises a `BrokerError` when there is no app
+        that could be told.
         """
         state = parameters.get("state", "")
         cookie = self.launches.cookie_of(state)
-        launch = await self._take(registration_id, ehr_id, state, cookies.get(cookie), request_id)
+        frame_ancestors = self.directory.frame_ancestors(registration_id)
+        if presented.may_lie_in_tab(cookie, frame_ancestors):
+            return AskTab(cookie, parameters, frame_ancestors)
+        launch = await self._take(registration_id, ehr_id, state, presented.proof(cookie), request_id)
         self._record(launch, "allowed", "state and browser are right; the code is exchanged", request_id)
         try:
             grant = await self._authorize(launch, parameters)
@@ -72,22 +71,23 @@ class FinishLaunch:
             self._record(launch, "denied" if isinstance(error, Refusal) else "failed", error.detail, request_id)
             if launch.app_request is None:
                 raise
-            return Redirect(self.answer_app.with_error(launch.app_request, error), forget_cookie=cookie)
+            url, browser = self.answer_app.with_error(launch.app_request, error), None
+            return Redirect(url, browser, cookie, frame_ancestors=frame_ancestors)
         self._record(launch, "allowed", "grant created", request_id, grant)
         url, browser = await self._hand_over(launch, grant)
-        return Redirect(url, browser, forget_cookie=cookie)
+        return Redirect(url, browser, cookie, frame_ancestors=frame_ancestors)
 
     async def _take(
-        self, registration_id: str, ehr_id: str | None, state: str, cookie: str | None, request_id: str
+        self, registration_id: str, ehr_id: str | None, state: str, proof: str | None, request_id: str
     ) -> Launch:
         registration = None
         try:
             registration = self.directory.registration(registration_id)
             launch = await self.launches.take(state)
-            here = launch.ehr if len(registration.ehr) > 1 else None
+            here = launch.ehr if registration.has_own_callbacks else None
             if launch.registration != registration.id or ehr_id != here:
                 raise InvalidRequest("state belongs to another registration or EHR (CB-07)")
-            if cookie is None or self.launches.browser_of(cookie) != launch.browser:
+            if proof is None or self.launches.browser_of(proof) != launch.browser:
                 raise InvalidRequest(
                     "the browser is not the one that began the launch (CB-02)",
                     public="This browser did not begin the launch, or its cookie is gone. Start again.",
@@ -107,45 +107,26 @@ class FinishLaunch:
 
     async def _authorize(self, launch: Launch, parameters: Mapping[str, str]) -> Grant:
         ehr = self.directory.ehr(launch.ehr)
-        endpoints = await self.discovery.endpoints(ehr.fhir_base)
-        code = parse_callback(parameters, issuer=endpoints.issuer, iss_required=endpoints.iss_in_callback)
         registration = self.directory.registration(launch.registration)
-        answer = await self.token_endpoint.exchange_code(
-            endpoints.token_endpoint,
-            await self.signing_keys.authenticate(registration),
-            code=code,
-            redirect_uri=self.directory.callback_uri(registration, ehr.id),
-            code_verifier=launch.code_verifier,
-            timeout=ehr.token_timeout,
-        )
-        user = await self._fhir_user(launch, answer, endpoints, ehr.fhir_base, registration.client_id)
-        scopes = granted_scopes(answer, Scopes.parse(launch.scope))
-        if not scopes.resources:
-            raise AccessDenied("the EHR granted no resource scope")
-        terms = Terms(
-            ehr=ehr.id,
-            fhir_base=ehr.fhir_base,
-            registration=registration.id,
-            flow="launch",
-            app=launch.app,
-            scopes=scopes,
-            context=read_context(answer.members, fhir_user=user, fhir_base=ehr.fhir_base),
-        )
-        return await self.grants.create(new_tag(self.entropy), terms, token_set(answer, now=self.clock()))
-
-    async def _fhir_user(
-        self, launch: Launch, answer: TokenAnswer, endpoints: Endpoints, fhir_base: str, client_id: str
-    ) -> str | None:
-        if answer.id_token is None:
-            return None
-        identity = await self.id_tokens.verify(
-            answer.id_token,
-            endpoints=endpoints,
-            fhir_base=fhir_base,
-            client_id=client_id,
-            nonce=launch.nonce if "openid" in launch.scope.split() else None,
-        )
-        return identity.fhir_user
+        site = self.directory.site(ehr, registration)
+        endpoints = await self.discovery.endpoints(site)
+        iss_required = endpoints.iss_in_callback or registration.shares_callback
+        code = parse_callback(parameters, issuer=endpoints.issuer, iss_required=iss_required)
+        proof_key = grant_key(endpoints) if registration.dpop else None
+        try:
+            answer = await self.token_endpoint.exchange_code(
+                endpoints.token_endpoint,
+                await self.signing_keys.authenticate(registration, ehr.profile, endpoints),
+                code=code,
+                redirect_uri=self.directory.callback_uri(registration, ehr.id),
+                code_verifier=launch.code_verifier,
+                timeout=ehr.token_timeout,
+                proof_key=proof_key,
+            )
+        except EhrError as error:
+            self.discovery.doubt(site, error)
+            raise
+        return await self.make_grant(launch, answer, endpoints, proof_key)
 
     async def _hand_over(self, launch: Launch, grant: Grant) -> tuple[str, Browser | None]:
         """Answer the app that asked; or, in an EHR launch, launch the app with a `launch` value of our own."""

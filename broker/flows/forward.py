@@ -1,6 +1,7 @@
 """One FHIR request, from handle to streamed answer. Read this first.
 
-    redeem the handle  →  parse the interaction  →  decide  →  record  →  current token  →  send  →  relay
+    check the proof, where one comes along  →  redeem the handle  →  parse the interaction  →  decide
+                       →  take a use, where uses are counted  →  record  →  current token  →  send  →  relay
 
 Each step takes the last one's result. No token can be asked for without the permit that `decide` gives, and nothing is
 sent before the audit record is with the kernel.
@@ -8,7 +9,7 @@ sent before the audit record is with the kernel.
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from broker.apps import Directory
@@ -16,10 +17,11 @@ from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer
 from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
+from broker.flows.check_dpop import CheckDpop, require_bound
 from broker.flows.fhir_request import FhirRequest, require_no_token
 from broker.flows.relay import FhirAnswer, accept_for, relay
 from broker.handles import Handles
-from broker.interactions import parse_interaction
+from broker.interactions import parse_interaction, parse_page
 from broker.paging import PageLinks
 from broker.policy import Permit, decide
 from broker.refresh.current_token import CurrentToken, Refresher
@@ -34,6 +36,7 @@ class Forward:
     refresher: Refresher
     fhir_server: FhirServer
     page_links: PageLinks
+    check_dpop: CheckDpop
     audit: AuditTrail
 
     @asynccontextmanager
@@ -43,7 +46,8 @@ class Forward:
         self._record(permit, request, "handle.use", "allowed")
         try:
             async with AsyncExitStack() as open_answers:
-                answer = await self._send(permit, request, open_answers)
+                relayed = await self._send(permit, request, open_answers)
+                answer = replace(relayed, headers={**relayed.headers, **self.check_dpop.headers(request.proofs)})
                 self._record(permit, request, "handle.answer", "allowed", status=answer.status)
                 yield answer
         except BrokerError as error:
@@ -55,14 +59,23 @@ class Forward:
         try:
             request.require_sound()
             self.directory.ehr(request.ehr)
-            handle, grant = await self.handles.redeem(request.handle, request.ehr)
+            proof = self.check_dpop.at_fhir(
+                request.proofs, method=request.method, path=request.path, handle=request.handle
+            )
+            handle, grant = await self.handles.redeem(request.handle, request.ehr, proof)
+            request.tell_app(handle.app)
+            require_bound(handle, self.directory.app(handle.app))
             query, link = self.page_links.take(request.raw_query)
             body = await request.decided_body()
-            interaction = parse_interaction(request.method, request.raw_path, query, request.headers, body)
-            interaction = self.page_links.restore(interaction, link, handle.family)
+            if link is None:
+                interaction = parse_interaction(request.method, request.raw_path, query, request.headers, body)
+            else:
+                page = parse_page(request.method, request.raw_path, query, request.headers)
+                interaction = self.page_links.follow(page, link, handle.family)
             require_no_token(interaction)
             accept_for(interaction, request.headers)
-            return decide(handle, grant, self.directory.app(handle.app), interaction)
+            permit = decide(handle, grant, self.directory.app, interaction)
+            await self.handles.take_use(handle)
         except (Refusal, ReauthorizationRequired) as error:
             self.audit.record(
                 AuditRecord(
@@ -72,12 +85,14 @@ class Forward:
                     ehr=handle.ehr if handle else None,
                     grant=handle.tag if handle else None,
                     handle=handle.id if handle else None,
+                    actors=" ".join(handle.actors) or None if handle else None,
                     interaction=interaction.label if interaction else None,
                     reason=f"{error.code}: {error.detail}",
                     request_id=request.request_id,
                 )
             )
             raise
+        return permit
 
     async def _send(self, permit: Permit, request: FhirRequest, open_answers: AsyncExitStack) -> FhirAnswer:
         token = await self.refresher.current_token(permit)
@@ -111,6 +126,7 @@ class Forward:
             headers=request.headers_for_ehr(permit),
             content=interaction.body if interaction.body is not None else request.body,
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
+            proof_key=token.proof_key,
         ) as answer:
             yield answer
 
@@ -133,6 +149,7 @@ class Forward:
                 registration=permit.grant.terms.registration,
                 grant=permit.handle.tag,
                 handle=permit.handle.id,
+                actors=" ".join(permit.handle.actors) or None,
                 interaction=permit.interaction.label,
                 status=status,
                 reason=reason,

@@ -5,12 +5,12 @@ token that an EHR echoes is cut out of headers and body (HB-07).
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
-from broker.ehr.rewriting import SecretRemover, UrlRewriter, rewrite_url
+from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter, rewrite_url
 from broker.errors import EhrMisbehaved, NotAcceptable
 from broker.interactions import Interaction
 from broker.secret import Secret
@@ -50,7 +50,7 @@ def relay(
     ehr_base: str,
     broker_base: str,
     token: Secret,
-    extend_page: Callable[[str], str],
+    extend_page: ExtendPage,
 ) -> FhirAnswer:
     """Build the app's answer. Raises `EhrMisbehaved`."""
     if not 200 <= received.status < 600:

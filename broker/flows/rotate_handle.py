@@ -5,41 +5,49 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.apps import App
-from broker.errors import InvalidGrant, InvalidRequest, InvalidScope, NotFound
+from broker.errors import InvalidGrant, InvalidRequest, NotFound
+from broker.flows.check_dpop import keep_binding
 from broker.flows.issue_handle import IssueHandle
-from broker.flows.scope_text import read_requested
+from broker.flows.scope_text import read_narrowed
 from broker.grants import Grants
 from broker.handles import Handles
-from broker.scopes import Scopes
 
 
 @dataclass(frozen=True, slots=True)
 class RotateHandle:
-    """A refresh handle works once; a second use means that somebody else has it, and ends its whole family."""
+    """A refresh handle works once; a second use means that somebody else has it, and ends its whole family.
+
+    Unless the app's settings have a `refresh_grace`, and the first answer may have been lost (RFC 9700 §4.14.2).
+    """
 
     handles: Handles
     grants: Grants
     issue_handle: IssueHandle
 
-    async def __call__(self, app: App, form: Mapping[str, str], *, request_id: str) -> dict[str, Any]:
+    async def __call__(
+        self, app: App, form: Mapping[str, str], *, request_id: str, jkt: str | None = None
+    ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidGrant`; `InvalidScope` for more than was given (RF-11)."""
         if not form.get("refresh_token"):
             raise InvalidRequest("refresh_token is missing", public="refresh_token is required.")
         spent = await self.handles.find_refresh(form["refresh_token"])
         if spent.app != app.id:
             raise InvalidGrant("the refresh handle was issued to another app")
-        scopes = _narrowed(spent.scopes, form.get("scope"))
+        keep_binding(app, spent.jkt, jkt)
+        scopes = read_narrowed(form.get("scope"), spent.scopes)
         try:
             grant = await self.grants.read(spent.tag)
         except NotFound:
             raise InvalidGrant("the grant is gone") from None
-        return await self.issue_handle(app, grant, scopes, family=spent.family, request_id=request_id, spends=spent)
+        return await self.issue_handle(
+            app, grant, scopes, family=spent.family, request_id=request_id, spends=spent, jkt=jkt
+        )
 
-
-def _narrowed(given: Scopes, asked: str | None) -> Scopes:
-    if asked is None:
-        return given
-    wanted = read_requested(asked)
-    if not wanted or not wanted.narrows(given):
-        raise InvalidScope("the refresh asks for more than the original scope (RF-02)")
-    return wanted
+    async def public_app_of(self, refresh_handle: str) -> str | None:
+        """Return the app that a refresh handle was issued to, if that is one that has nothing to prove itself by."""
+        try:
+            held = await self.handles.find_refresh(refresh_handle)
+        except InvalidGrant:
+            return None
+        app = self.issue_handle.directory.app(held.app)
+        return app.id if app and app.settings.authentication == "none" else None

@@ -12,6 +12,16 @@ def read_requested(text: str) -> Scopes:
         raise InvalidScope("the requested scope is malformed, or of too many words") from None
 
 
+def read_narrowed(text: str | None, given: Scopes) -> Scopes:
+    """Parse what an app wrote, if it did, to have no more than what was given. Raises `InvalidScope` (RF-02)."""
+    if text is None:
+        return given
+    wanted = read_requested(text)
+    if not wanted or not wanted.narrows(given):
+        raise InvalidScope("what is asked for is more than the original scope (RF-02)")
+    return wanted
+
+
 def for_audit(scopes: Scopes) -> str:
     """Return the canonical text without the search parameters, which `?...` stands for."""
     places = [

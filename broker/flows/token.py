@@ -1,35 +1,40 @@
-"""`/oauth/token`: authenticate the app, then the journey of its grant type. Every refusal is audited with its cause."""
+"""`/oauth/token`: the journey of the grant type, for an app that has proved itself. Every refusal is audited."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from broker.apps import App
 from broker.audit import AuditRecord, AuditTrail
 from broker.errors import BrokerError, InvalidRequest, Refusal, UnsupportedGrantType
-from broker.flows.authenticate_app import AuthenticateApp
 from broker.flows.backend_handle import BackendHandle
+from broker.flows.check_dpop import CheckDpop
 from broker.flows.exchange_code import ExchangeCode
+from broker.flows.exchange_handle import GRANT_TYPE as TOKEN_EXCHANGE
+from broker.flows.exchange_handle import ExchangeHandle
 from broker.flows.rotate_handle import RotateHandle
+
+_IDENTIFYING: Final = frozenset({"client_id", "client_secret", "client_assertion"})
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
     """One way in for every grant type."""
 
-    authenticate_app: AuthenticateApp
     exchange_code: ExchangeCode
     rotate_handle: RotateHandle
     backend_handle: BackendHandle
+    exchange_handle: ExchangeHandle
+    check_dpop: CheckDpop
     audit: AuditTrail
 
     async def __call__(
-        self, form: Mapping[str, str], authorization: str | None, *, audience: str, request_id: str
+        self, app: App, form: Mapping[str, str], *, request_id: str, proofs: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return the token response. Raises a `BrokerError` with its OAuth code."""
-        app = await self.authenticate_app(form, authorization, audience=audience, request_id=request_id)
+        """Return the token response; `proofs` are the DPoP headers. Raises a `BrokerError` with its OAuth code."""
         try:
-            return await self._by_grant_type(app, form, request_id)
+            jkt = await self.check_dpop.at_token_endpoint(app, proofs)
+            return await self._by_grant_type(app, form, request_id, jkt)
         except BrokerError as error:
             self.audit.record(
                 AuditRecord(
@@ -42,14 +47,29 @@ class Token:
             )
             raise
 
-    async def _by_grant_type(self, app: App, form: Mapping[str, str], request_id: str) -> dict[str, Any]:
+    async def with_client_id(self, form: Mapping[str, str], authorization: str | None) -> Mapping[str, str]:
+        """Add the `client_id` to a refresh that says nothing of who it is from, if its refresh handle does.
+
+        SMART App Launch names no `client_id` among the parameters of a public app's refresh, and its JavaScript library
+        sends none. What an app must prove is not taken from anywhere.
+        """
+        if form.get("grant_type") != "refresh_token" or authorization is not None or _IDENTIFYING & form.keys():
+            return form
+        app_id = await self.rotate_handle.public_app_of(form.get("refresh_token", ""))
+        return form if app_id is None else {**form, "client_id": app_id}
+
+    async def _by_grant_type(
+        self, app: App, form: Mapping[str, str], request_id: str, jkt: str | None
+    ) -> dict[str, Any]:
         match form.get("grant_type"):
             case "authorization_code":
-                return await self.exchange_code(app, form, request_id=request_id)
+                return await self.exchange_code(app, form, request_id=request_id, jkt=jkt)
             case "refresh_token":
-                return await self.rotate_handle(app, form, request_id=request_id)
+                return await self.rotate_handle(app, form, request_id=request_id, jkt=jkt)
             case "client_credentials":
-                return await self.backend_handle(app, form, request_id=request_id)
+                return await self.backend_handle(app, form, request_id=request_id, jkt=jkt)
+            case grant_type if grant_type == TOKEN_EXCHANGE:
+                return await self.exchange_handle(app, form, request_id=request_id, jkt=jkt)
             case None:
                 raise InvalidRequest("grant_type is missing", public="grant_type is required.")
             case _:

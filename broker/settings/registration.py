@@ -1,14 +1,25 @@
 """`[[registration]]`: the broker's client registration at an EHR."""
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from broker.secret import Secret
 from broker.settings.ehr import Environment
-from broker.settings.fields import Identifier, ScopeText, Table
+from broker.settings.fields import Identifier, Origin, ScopeText, Table
 
-EhrAuthentication = Literal["none", "client_secret_basic", "private_key_jwt"]
+EhrAuthentication = Literal[
+    "none",
+    "client_secret_basic",
+    "client_secret_post",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+]
+WITH_SECRET: Final = frozenset({"client_secret_basic", "client_secret_post"})
+WITH_CERTIFICATE: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 
 
 class RegistrationSettings(Table):
@@ -22,11 +33,34 @@ class RegistrationSettings(Table):
     client_id: str = Field(min_length=1, max_length=512)
     authentication: EhrAuthentication = "private_key_jwt"
     client_secret: Secret | None = None
-    """A reference, `env:NAME` or `file:PATH`; required with, and only with, client_secret_basic."""
+    """A reference, `env:NAME` or `file:PATH`; required with, and only with, client_secret_basic and _post."""
+    secret_for_backend: bool = False
+    """Let `flow = "backend"` prove itself with a secret, which SMART does not intend (RG-09); Oracle does (OR-06)."""
     signing_algorithm: Literal["ES384", "RS384"] = "ES384"
+    dpop: bool = False
+    """Bind each grant's tokens to a key of its own (RFC 9449). An EHR that does not is then refused (OA-23)."""
+    send_jku: bool = False
+    """Name the JWK Set URL in assertions (CA-03)."""
+    certificate: Path | None = None
+    """A reference, `file:PATH`, to PEM; it and the next are required with, and only with, the tls methods (OA-19)."""
+    certificate_key: Path | None = None
     scopes: ScopeText
     app: Identifier | None = None
     """The app that an EHR launch at `/launch/{registration}` opens."""
+    callback: Literal["own", "shared"] = "own"
+    """Several EHRs: a redirect URI for each, or one for all, where each must announce `iss` in callbacks (CB-07)."""
+    frame_ancestors: tuple[Origin, ...] = ()
+    """Whose pages may show a launch in a frame (CB-11); such a launch also works without cookies (AL-22)."""
+
+    @property
+    def has_own_callbacks(self) -> bool:
+        """Whether the path of the redirect URI tells which of several EHRs is meant."""
+        return len(self.ehr) > 1 and self.callback == "own"
+
+    @property
+    def shares_callback(self) -> bool:
+        """Whether only `iss` tells which of several EHRs is meant."""
+        return len(self.ehr) > 1 and self.callback == "shared"
 
     @model_validator(mode="before")
     @classmethod
@@ -36,12 +70,31 @@ class RegistrationSettings(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RegistrationSettings":
-        if (self.authentication == "client_secret_basic") != (self.client_secret is not None):
-            raise ValueError("client_secret is needed with authentication = 'client_secret_basic', and only with it")
-        if self.flow == "backend" and self.authentication != "private_key_jwt":
-            raise ValueError("flow = 'backend' needs authentication = 'private_key_jwt' (SMART Backend Services)")
-        if self.flow == "backend" and self.app is not None:
-            raise ValueError("app belongs to flow = 'launch'; a backend registration is never launched")
-        if not self.scopes:
-            raise ValueError("scopes is empty: a registration without scopes can get no token")
+        if fault := next(self._faults(), None):
+            raise ValueError(fault)
         return self
+
+    def _faults(self) -> Iterator[str]:
+        if (self.authentication in WITH_SECRET) != (self.client_secret is not None):
+            yield "client_secret is needed with authentication = 'client_secret_basic' or '…_post', and only with them"
+        files = (self.certificate, self.certificate_key)
+        if not all(files) if self.authentication in WITH_CERTIFICATE else any(files):
+            yield "certificate and certificate_key are needed with authentication = '…tls_client_auth', and only then"
+        if self.send_jku and self.authentication != "private_key_jwt":
+            yield "send_jku belongs to authentication = 'private_key_jwt'"
+        yield from self._backend_faults() if self.flow == "backend" else ()
+        if not self.scopes:
+            yield "scopes is empty: a registration without scopes can get no token"
+
+    def _backend_faults(self) -> Iterator[str]:
+        if self.authentication in WITH_SECRET and not self.secret_for_backend:
+            yield (
+                "flow = 'backend' is not meant for secrets (RG-09). Fix: authentication = 'private_key_jwt', "
+                "or secret_for_backend = true where the vendor wants one"
+            )
+        if self.authentication == "none":
+            yield "flow = 'backend' needs authentication = 'private_key_jwt' (SMART Backend Services)"
+        if self.app is not None:
+            yield "app belongs to flow = 'launch'; a backend registration is never launched"
+        if self.frame_ancestors:
+            yield "frame_ancestors belongs to flow = 'launch'; a backend registration is never launched"

@@ -6,15 +6,22 @@ anything from outside. Everything else: RFC 9457 problem JSON.
 
 import html
 import json
-from typing import Final
+import math
+from collections.abc import Collection
+from typing import Final, Literal
 
 import structlog
 from starlette.responses import Response
 
-from broker.errors import BrokerError, InvalidClient, InvalidHandle, Unavailable
+from broker.dpop import ALGORITHMS
+from broker.errors import BrokerError, EhrUnreachable, InvalidClient, InvalidHandle, Unavailable, UseDpopNonce
 
 log = structlog.get_logger()
 
+BEARER: Final = "Bearer"
+DPOP: Final = "DPoP"
+"""The schemes that a handle is shown by."""
+_CHALLENGES: Final = frozenset({"invalid_token", "insufficient_scope", "invalid_dpop_proof", "use_dpop_nonce"})
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -43,6 +50,7 @@ def oauth_error(error: BrokerError, *, request_id: str) -> Response:
         headers["WWW-Authenticate"] = 'Basic realm="token broker"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = "1"
+    headers |= _nonce(error)
     body = json.dumps({"error": error.oauth, "error_description": error.public})
     # RFC 6749 §5.2 answers 400 to all that the client got wrong, except 401 to a client that did not prove itself.
     kept = isinstance(error, InvalidClient) or error.status in {404, 413} or error.status >= 500
@@ -50,18 +58,32 @@ def oauth_error(error: BrokerError, *, request_id: str) -> Response:
     return Response(body, status, headers, "application/json")
 
 
-def fhir_error(error: BrokerError, *, request_id: str, presented: bool = True) -> Response:
-    """Translate for `/fhir`: an OperationOutcome; `presented` is False when no credentials came (RFC 6750 §3.1)."""
+def fhir_error(
+    error: BrokerError, *, request_id: str, presented: bool = True, scheme: Literal["Bearer", "DPoP"] = "Bearer"
+) -> Response:
+    """Translate for `/fhir`: an OperationOutcome; `presented` is False when no credentials came (RFC 6750 §3.1).
+
+    `scheme` is that of the credentials.
+    """
     log_error(error, request_id)
     headers = {"Cache-Control": "no-store", "X-Request-Id": request_id}
     if error.status in {401, 403}:
-        code = error.oauth if error.oauth in {"invalid_token", "insufficient_scope"} else "invalid_token"
+        code = error.oauth if error.oauth in _CHALLENGES else "invalid_token"
         if error.status == 401 or error.code == "insufficient_scope":
             challenge = f', error="{code}"' if presented else ""
-            headers["WWW-Authenticate"] = f'Bearer realm="token broker"{challenge}'
+            asks = DPOP if isinstance(error, InvalidHandle) and error.needs_proof else scheme
+            algorithms = f', algs="{" ".join(ALGORITHMS)}"' if asks == DPOP else ""
+            headers["WWW-Authenticate"] = f'{asks} realm="token broker"{challenge}{algorithms}'
+    headers |= _nonce(error)
     if error.status == 503:
-        headers["Retry-After"] = "1"
+        pause = error.retry_after if isinstance(error, EhrUnreachable) else None
+        headers["Retry-After"] = str(max(1, math.ceil(pause or 0)))
     return Response(operation_outcome(error), error.status, headers, "application/fhir+json")
+
+
+def _nonce(error: BrokerError) -> dict[str, str]:
+    """RFC 9449 §8: a refusal for want of a nonce brings it."""
+    return {"DPoP-Nonce": error.nonce} if isinstance(error, UseDpopNonce) else {}
 
 
 def operation_outcome(error: BrokerError) -> bytes:
@@ -89,8 +111,11 @@ def problem(error: BrokerError, *, request_id: str) -> Response:
     return Response(json.dumps(body), error.status, headers, "application/problem+json")
 
 
-def page(error: BrokerError, *, request_id: str) -> Response:
-    """Translate for a person in a browser: nothing of the request is repeated (CB-05)."""
+def page(error: BrokerError, *, request_id: str, frame_ancestors: Collection[str] = ()) -> Response:
+    """Translate for a person in a browser: nothing of the request is repeated (CB-05).
+
+    `frame_ancestors` are the origins whose pages may show it in a frame; nobody's unless said (CB-11).
+    """
     log_error(error, request_id)
     title = "This launch did not work" if error.status < 500 else "The launch cannot be completed now"
     text = _PAGE.format(
@@ -102,9 +127,14 @@ def page(error: BrokerError, *, request_id: str) -> Response:
     headers = {
         **NO_STORE,
         "X-Request-Id": request_id,
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        "Content-Security-Policy": f"default-src 'none'; style-src 'unsafe-inline'; {frame_policy(frame_ancestors)}",
     }
     return Response(text, error.status, headers, "text/html")
+
+
+def frame_policy(frame_ancestors: Collection[str]) -> str:
+    """Return the CSP directive that lets these origins hold an answer in a frame, or nobody (CB-11)."""
+    return "frame-ancestors " + (" ".join(frame_ancestors) or "'none'")
 
 
 def unexpected(error: Exception) -> BrokerError:

@@ -1,8 +1,8 @@
 """`ANY /fhir/{ehr}/{path}`: raw ASGI around `flows/forward.py`, because this is the hot path."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Literal
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -11,7 +11,8 @@ from broker.errors import BrokerError, InvalidRequest, TooLarge
 from broker.flows.fhir_request import FhirRequest
 from broker.flows.forward import Forward
 from broker.flows.relay import FhirAnswer
-from broker.web.errors import fhir_error, unexpected
+from broker.web.cors import reader_of
+from broker.web.errors import BEARER, DPOP, fhir_error, unexpected
 from broker.web.parameters import request_id
 
 log = structlog.get_logger()
@@ -37,7 +38,7 @@ class FhirProxy:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         rid, started, presented = request_id(headers), False, "authorization" in headers
         try:
-            request = _read_request(scope, receive, rid)
+            request = _read_request(scope, receive, rid, tell_app=reader_of(scope).is_app)
             async with self._forward(request) as answer:
                 await send(_start(answer, rid))
                 started = True
@@ -48,29 +49,40 @@ class FhirProxy:
                 # Nothing but a broken connection can still say that the body is not whole.
                 log.warning("answer_broken_off", code=refusal.code, detail=refusal.detail, request_id=rid)
                 return
-            await fhir_error(refusal, request_id=rid, presented=presented)(scope, receive, send)
+            scheme, _ = credentials(scope)
+            await fhir_error(refusal, request_id=rid, presented=presented, scheme=scheme)(scope, receive, send)
 
 
-def _read_request(scope: Scope, receive: Receive, rid: str) -> FhirRequest:
+def _read_request(scope: Scope, receive: Receive, rid: str, tell_app: Callable[[str], None]) -> FhirRequest:
     method, raw_query = scope["method"], scope["query_string"]
-    ehr, _, raw_path = scope["raw_path"].partition(b"?")[0].removeprefix(b"/fhir/").partition(b"/")
+    path, (scheme, token) = scope["raw_path"].partition(b"?")[0], credentials(scope)
+    ehr, _, raw_path = path.removeprefix(b"/fhir/").partition(b"/")
     return FhirRequest(
         ehr=ehr.decode("latin-1"),
-        handle=bearer(scope),
+        handle=token,
         method=method,
         raw_path=raw_path,
         raw_query=raw_query,
         headers=tuple(scope["headers"]),
         body=None if method in _BODILESS else _read_body(receive),
         request_id=rid,
+        tell_app=tell_app,
+        path=path.decode("latin-1"),
+        proofs=_dpop_headers(scope) if scheme == DPOP else None,
     )
 
 
-def bearer(scope: Scope) -> str:
-    """Return what stands after `Bearer`; nothing unless there is exactly one such header (OA-08)."""
+def credentials(scope: Scope) -> tuple[Literal["Bearer", "DPoP"], str]:
+    """Return scheme and token; none unless there is exactly one such header, and it of a known scheme (OA-08)."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
-    scheme, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    written, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
+    if written.lower() == "dpop":
+        return DPOP, token.strip()
+    return BEARER, token.strip() if written.lower() == "bearer" else ""
+
+
+def _dpop_headers(scope: Scope) -> tuple[str, ...]:
+    return tuple(value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop")
 
 
 async def _read_body(receive: Receive) -> AsyncIterator[bytes]:

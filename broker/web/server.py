@@ -3,7 +3,10 @@
 from typing import Any, Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from broker.web.client_certificate import PEER
 
 HEAD_BYTES: Final = 64 * 1024
 """Most that a request line and its headers may be."""
@@ -11,10 +14,15 @@ MOST_CONNECTIONS: Final = 1000
 KEEP_ALIVE_SECONDS: Final = 20
 
 
-def server_config(application: FastAPI, **more: Any) -> uvicorn.Config:
-    """Return the configuration of a server for the broker's application; `more` are further options of uvicorn's."""
+def server_config(application: ASGIApp, *, proxies: str = "", **more: Any) -> uvicorn.Config:
+    """Return the configuration of a server for the broker's application.
+
+    `proxies` are the addresses whose `X-Forwarded-*` is believed: nobody's unless named. `more` are further options of
+    uvicorn's.
+    """
     return uvicorn.Config(
-        application,
+        _keeping_peer(application, proxies),
+        proxy_headers=False,  # done above, where the address of the connection itself is kept beside the forwarded one
         http="h11",  # the other parser sets no limit to the size of a request's head
         h11_max_incomplete_event_size=HEAD_BYTES,
         limit_concurrency=MOST_CONNECTIONS,
@@ -26,3 +34,14 @@ def server_config(application: FastAPI, **more: Any) -> uvicorn.Config:
         ws="none",
         **more,
     )
+
+
+def _keeping_peer(application: ASGIApp, proxies: str) -> ASGIApp:
+    """Write down who has connected, before `X-Forwarded-For` replaces it."""
+    forwarded: Any = ProxyHeadersMiddleware(application, trusted_hosts=proxies) if proxies else application  # type: ignore[arg-type]  # two spellings of ASGI
+
+    async def keeping_peer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PEER] = scope.get("client")
+        await forwarded(scope, receive, send)
+
+    return keeping_peer

@@ -8,6 +8,7 @@ import pytest
 from broker.store.embedded import EmbeddedServer
 from tests.commands.program import Operator
 from tests.stage import BrokerStage
+from tests.stage.broker import days_ahead
 
 FAULTY = """public_url = "http://broker.example.org"
 
@@ -143,3 +144,20 @@ async def test_an_environment_that_cannot_be_read_is_told_line_by_line(
     assert len(lines) == 3
     assert all(line.startswith("fault    environment  BROKER_") for line in lines)
     assert valkey.url().reveal() not in said.out
+
+
+async def test_secrets_that_end_and_apps_that_cannot_authenticate_are_found(
+    at_stage: Operator, stage: BrokerStage
+) -> None:
+    config = at_stage.home / "broker.toml"
+    table = '\n[[app]]\nid = "etl"\nauthentication = "tls_client_auth"\ntls_client_auth_san_dns = "etl.example"\n'
+    config.write_text(config.read_text().replace(f"expires = {days_ahead(399)}", f"expires = {days_ahead(3)}") + table)
+
+    said = await at_stage.run("check", "--offline", "--json")
+    declared = at_stage.but(BROKER_CLIENT_CERTIFICATE_HEADER="Client-Cert", BROKER_FORWARDED_ALLOW_IPS="10.0.0.1")
+
+    assert said.status == 78
+    texts = {finding["level"]: finding["text"] for finding in said.json() if finding["part"] == "broker.toml"}
+    assert texts["fault"].startswith("app etl authenticates by tls_client_auth, and no proxy is declared")
+    assert re.fullmatch(r"app reports: secret \w{8} expires in [23] days. Fix: broker apps secret", texts["warning"])
+    assert (await declared.run("check", "--offline")).status == 0

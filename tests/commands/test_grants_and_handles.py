@@ -64,12 +64,52 @@ async def test_a_grant_is_shown_with_its_live_handles(at_stage: Operator, app: A
     assert re.fullmatch(ID, handle["handle"])
     assert re.fullmatch(WHEN, handle["expires_at"])
     assert handle["app"] == "growth-chart"
+    assert (one["scope_assumed"], one["context_missing"], one["expected_end"]) == (False, False, None)
+    assert re.fullmatch(WHEN, one["last_used"])
+    assert "differences" not in one
+
+
+async def test_what_is_odd_about_a_grant_is_shown(at_stage: Operator, stage: BrokerStage, app: App) -> None:
+    """Q4, CX-10, RF-13."""
+    edit = {"set": {"refresh_token_expires_in": 86_400}, "drop": ["scope", "patient"]}
+    stage.sandbox.fault("token_members", **edit)
+    tag = (await app.standalone())["access_token"][4:16]
+
+    (one,) = (await at_stage.run("grants", "show", tag, "--json")).json()
+
+    assert (one["scope_assumed"], one["context_missing"]) == (True, True)
+    assert re.fullmatch(WHEN, one["expected_end"])
+
+
+async def test_an_ehr_is_asked_about_a_grant_on_demand(at_stage: Operator, stage: BrokerStage, app: App) -> None:
+    """IN-02, IN-05."""
+    tag = (await app.standalone())["access_token"][4:16]
+
+    (one,) = (await at_stage.run("grants", "show", tag, "--introspect", "--json")).json()
+    assert one["differences"] == []
+    again = await at_stage.run("grants", "show", tag, "--introspect")
+    assert (again.status, again.err) == (1, "broker: invalid_request: introspected a moment ago\n")
+    assert len(stage.sandbox.journal("introspect")) == 1
+
+
+async def test_where_the_broker_can_end_nothing_at_the_ehr_the_person_is_told_where(
+    at_stage: Operator, stage: BrokerStage, app: App
+) -> None:
+    """IN-07."""
+    place = f"{stage.sandbox.origin}/my-apps"
+    stage.sandbox.fault("discovery_members", times=-1, set={"management_endpoint": place}, drop=["revocation_endpoint"])
+    tag = (await app.standalone())["access_token"][4:16]
+
+    said = await at_stage.run("grants", "revoke", tag)
+
+    assert said.out == f"{tag} is revoked; at the EHR: local_only\nthe person can end it at the EHR: {place}\n"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_a_revoked_grant_ends_here_at_once_and_at_the_ehr(
     at_stage: Operator, stage: BrokerStage, app: App, *, as_json: bool
 ) -> None:
+    """HB-08, HB-09, IN-06."""
     answer = await app.standalone()
     tag, path = answer["access_token"][4:16], f"Patient/{answer['patient']}"
 
@@ -124,6 +164,7 @@ async def test_what_is_not_there_is_one_line_and_status_1(at_stage: Operator, ar
 async def test_no_command_prints_a_token_a_handle_a_patient_or_a_key(
     at_stage: Operator, stage: BrokerStage, app: App, reports: App
 ) -> None:
+    """HB-07, TR-09."""
     answer = await app.standalone()
     ask = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}
     other = (await reports.token(**ask)).json()

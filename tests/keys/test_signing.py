@@ -1,22 +1,29 @@
 import asyncio
+import base64
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography import x509
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 from redis.asyncio import Redis
 
+from broker.ehr.endpoints import Endpoints
 from broker.errors import KeyUnavailable, SealBroken
 from broker.keys.sealed import create_once
 from broker.keys.signing import SigningKeys
+from broker.profiles import profile
 from broker.secret import Secret
 from broker.settings import RegistrationSettings
 from broker.store import keys
 from broker.vault import LocalKeyring, RecordContext, Vault
+from tests.ehr.certificates import self_signed
 
 TOKEN_ENDPOINT = "https://auth.example/token"
+ENDPOINTS = Endpoints(TOKEN_ENDPOINT, issuer="https://auth.example")
 NOW = 1_800_000_000.0
 
 
@@ -25,7 +32,7 @@ def vault(key: bytes = bytes(range(32))) -> Vault:
 
 
 def replica(redis: Redis) -> SigningKeys:
-    return SigningKeys(redis, vault(), tenant="clinic", clock=lambda: NOW)
+    return SigningKeys(redis, vault(), tenant="clinic", public_url="https://broker.example", clock=lambda: NOW)
 
 
 def registration(**changes: Any) -> RegistrationSettings:
@@ -90,7 +97,7 @@ async def test_a_key_never_expires(redis: Redis) -> None:
 
 
 async def test_a_key_stands_in_redis_sealed_only(redis: Redis) -> None:
-    """RG-07."""
+    """RG-07, HB-04."""
     pem = (await replica(redis).load(registration())).as_pem(private=True)
 
     async for name in redis.scan_iter():
@@ -133,7 +140,7 @@ async def test_the_published_key_has_public_members_only(
 
 
 async def test_the_kid_is_the_thumbprint_of_the_key(redis: Redis) -> None:
-    """RFC 7638."""
+    """OA-11, RFC 7638."""
     (key,) = (await replica(redis).public_jwks(registration()))["keys"]
 
     assert key["kid"] == ECKey.import_key({name: key[name] for name in ("kty", "crv", "x", "y")}).thumbprint()
@@ -149,7 +156,7 @@ async def test_every_replica_publishes_the_same_key(redis: Redis) -> None:
 async def test_an_assertion_verifies_with_the_published_key(redis: Redis, algorithm: str) -> None:
     """RG-08."""
     signing_keys, backend = replica(redis), registration(signing_algorithm=algorithm, flow="backend")
-    authenticate = await signing_keys.authenticate(backend)
+    authenticate = await signing_keys.authenticate(backend, profile("generic"), ENDPOINTS)
     published = KeySet.import_key_set(await signing_keys.public_jwks(backend))  # type: ignore[arg-type]  # plain JSON
 
     assertion = authenticate(TOKEN_ENDPOINT).fields["client_assertion"]
@@ -173,6 +180,11 @@ async def test_two_registrations_have_two_keys(redis: Redis) -> None:
             {"Authorization": "Basic YnJva2VyOnM="},
             {},
         ),
+        (
+            {"authentication": "client_secret_post", "client_secret": Secret("s")},
+            {},
+            {"client_id": "broker", "client_secret": "s"},
+        ),
     ],
 )
 async def test_a_registration_without_a_key_makes_and_publishes_none(
@@ -180,8 +192,51 @@ async def test_a_registration_without_a_key_makes_and_publishes_none(
 ) -> None:
     signing_keys, keyless = replica(redis), registration(**fields)
 
-    proof = (await signing_keys.authenticate(keyless))(TOKEN_ENDPOINT)
+    proof = (await signing_keys.authenticate(keyless, profile("generic"), ENDPOINTS))(TOKEN_ENDPOINT)
 
     assert (proof.headers, proof.fields) == (headers, body)
     assert await signing_keys.public_jwks(keyless) == {"keys": []}
     assert [name async for name in redis.scan_iter()] == []
+
+
+async def test_how_an_assertion_is_made_is_the_profiles_and_the_registrations_to_say(redis: Redis) -> None:
+    """CA-03, CA-05, OA-12 (Q2, Q3)."""
+    signing_keys, told = replica(redis), {"assertion_audience": "issuer", "client_id_in_body": "always"}
+    profiled = profile("generic").model_copy(update=told)
+
+    proof = (await signing_keys.authenticate(registration(send_jku=True), profiled, ENDPOINTS))(TOKEN_ENDPOINT)
+
+    published = KeySet.import_key_set(await signing_keys.public_jwks(registration()))  # type: ignore[arg-type]  # JSON
+    decoded = jwt.decode(proof.fields["client_assertion"], published, algorithms=["ES384"])
+    assert decoded.claims["aud"] == "https://auth.example"
+    assert decoded.header["jku"] == "https://broker.example/jwks/epic"
+    assert proof.fields["client_id"] == "broker"
+
+
+@pytest.mark.parametrize("kind", ["EC", "RSA"])
+async def test_a_self_signed_certificate_is_published_with_its_key(redis: Redis, tmp_path: Path, kind: str) -> None:
+    """OA-19, RG-06, RFC 8705 §2.2."""
+    made = self_signed(tmp_path, kind)
+    tls = registration(authentication="self_signed_tls_client_auth", **made)
+
+    (jwk,) = (await replica(redis).public_jwks(tls))["keys"]
+
+    (der,) = jwk["x5c"]
+    certificate = x509.load_der_x509_certificate(base64.b64decode(der))
+    assert certificate == x509.load_pem_x509_certificate(made["certificate"].read_bytes())
+    assert set(jwk) & {"d", "p", "q", "dp", "dq", "qi"} == set()
+    assert (jwk["kty"], bool(jwk["kid"])) == (kind, True)
+
+
+@pytest.mark.parametrize("content", [None, "-----BEGIN CERTIFICATE-----"])
+async def test_a_certificate_that_cannot_be_read_is_said_and_not_shown(
+    redis: Redis, tmp_path: Path, content: str | None
+) -> None:
+    """OA-19."""
+    path = tmp_path / "c.pem"
+    if content is not None:
+        path.write_text(content)
+    tls = registration(authentication="self_signed_tls_client_auth", certificate=path, certificate_key=path)
+
+    with pytest.raises(KeyUnavailable, match="the client certificate cannot be read"):
+        await replica(redis).public_jwks(tls)

@@ -1,16 +1,21 @@
 """One stage for a module: a refusal changes nothing, so the next one finds everything as it was."""
 
+import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 
 import pytest
 import pytest_asyncio
 
+from broker.credentials import APP_SECRET, mint
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer
 from tests.refusals.keys import Keys, KeyServer, running_key_server
 from tests.stage import App, BrokerStage, MovableClock, Sandbox, open_stage
 from tests.stage.app import LAUNCH_URI, REDIRECT_URI
+from tests.stage.broker import days_ahead
 
 MORE = """
 [[ehr]]
@@ -45,6 +50,29 @@ registration = "other-launch"
 scopes = "launch launch/patient patient/*.rs"
 
 [[app]]
+id = "paired"
+authentication = "client_secret_basic"
+[[app.secret]]
+id = "older"
+hash = "{older}"
+expires = {older_ends}
+[[app.secret]]
+id = "newer"
+hash = "{newer}"
+expires = {newer_ends}
+[[app.access]]
+registration = "sandbox-backend"
+scopes = "system/Patient.rs"
+
+[[app]]
+id = "twin"
+authentication = "private_key_jwt"
+jwks = {twins}
+[[app.access]]
+registration = "sandbox-backend"
+scopes = "system/Patient.rs"
+
+[[app]]
 id = "signed"
 authentication = "private_key_jwt"
 jwks = {jwks}
@@ -63,6 +91,15 @@ registration = "sandbox-backend"
 scopes = "system/Patient.rs"
 """
 """An app whose keys are fetched; those whose keys change in a test have that test to themselves."""
+
+
+OLDER = mint(APP_SECRET, "", lambda count: b"\2" * count).reveal()
+NEWER = mint(APP_SECRET, "", lambda count: b"\3" * count).reveal()
+OLDER_ENDS = int(time.time()) + 86400
+
+
+def hash_of(secret: str) -> str:
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +136,11 @@ async def stage(
         redirect_uri=REDIRECT_URI,
         launch_uri=LAUNCH_URI,
         jwks=inline_table(keys.published()),
+        twins=inline_table({"keys": [key.as_dict(private=False) for key in (keys.ec, keys.foreign)]}),
+        older=hash_of(OLDER),
+        older_ends=datetime.fromtimestamp(OLDER_ENDS, UTC).isoformat(),
+        newer=hash_of(NEWER),
+        newer_ends=days_ahead(30),
     )
     more += "".join(FETCHED.format(id=id_, jwks_uri=running_keys.url) for id_ in ("fetched", "rotated", "lone"))
     async with open_stage(sandbox_process, redis, tmp_path_factory.mktemp("stage"), more=more) as stage:

@@ -75,6 +75,8 @@ class KeyServer:
     url: str
     key_set: dict[str, Any]
     fetches: list[str] = field(default_factory=list)
+    status: int = 200
+    cache_control: str = ""
 
 
 @contextmanager
@@ -85,7 +87,8 @@ def running_key_server(key_set: dict[str, Any]) -> Iterator[KeyServer]:
         def do_GET(self) -> None:
             published.fetches.append(self.path)
             body = json.dumps(published.key_set).encode()
-            self.send_response(200)
+            self.send_response(published.status)
+            self.send_header("Cache-Control", published.cache_control)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

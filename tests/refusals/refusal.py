@@ -16,6 +16,12 @@ from tests.stage.app import REDIRECT_URI
 OUTCOME_SYSTEM = "urn:smart-token-broker:error"
 
 
+async def forget_endpoints(stage: BrokerStage) -> None:
+    """Let the EHR be one that was never discovered: there is nothing to bridge a failure with (DS-13)."""
+    async for key in stage.redis.scan_iter("sb:pin:*"):
+        await stage.redis.delete(key)
+
+
 def assert_oauth_error(answer: httpx2.Response, status: int, error: str, *, hides: Iterable[str] = ()) -> None:
     """RFC 6749 §5.2: JSON with `error` and one public sentence, never stored (OA-03)."""
     assert (answer.status_code, answer.json()["error"]) == (status, error), answer.text
@@ -51,12 +57,16 @@ def assert_outcome(
 def assert_app_is_told(
     answer: httpx2.Response, error: str, *, state: str | None = "app-state", hides: Iterable[str] = ()
 ) -> None:
-    """A redirect to the app's own URI with the OAuth code, the public text and its state, and no more (§4.1.2.1)."""
+    """A redirect to the app's own URI with the OAuth code, the public text, its state, and who says so: no more.
+
+    RFC 6749 §4.1.2.1, RFC 9207 §2.
+    """
     assert answer.status_code == 303, answer.text
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["location"].partition("?")[0] == REDIRECT_URI
     told = query_of(answer.headers["location"])
-    assert set(told) == {"error", "error_description"} | ({"state"} if state else set())
+    assert set(told) == {"error", "error_description", "iss"} | ({"state"} if state else set())
+    assert told["iss"].startswith("http://127.0.0.1:")
     assert (told["error"], told.get("state")) == (error, state)
     assert not [value for value in hides if value and value in answer.text + str(answer.headers)]
 

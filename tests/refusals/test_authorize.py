@@ -10,10 +10,11 @@ from tests.refusals.refusal import (
     assert_oauth_error,
     assert_page,
     audited,
+    forget_endpoints,
     nothing_sent,
     query_of,
 )
-from tests.stage import App, BrokerStage, MovableClock
+from tests.stage import App, BrokerStage
 from tests.stage.app import REDIRECT_URI
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -58,6 +59,7 @@ async def launch_value(stage: BrokerStage, app: App, patients: list[str]) -> str
 async def test_a_good_request_goes_to_the_ehr_with_nothing_of_the_apps_own_in_it(
     stage: BrokerStage, app: App, method: Method
 ) -> None:
+    """AL-07, AL-10, AL-11, AL-12, AL-14, CB-10, RG-02."""
     answer = await ask(stage, app, {}, method=method)
 
     assert answer.status_code == 303
@@ -103,6 +105,7 @@ PAGES: list[tuple[dict[str, str | None], str, str]] = [
 async def test_a_client_or_redirect_uri_that_is_not_registered_is_never_redirected_to(
     stage: BrokerStage, app: App, changes: dict[str, str | None], code: str, cause: str, method: Method, accept: str
 ) -> None:
+    """AL-20, CB-06, OA-24."""
     foreign = [value for value in changes.values() if value and value not in REDIRECT_URI]
     with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", cause, hides=foreign):
         answer = await ask(stage, app, changes, method=method, accept=accept)
@@ -155,6 +158,7 @@ TOLD: list[tuple[dict[str, str | None], str, str]] = [
 async def test_a_request_of_a_known_app_is_refused_at_its_redirect_uri(
     stage: BrokerStage, app: App, changes: dict[str, str | None], error: str, cause: str, method: Method
 ) -> None:
+    """AL-08, AL-11, AL-12, OA-16, OA-20, OA-24."""
     places = {
         "base": stage.base,
         "ehr": stage.sandbox.fhir_base,
@@ -173,6 +177,7 @@ async def test_a_request_of_a_known_app_is_refused_at_its_redirect_uri(
 async def test_a_state_is_neither_absent_nor_endless(
     stage: BrokerStage, app: App, state: str | None, told: str | None
 ) -> None:
+    """AL-10."""
     with nothing_sent(stage.sandbox), audited(stage, "app.authorize", "denied", "state is missing or too long"):
         answer = await ask(stage, app, {"state": state})
 
@@ -214,6 +219,7 @@ async def test_the_audience_may_end_in_one_slash(stage: BrokerStage, app: App, s
 async def test_a_scope_that_is_too_wide_is_narrowed_before_the_ehr_sees_it(
     stage: BrokerStage, app: App, asked: str, sent: set[str]
 ) -> None:
+    """AL-09."""
     answer = await ask(stage, app, {"scope": asked})
 
     scopes = query_of(answer.headers["location"])["scope"].split()
@@ -226,6 +232,7 @@ async def test_a_scope_that_is_too_wide_is_narrowed_before_the_ehr_sees_it(
 async def test_no_parameter_may_be_given_twice(
     stage: BrokerStage, app: App, name: str, method: Method, accept: str
 ) -> None:
+    """OA-01."""
     body = httpx2.QueryParams([*request_of(stage, {}).items(), (name, REDIRECT_URI), (name, "2")])
     endpoint, headers = f"{stage.public_url}/oauth/authorize", {"Accept": accept}
     form = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -296,6 +303,7 @@ async def test_a_launch_value_is_bound_to_app_and_browser_and_spent_by_misuse(
     error: str,
     cause: str,
 ) -> None:
+    """CB-02."""
     value = await launch_value(stage, app, patients)
     other = app if misuse == "of another app" else second
     if misuse == "with a wrong cookie":
@@ -320,10 +328,8 @@ async def test_a_launch_value_is_for_the_ehr_that_launched(
     assert_app_is_told(answer, "invalid_request", hides=[value])
 
 
-async def test_an_ehr_that_is_down_is_told_to_the_app(
-    stage: BrokerStage, app: App, borrowed_clock: MovableClock
-) -> None:
-    borrowed_clock.advance(3601)
+async def test_an_ehr_that_is_down_is_told_to_the_app(stage: BrokerStage, app: App) -> None:
+    await forget_endpoints(stage)
     stage.sandbox.fault("discovery_500")
     with audited(stage, "app.authorize", "failed", "status 500"):
         answer = await ask(stage, app, {})

@@ -49,12 +49,13 @@ def assert_app_forgets_and_is_told(answer: httpx2.Response, error: str, *, hides
 
 
 async def test_a_callback_ends_at_the_app_with_a_code_of_the_brokers_own(stage: BrokerStage, paused: App) -> None:
+    """CB-06, HB-07."""
     url = await standalone(paused)
     answer = await callback(paused, url)
 
     assert answer.status_code == 303
     told = query_of(answer.headers["location"])
-    assert set(told) == {"code", "state"}
+    assert set(told) == {"code", "state", "iss"}
     assert told["code"].startswith("sbc_")
     assert query_of(url)["code"] not in str(answer.headers)
 
@@ -77,6 +78,7 @@ async def test_a_callback_ends_at_the_app_with_a_code_of_the_brokers_own(stage: 
 async def test_a_state_that_the_broker_did_not_issue_is_refused(
     stage: BrokerStage, paused: App, state: str | None, cause: str
 ) -> None:
+    """CB-01, CB-05."""
     url = await standalone(paused)
     code = query_of(url)["code"]
     with (
@@ -90,6 +92,7 @@ async def test_a_state_that_the_broker_did_not_issue_is_refused(
 
 
 async def test_a_state_works_once_and_its_code_is_sent_once(stage: BrokerStage, paused: App) -> None:
+    """CB-01, CB-03."""
     url = await standalone(paused)
     before = stage.sandbox.counts()["token.authorization_code"]
     assert (await callback(paused, url)).status_code == 303
@@ -102,6 +105,7 @@ async def test_a_state_works_once_and_its_code_is_sent_once(stage: BrokerStage, 
 
 
 async def test_a_state_lives_ten_minutes(stage: BrokerStage, paused: App) -> None:
+    """CB-01."""
     url = await standalone(paused)
     (key,) = [key async for key in stage.redis.scan_iter(match="sb:launch:*")]
     assert 590_000 < await stage.redis.pttl(key) <= 600_000
@@ -139,11 +143,11 @@ async def test_another_browser_cannot_finish_a_launch(
 
 
 async def test_a_state_of_another_registration_is_refused(stage: BrokerStage, paused: App) -> None:
-    """CB-07: each EHR has a redirect URI of its own, and a code that comes to another's goes nowhere."""
+    """CB-07, OA-24: each EHR has a redirect URI of its own; a code that comes to another's goes nowhere."""
     url = await standalone(paused)
     with (
         nothing_sent(stage.sandbox),
-        audited(stage, "launch.finish", "denied", "state belongs to another registration (CB-07)"),
+        audited(stage, "launch.finish", "denied", "state belongs to another registration or EHR (CB-07)"),
     ):
         answer = await callback(paused, url.replace("/callback/sandbox-launch", "/callback/other-launch"))
 
@@ -161,6 +165,7 @@ async def test_an_unknown_registration_uses_up_no_launch(stage: BrokerStage, pau
 
 @pytest.mark.parametrize("name", ["state", "code", "error", "iss"])
 async def test_no_parameter_may_come_twice(stage: BrokerStage, paused: App, name: str) -> None:
+    """OA-01."""
     url = await standalone(paused)
     with nothing_sent(stage.sandbox):
         answer = await callback(paused, f"{url}&{name}=1&{name}=2")
@@ -175,6 +180,7 @@ HOSTILE = ["<script>alert(1)</script>", "a\r\nSet-Cookie: planted=1", "y" * 30_0
 async def test_an_error_of_the_ehr_reaches_the_app_that_asked_as_access_denied(
     stage: BrokerStage, paused: App, error: str
 ) -> None:
+    """CB-04, CB-05, CB-06."""
     url = changed(
         await standalone(paused),
         code=None,
@@ -193,6 +199,7 @@ async def test_an_error_of_the_ehr_reaches_the_app_that_asked_as_access_denied(
 async def test_an_error_of_the_ehr_in_an_ehr_launch_is_a_page_because_no_app_has_asked(
     stage: BrokerStage, paused: App, patients: list[str]
 ) -> None:
+    """CB-04, CB-09, CB-11, OA-06."""
     stage.sandbox.fault("authorize_error", error="access_denied", error_description="canary-words")
     url = await launched(paused, stage, patients[0])
     with nothing_sent(stage.sandbox), audited(stage, "launch.finish", "denied", "the EHR answered access_denied"):
@@ -224,6 +231,7 @@ async def test_a_callback_without_code_or_error_is_the_ehrs_mistake(
 
 
 async def test_an_issuer_that_is_not_this_ehrs_is_a_mix_up(stage: BrokerStage, paused: App) -> None:
+    """CB-07."""
     url = changed(await standalone(paused), iss="https://issuer.invalid")
     with (
         nothing_sent(stage.sandbox),
@@ -235,6 +243,7 @@ async def test_an_issuer_that_is_not_this_ehrs_is_a_mix_up(stage: BrokerStage, p
 
 
 async def test_a_callback_of_100_kb_is_refused_unread(stage: BrokerStage, paused: App) -> None:
+    """CB-05."""
     path = changed(await standalone(paused), code="z" * 100_000).removeprefix(stage.public_url)
     with nothing_sent(stage.sandbox):
         answer = await raw_request(stage, f"GET {path} HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n".encode())
@@ -245,6 +254,7 @@ async def test_a_callback_of_100_kb_is_refused_unread(stage: BrokerStage, paused
 
 @pytest.mark.parametrize("code", ["<script>alert(1)</script>", "a\r\nX: 1", "+ /=%&", "w" * 20_000])
 async def test_a_hostile_code_reaches_the_token_endpoint_alone(stage: BrokerStage, paused: App, code: str) -> None:
+    """CB-05, TK-01."""
     url = changed(await standalone(paused), code=code)
     with audited(stage, "launch.finish", "failed", "answered invalid_grant", hides=[code]):
         answer = await callback(paused, url)
@@ -266,6 +276,7 @@ async def test_a_hostile_code_reaches_the_token_endpoint_alone(stage: BrokerStag
 async def test_a_bad_id_token_ends_the_launch(
     stage: BrokerStage, paused: App, patients: list[str], fault: str, cause: str, begun_by: str
 ) -> None:
+    """ID-01, OA-27, AL-18."""
     url = await standalone(paused) if begun_by == "app" else await launched(paused, stage, patients[0])
     stage.sandbox.fault(fault)
     before = await grants_in(stage)
@@ -332,6 +343,7 @@ async def test_a_token_endpoint_that_fails_ends_the_launch(
     cause: str,
     begun_by: str,
 ) -> None:
+    """CB-03, OA-04, TR-01, TR-02."""
     url = await standalone(paused) if begun_by == "app" else await launched(paused, stage, patients[0])
     stage.sandbox.fault(fault, client_id="broker-launch", **parameters)
     before = stage.sandbox.counts()["token"]

@@ -79,6 +79,7 @@ class TestHandles:
     async def test_a_request_brings_one_bearer_handle(
         self, stage: BrokerStage, app: App, chart: Chart, headers: list[tuple[str, str]], challenge: str
     ) -> None:
+        """OA-08, OA-09."""
         sent = [(name, value.format(handle=chart.handle)) for name, value in headers]
         with nothing_sent(stage.sandbox), logged("no bearer token, or two", hides=[chart.handle]):
             answer = await app.http.get(f"{app.base}/Patient/{chart.patient}", headers=sent)
@@ -99,6 +100,7 @@ class TestHandles:
     async def test_a_handle_does_not_stand_in_a_url(
         self, stage: BrokerStage, app: App, chart: Chart, query: str
     ) -> None:
+        """OA-08, PX-01."""
         query = query.format(
             handle=chart.handle, handle_without_s=chart.handle[1:], handle_without_prefix=chart.handle[4:]
         )
@@ -123,6 +125,7 @@ class TestHandles:
     async def test_a_handle_that_was_never_issued_is_refused(
         self, stage: BrokerStage, app: App, handle: str, cause: str
     ) -> None:
+        """OA-09."""
         hides = [handle] if len(handle) > 1 else []
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", cause, hides=hides):
             answer = await app.fhir(handle, "Patient/someone")
@@ -140,6 +143,7 @@ class TestHandles:
     async def test_a_handle_ends_after_five_minutes(
         self, stage: BrokerStage, app: App, chart: Chart, borrowed_clock: MovableClock
     ) -> None:
+        """HB-02."""
         borrowed_clock.advance(290)
         assert (await app.fhir(chart.handle, f"Patient/{chart.patient}")).status_code == 200
         borrowed_clock.advance(10)
@@ -149,6 +153,7 @@ class TestHandles:
         assert_outcome(answer, 401, "invalid_token", challenge=INVALID_TOKEN, hides=[chart.handle, chart.patient])
 
     async def test_a_handle_is_bound_to_one_ehr(self, stage: BrokerStage, app: App, chart: Chart) -> None:
+        """HB-02, OR-01: the two EHRs have one issuer."""
         elsewhere = App(f"{stage.public_url}/fhir/other", http=app.http)
         cause = "is bound to EHR sandbox"
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", cause, hides=[chart.patient]):
@@ -178,6 +183,7 @@ class TestHandles:
     async def test_a_revoked_grant_kills_its_handles_at_once(
         self, stage: BrokerStage, app: App, patients: list[str]
     ) -> None:
+        """HB-08, IN-08."""
         before = {tag async for tag in stage.broker.grants.tags()}
         given = await launched(stage, app, patients)
         (tag,) = {tag async for tag in stage.broker.grants.tags()} - before
@@ -215,6 +221,7 @@ class TestPatients:
     async def test_a_handle_for_one_patient_cannot_read_another(
         self, stage: BrokerStage, app: App, chart: Chart, path: str
     ) -> None:
+        """PX-14, CX-01."""
         path = path.format(other=chart.other, patient=chart.patient)
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "", hides=[chart.other]):
             answer = await app.fhir(chart.handle, path)
@@ -227,6 +234,7 @@ class TestPatients:
     async def test_a_search_by_form_is_read_like_one_by_query(
         self, stage: BrokerStage, app: App, chart: Chart, form: str
     ) -> None:
+        """PX-14, SC-02."""
         type_ = "Patient" if form.startswith("_id") else "Observation"
         content = form.format(other=chart.other)
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -238,7 +246,7 @@ class TestPatients:
     async def test_a_resource_of_another_patient_is_not_reached_by_its_id(
         self, stage: BrokerStage, app: App, chart: Chart
     ) -> None:
-        """The broker cannot know whose it is; the EHR's token is for one patient, and its refusal comes through."""
+        """SC-15: the broker cannot know whose it is; the EHR's token is for one patient, and its refusal comes."""
         before = stage.sandbox.counts()["fhir"]
         answer = await app.fhir(chart.handle, f"Observation/{chart.other_observation}")
 
@@ -271,6 +279,7 @@ class TestScopes:
     async def test_a_reading_handle_cannot_write(
         self, stage: BrokerStage, app: App, chart: Chart, method: str, path: str, cause: str
     ) -> None:
+        """SC-02, TR-05, OA-09."""
         body = json.dumps({"resourceType": "Observation", "note": "canary-note"}).encode()
         headers = {"Content-Type": "application/fhir+json"}
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", cause, hides=["canary-note"]):
@@ -306,6 +315,7 @@ class TestScopes:
     async def test_every_type_that_a_request_reaches_needs_its_scope(
         self, stage: BrokerStage, app: App, patients: list[str], scope: str, path: str, cause: str
     ) -> None:
+        """SC-02, SC-05, TR-05."""
         given = await launched(stage, app, patients, scope)
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", cause, hides=[patients[0]]):
             answer = await app.fhir(given["access_token"], path.format(patient=patients[0]))
@@ -325,6 +335,7 @@ class TestScopes:
     async def test_a_bundle_with_one_forbidden_entry_is_refused_whole(
         self, stage: BrokerStage, app: App, chart: Chart, forbidden: dict[str, Any], kind: str
     ) -> None:
+        """SC-09."""
         request = {**forbidden["request"], "url": forbidden["request"]["url"].format(other=chart.other)}
         entries = [entry("GET", f"Patient/{chart.patient}"), {**forbidden, "request": request}]
         bundle = {"resourceType": "Bundle", "type": kind, "entry": entries}
@@ -335,6 +346,7 @@ class TestScopes:
         assert_outcome(answer, 403, "insufficient_scope", challenge=INSUFFICIENT_SCOPE, hides=[chart.other])
 
     async def test_a_body_that_has_to_be_read_is_limited(self, stage: BrokerStage, app: App, chart: Chart) -> None:
+        """PX-12."""
         headers = {"Content-Type": "application/fhir+json"}
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "of more than 4194304 bytes"):
             answer = await app.fhir(chart.handle, "", method="POST", content=b" " * ((4 << 20) + 1), headers=headers)
@@ -383,6 +395,7 @@ class TestInterpretation:
     async def test_what_cannot_be_interpreted_is_refused(
         self, stage: BrokerStage, app: App, chart: Chart, target: str
     ) -> None:
+        """PX-03."""
         cause = "uninterpretable_interaction: "
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", cause, hides=[target]):
             answer = await raw(app, chart.handle, target)
@@ -448,6 +461,7 @@ class TestPageLinks:
         return str(link).removeprefix(reports.base)
 
     async def test_a_page_link_is_followed_as_it_was_given(self, reports: App, backend: str, next_page: str) -> None:
+        """PX-07."""
         assert (await raw(reports, backend, next_page)).json()["resourceType"] == "Bundle"
 
     @pytest.mark.parametrize(
@@ -466,6 +480,7 @@ class TestPageLinks:
     async def test_a_changed_page_link_is_refused(
         self, stage: BrokerStage, reports: App, backend: str, next_page: str, old: str, new: str
     ) -> None:
+        """PX-07."""
         assert old in next_page
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "uninterpretable_interaction: "):
             answer = await raw(reports, backend, next_page.replace(old, new, 1))
@@ -475,6 +490,7 @@ class TestPageLinks:
     async def test_a_page_link_without_the_brokers_part_needs_every_type(
         self, stage: BrokerStage, reports: App, backend: str, next_page: str
     ) -> None:
+        """PX-07."""
         with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "no scope covers *.s"):
             answer = await raw(reports, backend, next_page.partition("&_sbpage=")[0])
 
@@ -483,6 +499,7 @@ class TestPageLinks:
     async def test_a_page_link_of_another_authorization_is_refused(
         self, stage: BrokerStage, app: App, reports: App, chart: Chart, next_page: str
     ) -> None:
+        """PX-07."""
         again = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
         for other, handle in ((reports, again.json()["access_token"]), (app, chart.handle)):
             cause = "a page link that was changed, or made for another authorization"
@@ -503,6 +520,7 @@ class TestTheEhrsAnswers:
     async def test_what_is_no_fhir_answer_is_not_relayed(
         self, stage: BrokerStage, app: App, chart: Chart, fault: str, status: int, code: str, cause: str
     ) -> None:
+        """PX-05, OA-04."""
         stage.sandbox.fault(fault)
         with audited(stage, "handle.answer", "failed", cause, hides=[chart.patient, "elsewhere"]):
             answer = await app.fhir(chart.handle, f"Patient/{chart.patient}")
@@ -514,6 +532,7 @@ class TestTheEhrsAnswers:
     async def test_a_fhir_error_is_relayed_without_the_ehrs_challenge_and_nothing_is_refreshed(
         self, stage: BrokerStage, app: App, chart: Chart, fault: str, status: int
     ) -> None:
+        """PX-09, PX-10, PX-11, PX-16, SC-15."""
         stage.sandbox.fault(fault)
         before = stage.sandbox.counts()
         answer = await app.fhir(chart.handle, f"Patient/{chart.patient}")
@@ -538,6 +557,7 @@ class TestTheEhrsAnswers:
     async def test_a_401_to_a_read_costs_one_refresh_and_one_more_try(
         self, stage: BrokerStage, app: App, chart: Chart
     ) -> None:
+        """PX-08."""
         stage.sandbox.fault("fhir_401")
         before = stage.sandbox.counts()
         answer = await app.fhir(chart.handle, f"Patient/{chart.patient}")
@@ -548,6 +568,7 @@ class TestTheEhrsAnswers:
         assert after["fhir"] == before["fhir"] + 2
 
     async def test_a_search_by_form_is_a_read(self, stage: BrokerStage, app: App, chart: Chart) -> None:
+        """PX-08."""
         stage.sandbox.fault("fhir_401")
         before = stage.sandbox.counts()["fhir"]
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -557,6 +578,7 @@ class TestTheEhrsAnswers:
         assert stage.sandbox.counts()["fhir"] == before + 2
 
     async def test_a_401_to_a_write_is_not_replayed(self, stage: BrokerStage, app: App, patients: list[str]) -> None:
+        """PX-08."""
         given = await launched(stage, app, patients, "launch offline_access patient/Observation.cruds")
         observation = {
             "resourceType": "Observation",
@@ -582,6 +604,7 @@ class TestTheEhrsAnswers:
         assert again.headers["location"].startswith(f"{stage.base}/Observation/")
 
     async def test_a_second_401_ends_in_the_brokers_own_words(self, stage: BrokerStage, app: App, chart: Chart) -> None:
+        """PX-08, PX-10."""
         stage.sandbox.fault("fhir_401_all")
         before = stage.sandbox.counts()
         with audited(stage, "handle.answer", "failed", "the EHR refuses the fresh token", hides=[chart.patient]):
@@ -596,6 +619,7 @@ class TestTheEhrsAnswers:
     async def test_many_readers_of_an_expired_token_cost_one_refresh(
         self, stage: BrokerStage, app: App, chart: Chart
     ) -> None:
+        """PX-08, RF-04."""
         stage.sandbox.expire()
         before = stage.sandbox.counts()["token.refresh_token"]
         answers = await asyncio.gather(*(app.fhir(chart.handle, f"Patient/{chart.patient}") for _ in range(5)))
@@ -606,6 +630,7 @@ class TestTheEhrsAnswers:
     async def test_a_refresh_that_the_ehr_refuses_ends_the_grant(
         self, stage: BrokerStage, app: App, patients: list[str]
     ) -> None:
+        """RF-08."""
         given = await launched(stage, app, patients)
         stage.sandbox.fault("fhir_401")
         stage.sandbox.fault("token_invalid_grant", client_id="broker-launch")

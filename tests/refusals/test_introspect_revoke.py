@@ -1,5 +1,9 @@
 """`/oauth/introspect` and `/oauth/revoke`: an app's own handles, and nobody else's (RFC 7662, RFC 7009)."""
 
+import base64
+import json
+from typing import Any
+
 import httpx2
 import pytest
 
@@ -42,6 +46,11 @@ async def send(app: App, endpoint: str, **form: str) -> httpx2.Response:
     return await app.http.post(url, data={**named, **form}, auth=app.auth or httpx2.USE_CLIENT_DEFAULT)
 
 
+def claims_of(id_token: str) -> dict[str, Any]:
+    """Return what a JWT says, unverified."""
+    return dict(json.loads(base64.urlsafe_b64decode(id_token.split(".")[1] + "==")))
+
+
 def assert_inactive(answer: httpx2.Response) -> None:
     """Exactly `{"active": false}`: neither why, nor whose (RFC 7662 §2.2)."""
     assert (answer.status_code, answer.json()) == (200, INACTIVE)
@@ -50,12 +59,13 @@ def assert_inactive(answer: httpx2.Response) -> None:
 
 
 async def test_an_app_learns_what_its_handle_may_do(stage: BrokerStage, app: App) -> None:
+    """HB-06."""
     given = await app.standalone()
     with nothing_sent(stage.sandbox):
         answer = await introspect(app, given["access_token"])
 
     assert answer.headers["cache-control"] == "no-store"
-    told = answer.json()
+    told, identity = answer.json(), claims_of(given["id_token"])
     assert abs(told.pop("exp") - stage.clock() - 300) < 10
     assert told == {
         "active": True,
@@ -63,6 +73,8 @@ async def test_an_app_learns_what_its_handle_may_do(stage: BrokerStage, app: App
         "token_type": "Bearer",
         "scope": given["scope"],
         "aud": stage.base,
+        "iss": stage.public_url,
+        "sub": identity["sub"],
         **{name: given[name] for name in given.keys() & {"patient", "encounter", "fhirUser", "need_patient_banner"}},
         **{name: given[name] for name in given.keys() & {"smart_style_url", "tenant", "intent", "fhirContext"}},
     }
@@ -71,6 +83,7 @@ async def test_an_app_learns_what_its_handle_may_do(stage: BrokerStage, app: App
 @pytest.mark.parametrize("token", NOT_OURS.values(), ids=NOT_OURS)
 @pytest.mark.parametrize("hint", ["", "access_token", "refresh_token", "nonsense"])
 async def test_what_is_not_a_live_handle_is_inactive(stage: BrokerStage, app: App, token: str, hint: str) -> None:
+    """HB-06, IN-04."""
     with nothing_sent(stage.sandbox):
         assert_inactive(await introspect(app, token, token_type_hint=hint))
 
@@ -79,6 +92,7 @@ async def test_what_is_not_a_live_handle_is_inactive(stage: BrokerStage, app: Ap
 async def test_another_apps_handle_is_inactive_and_cannot_be_revoked(
     stage: BrokerStage, app: App, second: App, reports: App, asker: str
 ) -> None:
+    """HB-06, IN-04."""
     given = await app.standalone()
     other = second if asker == "second" else reports
     for token in (given["access_token"], given["refresh_token"]):
@@ -93,6 +107,7 @@ async def test_another_apps_handle_is_inactive_and_cannot_be_revoked(
 
 
 async def test_an_expired_handle_is_inactive(stage: BrokerStage, app: App, borrowed_clock: MovableClock) -> None:
+    """HB-06, IN-04."""
     given = await app.standalone()
     borrowed_clock.advance(300)
 
@@ -100,6 +115,7 @@ async def test_an_expired_handle_is_inactive(stage: BrokerStage, app: App, borro
 
 
 async def test_a_handle_of_a_revoked_grant_is_inactive(stage: BrokerStage, app: App) -> None:
+    """HB-06, HB-08."""
     before = {tag async for tag in stage.broker.grants.tags()}
     given = await app.standalone()
     (tag,) = {tag async for tag in stage.broker.grants.tags()} - before
@@ -109,6 +125,7 @@ async def test_a_handle_of_a_revoked_grant_is_inactive(stage: BrokerStage, app: 
 
 
 async def test_a_revoked_handle_ends_at_once_and_alone(stage: BrokerStage, app: App) -> None:
+    """HB-06, HB-08."""
     first = await app.standalone()
     second = (await app.token(grant_type="refresh_token", refresh_token=first["refresh_token"])).json()
     patient = f"Patient/{first['patient']}"
@@ -126,6 +143,7 @@ async def test_a_revoked_handle_ends_at_once_and_alone(stage: BrokerStage, app: 
 async def test_revoking_a_refresh_handle_ends_all_that_came_from_one_authorization(
     stage: BrokerStage, app: App
 ) -> None:
+    """HB-06, OA-10."""
     other = await app.standalone()
     first = await app.standalone()
     second = (await app.token(grant_type="refresh_token", refresh_token=first["refresh_token"])).json()
@@ -143,6 +161,7 @@ async def test_revoking_a_refresh_handle_ends_all_that_came_from_one_authorizati
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "nonsense"])
 async def test_a_wrong_hint_hides_nothing_from_revocation(app: App, hint: str) -> None:
+    """HB-06."""
     given = await app.standalone()
     await revoke(app, given["refresh_token"], token_type_hint=hint)
 
@@ -151,6 +170,7 @@ async def test_a_wrong_hint_hides_nothing_from_revocation(app: App, hint: str) -
 
 @pytest.mark.parametrize("token", NOT_OURS.values(), ids=NOT_OURS)
 async def test_revoking_what_is_not_known_is_answered_like_success(stage: BrokerStage, app: App, token: str) -> None:
+    """HB-06."""
     before = len(stage.audit_lines())
     with nothing_sent(stage.sandbox):
         answer = await revoke(app, token)
@@ -208,6 +228,7 @@ class TestWhoAsks:
             assert_oauth_error(await send(app, endpoint, **form), 400, "invalid_request")
 
     async def test_a_request_is_a_form_without_repetitions(self, stage: BrokerStage, app: App, endpoint: str) -> None:
+        """OA-01."""
         url = f"{stage.public_url}/oauth/{endpoint}"
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         with nothing_sent(stage.sandbox), logged("a parameter is repeated", hides=["canary-"]):
@@ -218,6 +239,7 @@ class TestWhoAsks:
         assert_oauth_error(as_json, 400, "invalid_request", hides=["canary-"])
 
     async def test_a_token_in_the_query_is_not_looked_at(self, stage: BrokerStage, app: App, endpoint: str) -> None:
+        """OA-08."""
         given = await app.standalone()
         url = f"{stage.public_url}/oauth/{endpoint}?token={given['access_token']}"
         answer = await app.http.post(url, data={"client_id": "growth-chart"})

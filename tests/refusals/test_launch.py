@@ -6,13 +6,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx2
 import pytest
 
-from tests.refusals.refusal import assert_page, audited, nothing_sent
+from tests.refusals.refusal import assert_page, audited, forget_endpoints, nothing_sent
 from tests.stage import App, BrokerStage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LAUNCH = "canary-launch-value"
-AN_HOUR_AND_MORE = 3601
 
 
 async def launch(stage: BrokerStage, app: App, registration: str = "sandbox-launch", **given: str) -> httpx2.Response:
@@ -22,6 +21,7 @@ async def launch(stage: BrokerStage, app: App, registration: str = "sandbox-laun
 async def test_a_launch_goes_to_the_ehr_with_its_own_launch_value_and_the_base_as_audience(
     stage: BrokerStage, app: App
 ) -> None:
+    """AL-01, AL-03, AL-06, AL-11, AL-12, EP-10, Q5."""
     answer = await launch(stage, app, iss=stage.sandbox.fhir_base, launch=LAUNCH)
 
     assert answer.status_code == 303
@@ -67,6 +67,7 @@ async def test_one_trailing_slash_on_iss_is_the_same_ehr(stage: BrokerStage, app
 async def test_an_iss_that_is_not_on_file_is_refused_before_anything_is_fetched(
     stage: BrokerStage, app: App, iss: str
 ) -> None:
+    """AL-02, NC-15."""
     base, origin = stage.sandbox.fhir_base, stage.sandbox.origin
     iss = iss.format(
         base=base,
@@ -87,7 +88,7 @@ async def test_an_iss_that_is_not_on_file_is_refused_before_anything_is_fetched(
 
 
 async def test_an_unknown_iss_is_never_connected_to(stage: BrokerStage, app: App) -> None:
-    """The zero-egress half of AL-02: the named host is one that would notice."""
+    """AL-02, NC-15: the zero-egress half; the named host is one that would notice."""
     connections: list[str] = []
 
     async def notice(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,6 +106,7 @@ async def test_an_unknown_iss_is_never_connected_to(stage: BrokerStage, app: App
 
 
 async def test_iss_may_be_missing_in_no_launch(stage: BrokerStage, app: App) -> None:
+    """AL-01."""
     with nothing_sent(stage.sandbox), audited(stage, "launch.begin", "denied", "iss is not"):
         answer = await launch(stage, app, launch=LAUNCH)
 
@@ -137,6 +139,7 @@ async def test_only_a_launch_registration_with_an_app_is_launched(
 
 @pytest.mark.parametrize("value", ["", "x" * 8193])
 async def test_a_launch_value_is_neither_absent_nor_endless(stage: BrokerStage, app: App, value: str) -> None:
+    """AL-01."""
     with (
         nothing_sent(stage.sandbox),
         audited(stage, "launch.begin", "denied", "launch is missing or too long", hides=[value]),
@@ -148,6 +151,7 @@ async def test_a_launch_value_is_neither_absent_nor_endless(stage: BrokerStage, 
 
 @pytest.mark.parametrize("name", ["iss", "launch", "anything"])
 async def test_no_parameter_may_be_given_twice(stage: BrokerStage, app: App, name: str) -> None:
+    """OA-01."""
     query = urlencode([("iss", stage.sandbox.fhir_base), ("launch", LAUNCH), (name, "1"), (name, "2")])
     with nothing_sent(stage.sandbox):
         answer = await app.http.get(f"{stage.public_url}/launch/sandbox-launch?{query}")
@@ -199,7 +203,8 @@ async def test_a_launch_url_is_only_got(stage: BrokerStage, app: App) -> None:
 async def test_an_ehr_that_cannot_be_discovered_gives_a_page_that_says_so(
     stage: BrokerStage, app: App, faults: list[tuple[str, dict[str, object]]], status: int, code: str, cause: str
 ) -> None:
-    stage.clock.advance(AN_HOUR_AND_MORE)
+    """DS-03, DS-04, DS-06, DS-14."""
+    await forget_endpoints(stage)
     for name, parameters in faults:
         stage.sandbox.fault(name, **parameters)
     before = stage.sandbox.counts()
@@ -215,7 +220,8 @@ async def test_an_ehr_that_cannot_be_discovered_gives_a_page_that_says_so(
 async def test_metadata_names_the_endpoints_where_smart_configuration_is_missing(
     stage: BrokerStage, app: App, fault: str
 ) -> None:
-    stage.clock.advance(AN_HOUR_AND_MORE)
+    """DS-11, DS-14, NC-12."""
+    await forget_endpoints(stage)
     stage.sandbox.fault(fault)
 
     answer = await launch(stage, app, iss=stage.sandbox.fhir_base, launch=LAUNCH)

@@ -48,17 +48,15 @@ class Tab(Browser):
 
     async def open(self, url: str) -> Landing:
         """Go to a URL and wherever redirects and pages lead."""
-        request: tuple[str, dict[str, str]] | None = (url, {})
-        landing = Landing(url, 0, "")
+        form: dict[str, str] = {}
         for _ in range(MOST_REDIRECTS):
-            url, form = request
             if url.startswith(self._stops_at):
                 return Landing(url, 0, "")
             response = await self._send(url, form)
-            landing = Landing(url, response.status_code, response.text)
-            if (request := self._next(response)) is None:
-                return landing
-        raise AssertionError(f"more than {MOST_REDIRECTS} steps; the last one is {landing}")
+            if (following := self._next(response)) is None:
+                return Landing(url, response.status_code, response.text)
+            url, form = following
+        raise AssertionError(f"more than {MOST_REDIRECTS} steps")
 
     async def _send(self, url: str, form: dict[str, str]) -> httpx2.Response:
         if not self.cookies:

@@ -1,0 +1,87 @@
+"""The broker's DPoP proofs at EHRs: signed anew for each request, with the nonce that the server last gave (OA-23)."""
+
+import re
+from collections.abc import Mapping
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from broker.clock import Clock, Entropy
+from broker.dpop import OWN_ALGORITHMS, make_proof, new_key
+from broker.egress import Answer
+from broker.ehr.endpoints import Endpoints, parse_json_object
+from broker.ehr.token_answer import TokenAnswer
+from broker.errors import EhrMisbehaved
+from broker.secret import Secret
+
+_JTI_BYTES: Final = 16
+_NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}")
+"""RFC 9449 §8.1: NQCHAR."""
+_ASKS: Final = re.compile(r'dpop\b.*\berror="?use_dpop_nonce\b', re.IGNORECASE)
+
+
+class DpopProofs:
+    """Signs proofs and remembers each origin's nonce, in memory: a lost one costs one more request."""
+
+    def __init__(self, *, clock: Clock, entropy: Entropy) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._nonces: dict[str, str] = {}
+        """By origin. Those are EHRs' own, which are configured, so there are only so many."""
+
+    def prove(self, key: Secret | None, method: str, url: str, *, token: Secret | None = None) -> dict[str, str]:
+        """Return the header that proves possession of `key` for one request; nothing without a key."""
+        if key is None:
+            return {}
+        proof = make_proof(
+            key,
+            method=method,
+            url=url,
+            now=self._clock(),
+            jti=self._entropy(_JTI_BYTES).hex(),
+            nonce=self._nonces.get(_origin(url)),
+            token=token,
+        )
+        return {"DPoP": proof}
+
+    def learn(self, url: str, headers: Mapping[str, str]) -> bool:
+        """Keep the nonce that an answer brings (§8.2). Returns whether it brings one."""
+        nonce = headers.get("dpop-nonce", "")
+        if not _NONCE.fullmatch(nonce):
+            return False
+        self._nonces[_origin(url)] = nonce
+        return True
+
+
+def grant_key(endpoints: Endpoints) -> Secret:
+    """Make the key of one grant. Raises like `offered_algorithm`."""
+    return new_key(offered_algorithm(endpoints))
+
+
+def offered_algorithm(endpoints: Endpoints) -> Literal["ES256", "ES384"]:
+    """Return what to sign proofs with. Raises `EhrMisbehaved` when the EHR lists no DPoP, or no algorithm of ours."""
+    listed = endpoints.document.get("dpop_signing_alg_values_supported")
+    for algorithm in OWN_ALGORITHMS:
+        if isinstance(listed, list) and algorithm in listed:
+            return algorithm
+    raise EhrMisbehaved(f"dpop = true, and the EHR lists none of {', '.join(OWN_ALGORITHMS)} for DPoP (OA-23)")
+
+
+def require_bound(answer: TokenAnswer, key: Secret | None) -> None:
+    """Raises `EhrMisbehaved` for a token that anybody could use, where one bound to `key` was asked for."""
+    if key is not None and not answer.bound:
+        raise EhrMisbehaved("the EHR was sent a DPoP proof, and answered a token that is not bound to its key (OA-23)")
+
+
+def token_endpoint_wants_nonce(answer: Answer) -> bool:
+    """Whether a token request was refused for its nonce alone: then nothing was processed (§8)."""
+    document = parse_json_object(answer.body) if answer.status in {400, 401} else None
+    return document is not None and document.get("error") == "use_dpop_nonce"
+
+
+def fhir_server_wants_nonce(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether a FHIR request was refused for its nonce alone (§9)."""
+    return status == 401 and _ASKS.search(headers.get("www-authenticate", "")) is not None
+
+
+def _origin(url: str) -> str:
+    return "{0.scheme}://{0.netloc}".format(urlsplit(url))

@@ -1,0 +1,85 @@
+"""An app proves that it holds a key: at `/oauth/token` to have a handle bound to it, at `/fhir` to use it (HB-03).
+
+What a proof must be is in `broker/dpop.py`. Here it is shown to be fresh: used once, on whichever replica, and with the
+broker's own nonce where `dpop_nonce` demands one (RFC 9449 §8, §9, §11.1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+
+from broker.apps import App
+from broker.clock import Clock
+from broker.credentials import KeyedHash
+from broker.dpop import WINDOW_SECONDS, DpopProof, Nonces, verify
+from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, UseDpopNonce
+from broker.handles import Handle
+from broker.store import keys
+from broker.store.connection import store_errors
+
+TOKEN_ENDPOINT: Final = "/oauth/token"  # noqa: S105  # a path
+NONCE_HEADER: Final = "dpop-nonce"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDpop:
+    """Checks proofs. Every failure says what is wrong in the audit record, and one thing outside."""
+
+    redis: Redis
+    keyed_hash: KeyedHash
+    public_url: str
+    nonces: Nonces | None
+    """None where no nonce is demanded."""
+    clock: Clock
+
+    async def at_token_endpoint(self, app: App, proofs: Sequence[str]) -> str | None:
+        """Return the thumbprint of the key to bind to; None without a proof, where the app may do without.
+
+        Raises `InvalidDpopProof`, `StoreUnavailable`.
+        """
+        if not proofs and app.settings.dpop != "required":
+            return None
+        proof = self._checked(proofs, "POST", TOKEN_ENDPOINT, None)
+        mark = keys.replay(self.keyed_hash("dpop", f"{proof.jkt}\0{proof.jti}"))
+        with store_errors():
+            fresh = await self.redis.set(mark, "1", nx=True, px=2 * WINDOW_SECONDS * 1000)
+        if not fresh:
+            raise InvalidDpopProof("the proof was used before")
+        return proof.jkt
+
+    def at_fhir(self, proofs: Sequence[str] | None, *, method: str, path: str, handle: str) -> DpopProof | None:
+        """Return the proof that came with a handle; None where it was shown as a bearer's.
+
+        That it is used once is seen to where the handle is redeemed. Raises `InvalidDpopProof`.
+        """
+        return None if proofs is None else self._checked(proofs, method, path, handle)
+
+    def headers(self, proofs: Sequence[str] | None) -> dict[str, str]:
+        """Return what tells a client that proves itself the nonce to use next (§8.2)."""
+        return {NONCE_HEADER: self.nonces.current(self.clock())} if proofs and self.nonces is not None else {}
+
+    def _checked(self, proofs: Sequence[str], method: str, path: str, token: str | None) -> DpopProof:
+        now = self.clock()
+        proof = verify(proofs, method=method, url=self.public_url + path, now=now, token=token)
+        if self.nonces is not None and not self.nonces.accepts(proof.nonce, now):
+            raise UseDpopNonce("the proof has no nonce, or an old one", nonce=self.nonces.current(now))
+        return proof
+
+
+def require_bound(handle: Handle, app: App | None) -> None:
+    """Raises `InvalidHandle` for a handle from before its app's policy said `dpop = "required"`."""
+    if app is not None and app.settings.dpop == "required" and handle.jkt is None:
+        raise InvalidHandle(f"handle {handle.id} is bound to no key, and app {app.id} must use DPoP", needs_proof=True)
+
+
+def keep_binding(app: App, bound_to: str | None, jkt: str | None) -> None:
+    """A binding stays. Raises `InvalidGrant` where what is traded in was bound, and the proof is not of its key.
+
+    An app that authenticates may have changed its key, as long as it has one (RFC 9449 §5).
+    """
+    if bound_to is None or jkt == bound_to:
+        return
+    if jkt is None or app.settings.authentication == "none":
+        raise InvalidGrant("it is bound to a key, and the DPoP proof is missing or of another one")
