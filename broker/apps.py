@@ -1,9 +1,10 @@
 """Apps: who they are, what they may ever have. Deny by default: an app reaches only what its policy names."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from broker.ehr.site import Site
 from broker.errors import InvalidTarget, NotFound, UnauthorizedClient
 from broker.scopes import Scopes
 from broker.settings import AppSettings, EhrSettings, RegistrationSettings, Settings
@@ -61,6 +62,11 @@ class Directory:
         return self._registrations.values()
 
     @property
+    def apps(self) -> Iterable[App]:
+        """All apps, in the order of the file."""
+        return self._apps.values()
+
+    @property
     def ehrs(self) -> Iterable[EhrSettings]:
         """All EHRs, in the order of the file."""
         return self._ehrs.values()
@@ -76,6 +82,38 @@ class Directory:
             cause = f"EHR {ehr_id} is disabled (BR-05)" if ehr else "unknown EHR"
             raise NotFound(cause, public="There is no EHR of that name here.")
         return ehr
+
+    def site(self, ehr: EhrSettings, registration: RegistrationSettings | None) -> Site:
+        """Return what discovery needs to know of an EHR, as one of its registrations or as nobody."""
+        return Site(
+            ehr=ehr.id,
+            fhir_base=ehr.fhir_base,
+            profile=ehr.profile,
+            client_id=registration.client_id if registration and ehr.profile.client_id_header else None,
+            token_endpoint=ehr.token_endpoint,
+            authorization_endpoint=ehr.authorization_endpoint,
+        )
+
+    def granted_site(self, ehr_id: str, registration_id: str, fhir_base: str) -> Site:
+        """Return the site that a grant is of: its own FHIR base, which may be older than the settings.
+
+        What those say of endpoints is then not for it. Raises `NotFound`.
+        """
+        ehr = self.ehr(ehr_id)
+        site = self.site(ehr, self.registration(registration_id))
+        if fhir_base == ehr.fhir_base:
+            return site
+        return replace(site, fhir_base=fhir_base, token_endpoint=None, authorization_endpoint=None)
+
+    def sites(self, ehr: EhrSettings) -> list[Site]:
+        """Return the sites of an EHR: one, or where it answers each client differently one per client (EP-08)."""
+        here = [self.site(ehr, registration) for registration in self.registrations if ehr.id in registration.ehr]
+        return list({site.key: site for site in here}.values()) or [self.site(ehr, None)]
+
+    def frame_ancestors(self, registration_id: str) -> tuple[str, ...]:
+        """Return whose pages may hold a registration's launches in a frame; nobody's where there is no such one."""
+        registration = self._registrations.get(registration_id)
+        return registration.frame_ancestors if registration else ()
 
     def registration(self, registration_id: str) -> RegistrationSettings:
         """Raises `NotFound`."""
@@ -103,7 +141,8 @@ class Directory:
     def callback_uri(self, registration: RegistrationSettings, ehr_id: str) -> str:
         """Return the redirect URI registered at the EHR: fixed, the same byte for byte in both requests (RG-02).
 
-        A registration at several EHRs has one for each: where a code arrives says whose it is (CB-07).
+        A registration at several EHRs has one for each: where a code arrives says whose it is (CB-07). Where the vendor
+        allows only one, `callback = "shared"` has the EHR's `iss` say so.
         """
-        own = f"/{ehr_id}" if len(registration.ehr) > 1 else ""
+        own = f"/{ehr_id}" if registration.has_own_callbacks else ""
         return f"{self.public_url}/callback/{registration.id}{own}"

@@ -23,17 +23,27 @@ log = structlog.get_logger()
 
 Event = Literal[
     "launch.begin",
+    "launch.ask",
     "launch.finish",
     "grant.create",
+    "grant.register",
     "grant.refresh",
     "grant.revoke",
+    "grant.suspended",
+    "grant.introspect",
+    "id_token.exception",
     "handle.mint",
     "handle.use",
     "handle.answer",
     "handle.introspect",
     "handle.revoke",
+    "ehr.pinned",
+    "ehr.quarantined",
+    "ehr.approved",
+    "ehr.overridden",
     "app.authorize",
     "app.authenticate",
+    "request.unreadable",
     "seal.broken",
 ]
 Outcome = Literal["allowed", "denied", "failed"]
@@ -55,6 +65,8 @@ class AuditRecord:
     grant: str | None = None
     handle: str | None = None
     """Public ids: a routing tag, and the first digits of a keyed hash. Neither opens anything."""
+    actors: str | None = None
+    """The apps that a handle went through by token exchange, first the one that was authorized."""
     interaction: str | None = None
     """Kind and resource type, such as `search-type Observation`: no ids, no parameter values."""
     scope: str | None = None

@@ -6,6 +6,7 @@ Only the keyed hash of a credential is in Redis, as the name of a record that is
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from broker.clock import Clock, Entropy
@@ -46,11 +47,13 @@ class IssuedRecords:
         """Return the keyed hash of a presented credential; of another kind, the same text hashes differently."""
         return self._hash(kind, secret)
 
-    async def make(self, prefix: str, kind: str, tag: str, fields: Mapping[str, Any], *, lifetime: int) -> Made:
-        """Make a credential that stands for `fields`, for `lifetime` seconds."""
+    async def make(
+        self, prefix: str, kind: str, tag: str, fields: Mapping[str, Any], *, lifetime: int, ends_by: float = inf
+    ) -> Made:
+        """Make a credential that stands for `fields`, for `lifetime` seconds, and not beyond `ends_by` (seconds)."""
         secret = mint(prefix, tag, self._entropy)
         digest = self.digest(kind, secret)
-        dated = {**fields, "expires_at": self._clock() + lifetime}
+        dated = {**fields, "expires_at": min(self._clock() + lifetime, ends_by)}
         sealed = await self._vault.seal(self._bound(kind, tag, digest), json.dumps(dated).encode())
         return Made(secret, digest, sealed)
 

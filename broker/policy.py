@@ -4,14 +4,18 @@ A handle can do what its own scopes, its grant's scopes and its app's policy all
 in order, the first refusal wins:
 
 1. the grant is active                                                  (else `ReauthorizationRequired`)
-2. the handle's app is known and its policy still names the registration
-3. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policy (SC-01…SC-09)
-4. where a `patient/` scope is what covers it: no other patient is named, and a patient is in context (CX-10, PX-14)
+2. the handle's app is known and its policy still names the registration; the same of every app that the handle was
+   exchanged from, and each of them may still be exchanged from by the next
+3. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policies (SC-01…SC-09)
+4. where a `patient/` scope is what covers it, or the handle was narrowed to one patient: no other patient is named, and
+   a patient is in context (CX-10, PX-14)
 5. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import pairwise
+from typing import Final, TypeAlias
 
 from broker.apps import App
 from broker.compartment import binding_pairs
@@ -23,6 +27,8 @@ from broker.scopes import Scopes
 
 _DECIDED: Final = object()
 _WIDE: Final = ("user", "system")
+
+FindApp: TypeAlias = Callable[[str], App | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +47,54 @@ class Permit:
             raise TypeError("a Permit comes from policy.decide alone")
 
 
-def effective_scopes(handle: Handle, grant: Grant, app: App | None) -> Scopes:
-    """Return what is left of the handle after its grant and its app's policy. Raises `InsufficientScope`."""
+def effective_scopes(handle: Handle, grant: Grant, find_app: FindApp) -> Scopes:
+    """Return what is left of the handle after its grant and the policies. Raises `InsufficientScope`."""
+    return allowed_to(handle.apps, grant, find_app).intersection(handle.scopes)
+
+
+def allowed_to(apps: Sequence[str], grant: Grant, find_app: FindApp) -> Scopes:
+    """Return what the grant holds for an app that got it from the one before, and so on. Raises `InsufficientScope`."""
+    allowed = grant.terms.scopes
+    for app_id in dict.fromkeys(apps):
+        allowed = allowed.intersection(_policy(app_id, grant, find_app))
+    for holder, actor in pairwise(apps):
+        if not may_exchange(find_app(actor), holder):
+            raise InsufficientScope(f"app {actor!r} may not exchange handles of app {holder!r}")
+    return allowed
+
+
+def may_exchange(app: App | None, holder: str) -> bool:
+    """Whether an app may exchange handles of this one: its own, and those of the apps that its settings name."""
+    return app is not None and (app.id == holder or holder in app.settings.exchange_from)
+
+
+def _policy(app_id: str, grant: Grant, find_app: FindApp) -> Scopes:
+    app = find_app(app_id)
     if app is None:
-        raise InsufficientScope(f"app {handle.app!r} is not configured")
+        raise InsufficientScope(f"app {app_id!r} is not configured")
     try:
         allowance = app.allowance(grant.terms.ehr, grant.terms.flow)
     except UnauthorizedClient as error:
         raise InsufficientScope(error.detail) from None
     if allowance.registration.id != grant.terms.registration:
         raise InsufficientScope(f"app {app.id!r} may no longer use registration {grant.terms.registration!r}")
-    return handle.scopes.intersection(grant.terms.scopes).intersection(allowance.scopes)
+    return allowance.scopes
 
 
-def decide(handle: Handle, grant: Grant, app: App | None, interaction: Interaction) -> Permit:
+def decide(handle: Handle, grant: Grant, find_app: FindApp, interaction: Interaction) -> Permit:
     """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule."""
     grant.require_usable()
-    scopes = effective_scopes(handle, grant, app)
-    relies = [_decide_part(scopes, grant, part) for part in interaction.entries or (interaction,)]
+    scopes = effective_scopes(handle, grant, find_app)
+    parts = interaction.entries or (interaction,)
+    relies = [_decide_part(handle.patient, scopes, grant, part) for part in parts]
     return Permit(handle, grant, interaction, any(relies), _DECIDED)
 
 
-def _decide_part(scopes: Scopes, grant: Grant, part: Interaction) -> bool:
-    """Decide one interaction, or one entry of a Bundle; returns whether that relies on a search parameter."""
+def _decide_part(only: str | None, scopes: Scopes, grant: Grant, part: Interaction) -> bool:
+    """Decide one interaction, or one entry of a Bundle; returns whether that relies on a search parameter.
+
+    `only` is the patient that the handle was narrowed to, if it was.
+    """
     relies = False
     by_patient = []
     for need in part.needs:
@@ -72,20 +103,23 @@ def _decide_part(scopes: Scopes, grant: Grant, part: Interaction) -> bool:
                 raise InsufficientScope(f"no scope covers {need.type}.{need.letter}")
             by_patient.append(need)
         relies |= bool(need.parameters) and not scopes.covers(need.type, need.letter)
-    return _bind_to_patient(grant, part, by_patient) or relies if by_patient else relies
+    in_context = grant.terms.context.patient
+    if by_patient and in_context is None:
+        raise InsufficientScope("a patient/ scope without a patient in context (CX-10)")
+    if only and in_context not in {None, only}:
+        raise InsufficientScope("the handle was narrowed to another patient than the one in context")
+    confined, patient = (part.needs, only) if only else (by_patient, in_context)
+    return (_bind_to_patient(patient, grant, part, confined) if confined and patient else False) or relies
 
 
 def _covers(scopes: Scopes, need: Need, levels: tuple[str, ...]) -> bool:
     return scopes.covers(need.type, need.letter, parameters=need.parameters, levels=levels)
 
 
-def _bind_to_patient(grant: Grant, part: Interaction, by_patient: list[Need]) -> bool:
-    patient = grant.terms.context.patient
-    if patient is None:
-        raise InsufficientScope("a patient/ scope without a patient in context (CX-10)")
+def _bind_to_patient(patient: str, grant: Grant, part: Interaction, needs: Iterable[Need]) -> bool:
     if any(named != patient for named in part.patients):
         raise InsufficientScope("the request names another patient (PX-14)")
-    reaching = [need for need in by_patient if _reaches_further(grant.terms.scopes, need)]
+    reaching = [need for need in needs if _reaches_further(grant.terms.scopes, need)]
     for need in reaching:
         if not _binds_itself(need, part, patient):
             raise InsufficientScope("the EHR's token reaches beyond the patient, and the request is not bound to one")

@@ -64,6 +64,7 @@ def test_the_highest_random_number_fits() -> None:
 
 @given(prefixes, tags, randomness)
 def test_a_credential_is_prefix_tag_256_bits_and_checksum(prefix: str, tag: str, random: bytes) -> None:
+    """HB-01."""
     text = mint(prefix, tag, lambda _: random).reveal()
 
     assert re.fullmatch(r"sb[hrcl]_[0-9A-Za-z]{61}", text)
@@ -141,6 +142,7 @@ def test_a_tag_is_twelve_base62_digits() -> None:
 
 
 def test_random_text_is_256_bits_in_base64url() -> None:
+    """AL-10, OA-16."""
     assert random_text(ones) == "_" * 42 + "8"
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", random_text(system_entropy))
 
@@ -151,6 +153,7 @@ def test_ten_thousand_random_texts_are_distinct() -> None:
 
 
 def test_the_keyed_hash_is_hmac_sha_256_of_purpose_and_text() -> None:
+    """HB-04."""
     assert KeyedHash(b"k" * 32)("a", "x") == "9a2bbb117af7c89ec6655ecd4ba5de2df2739528090ef0c64d9ac36cb48349d5"
 
 

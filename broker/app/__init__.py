@@ -1,5 +1,6 @@
 """The composition root: settings → store → vault → rooms → journeys → application. The only place that builds."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,15 +15,23 @@ from broker.apps import Directory
 from broker.audit import STREAM_KEY, AuditRecord, AuditTrail, Ship
 from broker.clock import Clock, Entropy, system_clock, system_entropy
 from broker.egress import Egress
+from broker.flows.describe_registration import DescribeRegistration
+from broker.flows.introspect_grant import IntrospectGrant
+from broker.flows.proof.last_used import LastUsed
 from broker.flows.revoke import RevokeGrant
 from broker.grants import Grants
 from broker.handles import Handles
+from broker.pins import Pins
+from broker.refresh.keeper import Keeper
 from broker.settings import Settings
+from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
 from broker.vault import LocalKeyring, RecordContext, Vault
 
 AUDIT_STREAM_LENGTH = 1_000_000
 """Records the Redis stream keeps, roughly; the file keeps all."""
+KEEP_SECONDS = 5.0
+"""Between two looks at the grants that have to be kept alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,12 @@ class Broker:
     grants: Grants
     handles: Handles
     revoke_grant: RevokeGrant
+    introspect_grant: IntrospectGrant
+    keeper: Keeper
     audit: AuditTrail
+    pins: Pins
+    describe_registration: DescribeRegistration
+    last_used: LastUsed
 
 
 @asynccontextmanager
@@ -45,37 +59,57 @@ async def open_broker(
     redis: Redis,
     keys: Sequence[bytes],
     audit_file: Path | None,
+    certificate_header: CertificateHeader | None = None,
     clock: Clock = system_clock,
     entropy: Entropy = system_entropy,
     is_draining: Callable[[], bool] = lambda: False,
+    keep_every: float | None = KEEP_SECONDS,
 ) -> AsyncIterator[Broker]:
     """Build every room, and close in reverse what has to be closed. `redis` stays the caller's to close.
+
+    `certificate_header` is how declared proxies pass on apps' certificates; without it no app authenticates by one.
+    Every `keep_every` seconds grants are renewed that would not survive being left alone (RF-07); None leaves that to
+    others.
 
     Raises `ConfigurationError`, `StoreUnavailable`, `AuditUnavailable`, `SealBroken` (a wrong key-encryption key).
     """
     async with AsyncExitStack() as closing:
         audit = AuditTrail(file=audit_file, ship=_ship_to(redis), clock=clock)
         vault = Vault(LocalKeyring(keys, entropy), report_broken=_report_to(audit), entropy=entropy)
-        egress = Egress(allow_loopback_http=settings.allow_loopback_http)
+        egress = Egress(
+            allow_loopback_http=settings.allow_loopback_http, allow_private_hosts=settings.allow_private_hosts
+        )
         closing.push_async_callback(egress.close)
         await audit.open()
         closing.push_async_callback(audit.close)
         rooms = await open_rooms(settings, redis, vault, audit, egress, clock, entropy)
         closing.push_async_callback(rooms.refresher.close)
+        closing.push_async_callback(rooms.last_used.close)
         handle_backend = backend_handle(rooms)
         closing.push_async_callback(handle_backend.flights.close)
-        revoke_grant = RevokeGrant(
-            rooms.directory, rooms.grants, rooms.discovery, rooms.token_endpoint, rooms.signing_keys, audit
-        )
+        keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, clock)
+        if keep_every is not None:
+            closing.push_async_callback(_stop, asyncio.create_task(keeper.run(keep_every), name="keeper"))
+        revoke_grant = RevokeGrant(rooms.grants, rooms.ehr_side, audit)
         yield Broker(
             settings,
-            application(rooms, handle_backend, is_draining),
+            application(rooms, handle_backend, certificate_header, is_draining),
             rooms.directory,
             rooms.grants,
             rooms.handles,
             revoke_grant,
+            IntrospectGrant(redis, rooms.grants, rooms.ehr_side, audit),
+            keeper,
             audit,
+            rooms.pins,
+            DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),
+            rooms.last_used,
         )
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _ship_to(redis: Redis) -> Ship:

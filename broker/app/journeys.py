@@ -5,63 +5,119 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI
 
 from broker.app.rooms import Rooms
+from broker.audit import AuditRecord, AuditTrail, Event
+from broker.dpop import Nonces
 from broker.ehr.fhir_server import FhirServer
-from broker.ehr.id_token import IdTokens
 from broker.flows.answer_app import AnswerApp
-from broker.flows.app_keys import AppKeys
 from broker.flows.ask_ehr import AskEhr
 from broker.flows.authenticate_app import AuthenticateApp
 from broker.flows.authorize_app import AuthorizeApp
 from broker.flows.backend_handle import BackendHandle
 from broker.flows.begin_launch import BeginLaunch
+from broker.flows.check_dpop import CheckDpop
 from broker.flows.describe_ehr import DescribeEhr
+from broker.flows.describe_server import DescribeServer
 from broker.flows.exchange_code import ExchangeCode
+from broker.flows.exchange_handle import ExchangeHandle
 from broker.flows.finish_launch import FinishLaunch
 from broker.flows.forward import Forward
 from broker.flows.introspect import Introspect
 from broker.flows.issue_handle import IssueHandle
+from broker.flows.make_grant import MakeGrant
+from broker.flows.proof.key_sets import KeySets
+from broker.flows.proof.private_key_jwt import PrivateKeyJwt
+from broker.flows.proof.workload_identity import WorkloadIdentity
+from broker.flows.register_dynamic_client import RegisterDynamicClient
 from broker.flows.revoke import RevokeHandle
 from broker.flows.rotate_handle import RotateHandle
+from broker.flows.tell_identity import TellIdentity
 from broker.flows.token import Token
 from broker.paging import PageLinks
+from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
+from broker.web.client_certificate import ClientCertificates
+from broker.web.cors import Cors
 from broker.web.entrance import create_application
 from broker.web.fhir import FhirProxy
 from broker.web.health import health_routes
 from broker.web.launch import launch_routes
 from broker.web.oauth import authorize_routes, token_routes
-from broker.web.smart import smart_routes
+from broker.web.parameters import Parameters
+from broker.web.smart import server_routes, smart_routes
 
 
-def application(rooms: Rooms, handle_backend: BackendHandle, is_draining: Callable[[], bool]) -> FastAPI:
+def application(
+    rooms: Rooms,
+    handle_backend: BackendHandle,
+    certificate_header: CertificateHeader | None,
+    is_draining: Callable[[], bool],
+) -> FastAPI:
     """Build the journeys and the routes that lead to them."""
     directory, audit, handles = rooms.directory, rooms.audit, rooms.handles
-    secure = rooms.settings.public_url.startswith("https://")
-    ask_ehr = AskEhr(directory, rooms.discovery, rooms.launches)
-    answer_app = AnswerApp(rooms.codes, rooms.entropy)
-    issue_handle = IssueHandle(directory, handles, audit)
-    app_keys = AppKeys(rooms.egress, rooms.clock)
-    authenticate_app = AuthenticateApp(rooms.redis, directory, app_keys, rooms.keyed_hash, audit, clock=rooms.clock)
-    exchange_code = ExchangeCode(rooms.codes, rooms.grants, issue_handle)
+    ask_ehr = AskEhr(
+        directory,
+        rooms.discovery,
+        rooms.scope_words,
+        rooms.token_endpoint,
+        rooms.signing_keys,
+        rooms.launches,
+        audit,
+    )
+    answer_app = AnswerApp(rooms.codes, rooms.entropy, issuer=rooms.settings.public_url)
+    tell_identity = _tell_identity(rooms)
+    issue_handle = IssueHandle(directory, handles, tell_identity, audit)
+    authenticate_app = _authenticate_app(rooms)
+    certificates = ClientCertificates(certificate_header, _report_to(audit, "app.authenticate"))
+    exchange_code = ExchangeCode(directory, rooms.codes, rooms.grants, issue_handle, tell_identity)
     rotate_handle = RotateHandle(handles, rooms.grants, issue_handle)
-    token = Token(authenticate_app, exchange_code, rotate_handle, handle_backend, audit)
+    exchange_handle = ExchangeHandle(directory, handles, rooms.exchanged_handles, tell_identity, audit, rooms.clock)
+    check_dpop = _check_dpop(rooms)
+    token = Token(exchange_code, rotate_handle, handle_backend, exchange_handle, check_dpop, audit)
     authorize_app = AuthorizeApp(directory, rooms.launches, rooms.codes, rooms.grants, ask_ehr, answer_app, audit)
-    introspect, revoke_handle = Introspect(directory, handles, audit), RevokeHandle(handles, audit)
+    introspect = Introspect(directory, handles, tell_identity, audit)
+    revoke_handle = RevokeHandle(handles, audit)
+    describe_server = DescribeServer(directory, rooms.discovery, rooms.clock)
     describe_ehr = DescribeEhr(directory, rooms.egress, rooms.clock)
-    page_links, fhir_server = PageLinks(rooms.keyed_hash), FhirServer(rooms.egress)
-    forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, audit)
+    page_links, fhir_server = PageLinks(rooms.keyed_hash), FhirServer(rooms.egress, rooms.dpop_proofs)
+    forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, audit)
     begin_launch, finish_launch = BeginLaunch(directory, ask_ehr, audit), _finish_launch(rooms, answer_app)
-    public_url = rooms.settings.public_url
+    public_url, parameters = rooms.settings.public_url, Parameters(_report_to(audit, "request.unreadable"))
     return create_application(
         [
-            smart_routes(describe_ehr, rooms.signing_keys, directory),
-            launch_routes(begin_launch, finish_launch, secure=secure),
-            authorize_routes(authorize_app, secure=secure),
-            token_routes(token, introspect, revoke_handle, authenticate_app, public_url=public_url),
+            server_routes(describe_server, rooms.identity_key),
+            smart_routes(describe_server, describe_ehr, rooms.signing_keys, directory),
+            launch_routes(begin_launch, finish_launch, directory, parameters),
+            authorize_routes(authorize_app, parameters, public_url=public_url),
+            token_routes(
+                token, introspect, revoke_handle, authenticate_app, certificates, parameters, public_url=public_url
+            ),
             health_routes(_readiness(rooms), is_draining),
         ],
         FhirProxy(forward),
+        Cors(directory.apps),
+        certificates,
     )
+
+
+def _authenticate_app(rooms: Rooms) -> AuthenticateApp:
+    key_sets, clock, settings = KeySets(rooms.egress, rooms.clock), rooms.clock, rooms.settings
+    private_key_jwt = PrivateKeyJwt(rooms.redis, key_sets, rooms.keyed_hash, clock, settings.public_url)
+    workload_identity = WorkloadIdentity(settings.issuer, key_sets, clock)
+    return AuthenticateApp(rooms.directory, private_key_jwt, workload_identity, rooms.last_used, rooms.audit, clock)
+
+
+def _check_dpop(rooms: Rooms) -> CheckDpop:
+    settings, nonces = rooms.settings, Nonces(rooms.keyed_hash)
+    return CheckDpop(
+        rooms.redis, rooms.keyed_hash, settings.public_url, nonces if settings.dpop_nonce else None, rooms.clock
+    )
+
+
+def _report_to(audit: AuditTrail, event: Event) -> Callable[[str, str], None]:
+    def report(cause: str, request_id: str) -> None:
+        audit.record(AuditRecord(event=event, outcome="denied", reason=cause, request_id=request_id))
+
+    return report
 
 
 def _finish_launch(rooms: Rooms, answer_app: AnswerApp) -> FinishLaunch:
@@ -69,15 +125,26 @@ def _finish_launch(rooms: Rooms, answer_app: AnswerApp) -> FinishLaunch:
         directory=rooms.directory,
         discovery=rooms.discovery,
         token_endpoint=rooms.token_endpoint,
-        id_tokens=IdTokens(rooms.egress, rooms.discovery, rooms.clock),
         signing_keys=rooms.signing_keys,
         launches=rooms.launches,
-        grants=rooms.grants,
+        make_grant=_make_grant(rooms),
         codes=rooms.codes,
         answer_app=answer_app,
         audit=rooms.audit,
-        clock=rooms.clock,
-        entropy=rooms.entropy,
+    )
+
+
+def _make_grant(rooms: Rooms) -> MakeGrant:
+    return MakeGrant(
+        rooms.directory,
+        rooms.id_tokens,
+        rooms.grants,
+        rooms.schedule,
+        rooms.ehr_side,
+        RegisterDynamicClient(rooms.directory, rooms.dynamic_clients, rooms.refresher, rooms.audit, rooms.clock),
+        rooms.audit,
+        rooms.clock,
+        rooms.entropy,
     )
 
 
@@ -87,15 +154,20 @@ def backend_handle(rooms: Rooms) -> BackendHandle:
         redis=rooms.redis,
         directory=rooms.directory,
         discovery=rooms.discovery,
+        scope_words=rooms.scope_words,
         token_endpoint=rooms.token_endpoint,
         signing_keys=rooms.signing_keys,
         grants=rooms.grants,
-        issue_handle=IssueHandle(rooms.directory, rooms.handles, rooms.audit),
+        issue_handle=IssueHandle(rooms.directory, rooms.handles, _tell_identity(rooms), rooms.audit),
         audit=rooms.audit,
         keyed_hash=rooms.keyed_hash,
         clock=rooms.clock,
         entropy=rooms.entropy,
     )
+
+
+def _tell_identity(rooms: Rooms) -> TellIdentity:
+    return TellIdentity(rooms.directory, rooms.identity_key, rooms.keyed_hash, rooms.clock)
 
 
 def _readiness(rooms: Rooms) -> Callable[[], Awaitable[None]]:

@@ -11,15 +11,26 @@ from broker.codes import Codes
 from broker.credentials import KeyedHash
 from broker.egress import Egress
 from broker.ehr.discovery import Discovery
+from broker.ehr.dpop import DpopProofs
+from broker.ehr.dynamic_client import DynamicClients
+from broker.ehr.id_token import IdTokens
+from broker.ehr.issuer_keys import IssuerKeys
+from broker.ehr.scope_words import ScopeWords
 from broker.ehr.token_endpoint import TokenEndpoint
+from broker.flows.proof.last_used import LastUsed
 from broker.grants import Grants
-from broker.handles import Handles
+from broker.handles import ExchangedHandles, Handles
 from broker.issued import IssuedRecords
+from broker.keys.identity import IdentityKey
 from broker.keys.sealed import create_once
 from broker.keys.signing import SigningKeys
 from broker.launches import Launches
+from broker.pins import Pins
+from broker.refresh.asking import Asking
 from broker.refresh.current_token import Refresher
+from broker.refresh.ehr_side import EhrSide
 from broker.refresh.renewal import Renewal
+from broker.refresh.schedule import Schedule
 from broker.settings import Settings
 from broker.vault import Vault
 
@@ -38,12 +49,22 @@ class Rooms:
     directory: Directory
     grants: Grants
     handles: Handles
+    exchanged_handles: ExchangedHandles
     codes: Codes
     launches: Launches
     signing_keys: SigningKeys
+    identity_key: IdentityKey
+    pins: Pins
     discovery: Discovery
+    dpop_proofs: DpopProofs
     token_endpoint: TokenEndpoint
+    dynamic_clients: DynamicClients
+    scope_words: ScopeWords
+    ehr_side: EhrSide
+    id_tokens: IdTokens
     refresher: Refresher
+    schedule: Schedule
+    last_used: LastUsed
 
 
 async def open_rooms(
@@ -65,9 +86,15 @@ async def open_rooms(
     grants = Grants(redis, vault, tenant=tenant, clock=clock)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, records, grants, clock=clock)
-    signing_keys = SigningKeys(redis, vault, tenant=tenant, clock=clock)
-    discovery, token_endpoint = Discovery(egress, clock), TokenEndpoint(egress)
-    renewal = Renewal(redis, grants, directory, discovery, token_endpoint, signing_keys, audit, clock, entropy)
+    signing_keys = SigningKeys(redis, vault, tenant=tenant, public_url=settings.public_url, clock=clock)
+    pins = Pins(redis, vault, keyed_hash, audit, clock, tenant)
+    dpop_proofs = DpopProofs(clock=clock, entropy=entropy)
+    discovery, token_endpoint = Discovery(egress, clock, pins), TokenEndpoint(egress, dpop_proofs)
+    scope_words, id_tokens = ScopeWords(egress, clock), IdTokens(discovery, IssuerKeys(egress, clock), clock)
+    ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys)
+    dynamic_clients = DynamicClients(egress, clock)
+    asking = Asking(ehr_side, dynamic_clients)
+    renewal = Renewal(redis, grants, ehr_side, asking, id_tokens, audit, clock, entropy)
     return Rooms(
         settings=settings,
         redis=redis,
@@ -79,10 +106,20 @@ async def open_rooms(
         directory=directory,
         grants=grants,
         handles=handles,
+        exchanged_handles=ExchangedHandles(redis, records, clock=clock),
         codes=Codes(redis, records, handles),
         launches=Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy),
         signing_keys=signing_keys,
+        identity_key=IdentityKey(redis, vault, tenant=tenant),
+        pins=pins,
         discovery=discovery,
+        dpop_proofs=dpop_proofs,
         token_endpoint=token_endpoint,
+        dynamic_clients=dynamic_clients,
+        scope_words=scope_words,
+        ehr_side=ehr_side,
+        id_tokens=id_tokens,
         refresher=Refresher(grants, renewal, clock),
+        schedule=Schedule(redis, directory),
+        last_used=LastUsed(redis, clock),
     )

@@ -12,7 +12,7 @@ EXIT_CONFIGURATION = 78
 
 def main() -> None:
     """Run the command line; an error is one or more lines on standard error, never a traceback."""
-    from broker.cli import apps, check, demo, grants, handles, serve  # noqa: PLC0415  # `--help` stays quick
+    from broker.cli import apps, catalogs, check, demo, ehrs, grants, handles, probe, registrations, serve  # noqa: PLC0415  # `--help` stays quick
 
     cli = typer.Typer(
         name="broker",
@@ -25,6 +25,12 @@ def main() -> None:
     cli.command("demo")(demo.demo)
     cli.command("serve")(serve.serve)
     cli.command("check")(check.check)
+    cli.command("probe")(probe.probe)
+    ehrs.commands.command("import")(catalogs.import_ehrs)
+    ehrs.commands.command("enable")(catalogs.enable_ehrs)
+    ehrs.commands.command("disable")(catalogs.disable_ehrs)
+    cli.add_typer(ehrs.commands, name="ehrs")
+    cli.add_typer(registrations.commands, name="registrations")
     cli.add_typer(grants.commands, name="grants")
     cli.add_typer(handles.commands, name="handles")
     cli.add_typer(apps.commands, name="apps")

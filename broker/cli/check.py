@@ -11,7 +11,9 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from broker.apps import Directory
 from broker.cli import EXIT_CONFIGURATION
+from broker.cli.ehrs import method_warnings
 from broker.cli.session import (
     DEMO_CONFIG,
     DEMO_KEY_FILE,
@@ -22,11 +24,13 @@ from broker.cli.session import (
 )
 from broker.clock import system_clock
 from broker.egress import Egress
-from broker.ehr.discovery import Discovery
+from broker.ehr.documents import find_endpoints, require_callable
+from broker.ehr.site import Site
 from broker.errors import BrokerError, ConfigurationError
 from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
+from broker.settings.proof_rules import expiring_secrets, without_proxy
 from broker.store.connection import NO_STORE, connect, server_facts
 from broker.store.embedded import running_url
 from broker.vault.keyring import read_key_file
@@ -91,6 +95,9 @@ def _settings(deployment: Deployment) -> tuple[Settings | None, list[Finding]]:
     findings = [Finding("broker.toml", "ok", f"{deployment.config}: {counted}")]
     if settings.allow_loopback_http:
         findings.append(Finding("broker.toml", "warning", "allow_loopback_http is for a sandbox on this machine only"))
+    if deployment.certificate_header is None:
+        findings += [Finding("broker.toml", "fault", fault) for fault in without_proxy(settings)]
+    findings += [Finding("broker.toml", "warning", text) for text in expiring_secrets(settings, system_clock())]
     return settings, findings
 
 
@@ -136,15 +143,23 @@ def _version(version: str | None) -> Finding:
 
 
 async def _ehrs(settings: Settings) -> AsyncIterator[Finding]:
-    egress = Egress(allow_loopback_http=settings.allow_loopback_http)
+    egress = Egress(allow_loopback_http=settings.allow_loopback_http, allow_private_hosts=settings.allow_private_hosts)
+    directory = Directory(settings)
     try:
-        discovery = Discovery(egress, system_clock)
         for ehr in settings.ehr:
-            try:
-                found = await discovery.endpoints(ehr.fhir_base)
-            except BrokerError as error:
-                yield Finding("ehr", "fault", f"{ehr.id}: {error.code}: {error.detail}")
-            else:
-                yield Finding("ehr", "ok", f"{ehr.id}: token endpoint found by {found.source}")
+            for site in directory.sites(ehr) if ehr.enabled else []:
+                async for finding in _site(egress, directory, site):
+                    yield finding
     finally:
         await egress.close()
+
+
+async def _site(egress: Egress, directory: Directory, site: Site) -> AsyncIterator[Finding]:
+    try:
+        found = site.apply(require_callable(egress, await find_endpoints(egress, site), unused=site.overrides))
+    except BrokerError as error:
+        yield Finding("ehr", "fault", f"{site.ehr}: {error.code}: {error.detail}")
+        return
+    yield Finding("ehr", "ok", f"{site.ehr}: token endpoint found by {found.source}")
+    for text in [*found.warnings, *method_warnings(found, directory, site)]:
+        yield Finding("ehr", "warning", f"{site.ehr}: {text}")

@@ -11,6 +11,8 @@ from broker.app import Broker
 from broker.apps import Directory
 from broker.cli.session import ConfigOption, JsonOption, StateOption, open_session, print_rows, run
 from broker.ehr.capabilities import KNOWN, capability_sets, unknown
+from broker.ehr.dpop import binding_warning
+from broker.ehr.dynamic_client import registration_warning
 from broker.ehr.endpoints import Endpoints, method_warning
 from broker.ehr.pin import Move, Pin
 from broker.ehr.site import Site
@@ -93,8 +95,10 @@ def method_warnings(endpoints: Endpoints, directory: Directory, site: Site) -> I
     for registration in directory.registrations:
         if site.ehr in registration.ehr and site.client_id in {None, registration.client_id}:
             warning = method_warning(endpoints, registration.authentication, registration.signing_algorithm)
-            if warning is not None:
-                yield f"registration {registration.id}: {warning}"
+            unbound = binding_warning(endpoints) if registration.dpop else None
+            homeless = registration_warning(endpoints) if registration.dynamic_client else None
+            texts = (warning, unbound, homeless)
+            yield from (f"registration {registration.id}: {text}" for text in texts if text is not None)
 
 
 def _seen(pin: Pin | None, site: Site | None = None) -> dict[str, Any]:

@@ -80,6 +80,7 @@ async def _show(tag: str, config: Path | None, state: Path | None, *, introspect
             **describe(grant),
             "scopes": str(grant.terms.scopes),
             "scope_assumed": grant.terms.scope_assumed,
+            "dynamic_client": "registered" if grant.terms.dynamic_client else grant.terms.no_dynamic_client,
             "context_missing": grant.terms.context_missing,
             "last_used": _when(grant.used_at),
             "expected_end": _when(grant.expected_end) if grant.expected_end is not None else None,

@@ -16,10 +16,12 @@ import uvloop
 from broker import log as logging_setup
 from broker.app import open_broker
 from broker.cli.session import ConfigOption, StateOption, read_deployment
+from broker.clock import system_clock
 from broker.errors import ConfigurationError
 from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
+from broker.settings.proof_rules import expiring_secrets, without_proxy
 from broker.store.connection import connect, resolve
 from broker.web.server import server_config
 
@@ -55,8 +57,17 @@ def serve(
     ):
         keys = key_encryption_keys(os.environ)
         settings = load(deployment.config, os.environ)
+        _check_proofs(deployment, settings)
         listener = socket.socket(fileno=fd) if fd is not None else _listen(deployment, host, port)
         runner.run(serve_until_stopped(deployment, store, settings, keys, listener))
+
+
+def _check_proofs(deployment: Deployment, settings: Settings) -> None:
+    """Warn of secrets that expire. Raises `ConfigurationError` for apps that could never authenticate."""
+    if deployment.certificate_header is None and (faults := list(without_proxy(settings))):
+        raise ConfigurationError(*faults)
+    for text in expiring_secrets(settings, system_clock()):
+        log.warning("secret_expires", detail=text)
 
 
 def _listen(deployment: Deployment, host: str | None, port: int | None) -> socket.socket:
@@ -80,13 +91,13 @@ async def serve_until_stopped(
             redis=redis,
             keys=keys,
             audit_file=deployment.audit_file,
+            certificate_header=deployment.certificate_header,
             is_draining=lambda: server is not None and server.should_exit,
         ) as broker:
             server = _Server(
                 server_config(
                     broker.application,
-                    proxy_headers=bool(deployment.forwarded_allow_ips),
-                    forwarded_allow_ips=deployment.forwarded_allow_ips or [],
+                    proxies=deployment.forwarded_allow_ips,
                     timeout_graceful_shutdown=deployment.drain_seconds,
                 )
             )

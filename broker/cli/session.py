@@ -60,7 +60,9 @@ async def open_session(config: Path | None, state: Path | None) -> AsyncIterator
         raise ConfigurationError(NO_STORE)
     redis = connect(deployment.redis_url, client_name="broker-cli")
     try:
-        async with open_broker(settings, redis=redis, keys=keys, audit_file=deployment.audit_file) as broker:
+        async with open_broker(
+            settings, redis=redis, keys=keys, audit_file=deployment.audit_file, keep_every=None
+        ) as broker:
             yield broker
     finally:
         await redis.aclose()

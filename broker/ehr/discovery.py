@@ -71,7 +71,7 @@ class Discovery:
         try:
             found = await find_endpoints(self._egress, site)
             if pin is None:  # later on, another origin is quarantined, whatever it is
-                found = require_callable(self._egress, found)
+                found = require_callable(self._egress, found, unused=site.overrides)
         except EhrError as error:
             if pin is None or self._clock() > pin.answered_at + BRIDGE_SECONDS:
                 raise

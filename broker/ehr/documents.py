@@ -1,6 +1,6 @@
 """The documents that discovery reads: which addresses are asked, in which order, and what counts as an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -53,13 +53,16 @@ async def find_openid_configuration(
     raise EhrMisbehaved("the issuer has no openid-configuration (ID-02)")
 
 
-def require_callable(egress: Egress, found: Endpoints) -> Endpoints:
+def require_callable(egress: Egress, found: Endpoints, *, unused: Container[str] = ()) -> Endpoints:
     """Return the endpoints without those that could never be called: not https, or a private address (DS-15).
 
-    Raises `EhrMisbehaved` when the token endpoint is one of them.
+    `unused` are those that the operator has said otherwise (OR-02). Raises `EhrMisbehaved` when the token endpoint is
+    one that could never be called.
     """
     refused = {}
     for name, url in found.urls().items():
+        if name in unused:
+            continue
         try:
             egress.require_callable(url)
         except EhrMisbehaved as error:

@@ -14,6 +14,7 @@ from broker.errors import EhrMisbehaved
 from broker.secret import Secret
 
 _JTI_BYTES: Final = 16
+_NOT_OFFERED: Final = f"dpop = true, and the EHR lists none of {', '.join(OWN_ALGORITHMS)} for DPoP (OA-23)"
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}")
 """RFC 9449 §8.1: NQCHAR."""
 _ASKS: Final = re.compile(r'dpop\b.*\berror="?use_dpop_nonce\b', re.IGNORECASE)
@@ -63,7 +64,16 @@ def offered_algorithm(endpoints: Endpoints) -> Literal["ES256", "ES384"]:
     for algorithm in OWN_ALGORITHMS:
         if isinstance(listed, list) and algorithm in listed:
             return algorithm
-    raise EhrMisbehaved(f"dpop = true, and the EHR lists none of {', '.join(OWN_ALGORITHMS)} for DPoP (OA-23)")
+    raise EhrMisbehaved(_NOT_OFFERED)
+
+
+def binding_warning(endpoints: Endpoints) -> str | None:
+    """Say that an EHR cannot bind tokens, so that a registration with `dpop = true` is refused there."""
+    try:
+        offered_algorithm(endpoints)
+    except EhrMisbehaved as error:
+        return error.detail
+    return None
 
 
 def require_bound(answer: TokenAnswer, key: Secret | None) -> None:

@@ -2,8 +2,8 @@
 
 Checks, in order:
 (1) the signature, with a key of the issuer's JWK Set and an asymmetric algorithm from the list below (ID-04)
-(2) `iss` is the issuer of smart-configuration (without one, the FHIR base), or one that the profile names, trailing slash
-    included (ID-03); the openid-configuration found there calls itself the same (OA-17)
+(2) `iss` is the issuer of smart-configuration (without one, the FHIR base), or one that the profile names, trailing
+    slash included (ID-03); the openid-configuration found there calls itself the same (OA-17)
 (3) `aud` holds the client id, or an audience that the profile names (OT-04)
 (4) `azp`, if there is one, is the client id; it must be there when there are several audiences
 (5) `exp` is ahead, `iat` is not in the future; a minute of leeway

@@ -29,6 +29,11 @@ _OAUTH_ERRORS: Final = frozenset(
         "unsupported_token_type",
         "invalid_dpop_proof",
         "use_dpop_nonce",
+        "invalid_token",
+        "invalid_client_metadata",
+        "invalid_redirect_uri",
+        "invalid_software_statement",
+        "unapproved_software_statement",
     }
 )
 _SECRET: Final = ("access_token", "refresh_token", "id_token")

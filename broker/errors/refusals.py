@@ -101,10 +101,12 @@ class InvalidHandle(Refusal):
     issue = "login"
     says = "The access token is missing, malformed, expired, revoked, or not valid for this FHIR server."
 
+    needs_proof = False
+    """It is bound to a key, so the challenge asks for DPoP (RFC 9449 §7.1)."""
+
     def __init__(self, detail: str, *, needs_proof: bool = False) -> None:
         super().__init__(detail)
         self.needs_proof = needs_proof
-        """It is bound to a key, so the challenge asks for DPoP (RFC 9449 §7.1)."""
 
 
 class InvalidDpopProof(Refusal):
@@ -118,11 +120,13 @@ class InvalidDpopProof(Refusal):
 
 
 class UseDpopNonce(InvalidDpopProof):
-    """The DPoP proof lacks the server's nonce, or carries an old one (RFC 9449 §8, §9); `nonce` is the one to use."""
+    """The DPoP proof lacks the server's nonce, or carries an old one (RFC 9449 §8, §9)."""
 
     code = "use_dpop_nonce"
     oauth = "use_dpop_nonce"
     says = "The DPoP proof must carry the nonce of this answer's DPoP-Nonce header."
+    nonce = ""
+    """The one to use."""
 
     def __init__(self, detail: str, *, nonce: str) -> None:
         super().__init__(detail)

@@ -15,6 +15,7 @@ from broker.ehr.authorization import (
 )
 from broker.ehr.discovery import Discovery
 from broker.ehr.dpop import offered_algorithm
+from broker.ehr.dynamic_client import REGISTER_SCOPE
 from broker.ehr.endpoints import Endpoints
 from broker.ehr.scope_words import ScopeWords
 from broker.ehr.token_endpoint import TokenEndpoint
@@ -79,6 +80,7 @@ class AskEhr:
         endpoint = _launch_endpoint(ehr, registration, endpoints)
         scopes = with_identity(scopes)
         said = await self.scope_words.say(scopes, site, endpoints)
+        asked = f"{said.text} {REGISTER_SCOPE}" if registration.dynamic_client else said.text
         state, proof = self.launches.secret(), self.launches.secret()
         launch = Launch(
             registration=registration.id,
@@ -90,7 +92,7 @@ class AskEhr:
             browser=self.launches.browser_of(proof),
             app_request=app_request,
         )
-        request = self._request(registration, ehr, launch, state, said.text, launched_by)
+        request = self._request(registration, ehr, launch, state, asked, launched_by)
         url = authorization_url(endpoint, request)
         delivery = choose_delivery(url, endpoints, ehr.profile, launched_by_ehr=launched_by is not None)
         self._record(launch, delivery, said, request_id)

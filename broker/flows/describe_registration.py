@@ -5,6 +5,7 @@ from typing import Any
 
 from broker.apps import Directory
 from broker.ehr.discovery import Discovery
+from broker.ehr.dynamic_client import REGISTER_SCOPE
 from broker.ehr.scope_words import ScopeWords
 from broker.errors import BrokerError
 from broker.keys.signing import SigningKeys
@@ -48,6 +49,7 @@ class DescribeRegistration:
         try:
             site = self.directory.site(self.directory.ehr(ehr_id), registration)
             endpoints = await self.discovery.endpoints(site)
-            return (await self.scope_words.say(Scopes.parse(registration.scopes), site, endpoints)).text
+            said = (await self.scope_words.say(Scopes.parse(registration.scopes), site, endpoints)).text
         except BrokerError as error:
             return f"unknown: {error.code}"
+        return f"{said} {REGISTER_SCOPE}" if registration.dynamic_client else said

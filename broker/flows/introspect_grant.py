@@ -52,13 +52,14 @@ class IntrospectGrant:
         except BrokerError as error:
             self._record(grant, "failed", error.detail)
             raise
-        client_id = self.ehr_side.directory.registration(grant.terms.registration).client_id
-        found = list(differences(grant, said, client_id=client_id))
+        client = tokens.dynamic_client or self.ehr_side.directory.registration(grant.terms.registration)
+        found = list(differences(grant, said, client_id=client.client_id))
         self._record(grant, "allowed", f"{len(found)} differences")
         return found
 
     async def _ask(self, door: Door, url: str, tokens: TokenSet) -> Introspection:
-        by_token = door.ehr.profile.introspection_authentication == "bearer"
+        # A dynamic client has nothing else to ask with.
+        by_token = door.ehr.profile.introspection_authentication == "bearer" or tokens.dynamic_client is not None
         authenticate = bearer(tokens.access_token) if by_token else door.authenticate
         return await self.ehr_side.token_endpoint.introspect(
             url, authenticate, token=tokens.access_token, timeout=door.ehr.token_timeout

@@ -14,6 +14,7 @@ from broker.ehr.endpoints import Endpoints
 from broker.ehr.id_token import Identity, IdTokens
 from broker.ehr.token_answer import TokenAnswer, at_server
 from broker.errors import AccessDenied, BrokerError
+from broker.flows.register_dynamic_client import RegisterDynamicClient
 from broker.grants import Grant, Grants, Terms, TokenSet
 from broker.launches import Launch
 from broker.refresh.ehr_side import EhrSide
@@ -32,6 +33,7 @@ class MakeGrant:
     grants: Grants
     schedule: Schedule
     ehr_side: EhrSide
+    register_dynamic_client: RegisterDynamicClient
     audit: AuditTrail
     clock: Clock
     entropy: Entropy
@@ -51,12 +53,14 @@ class MakeGrant:
         try:
             require_bound(answer, proof_key)
             terms = await self._terms(launch, answer, endpoints)
+            terms, tokens = await self.register_dynamic_client(terms, tokens, answer, endpoints)
             grant = await self.grants.create(new_tag(self.entropy), terms, tokens)
         except BrokerError as error:
             await self._give_back(terms, tokens, error)
             raise
         if answer.note is not None:
             self._record("grant.create", "allowed", terms, answer.note)
+        grant = await self.register_dynamic_client.first_token(grant)
         await self.schedule.watch(grant)
         return grant
 

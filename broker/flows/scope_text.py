@@ -18,7 +18,7 @@ def read_narrowed(text: str | None, given: Scopes) -> Scopes:
         return given
     wanted = read_requested(text)
     if not wanted or not wanted.narrows(given):
-        raise InvalidScope("what is asked for is more than the original scope (RF-02)")
+        raise InvalidScope("the requested scope is more than the original scope (RF-02)")
     return wanted
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from broker.ehr.dynamic_client import DynamicClient
 from broker.errors import ReauthorizationRequired, RelaunchRequired
 from broker.grants.launch_context import LaunchContext
 from broker.scopes import Scopes
@@ -26,6 +27,10 @@ class Terms:
     context: LaunchContext = field(default_factory=LaunchContext, repr=False)
     scope_assumed: bool = False
     """The EHR never said what it granted, so it is taken to be what was asked (Q4)."""
+    dynamic_client: bool = False
+    """A client of its own asks for its tokens, without a refresh token (EP-17)."""
+    no_dynamic_client: str | None = None
+    """Why it has none, where its registration wants one: a sentence made from codes."""
 
     @property
     def context_missing(self) -> bool:
@@ -56,6 +61,8 @@ class TokenSet:
     """What else the last answer held, whoever may see it (TR-06)."""
     proof_key: Secret | None = None
     """The key that the tokens are bound to, as PEM; without it neither works (DPoP, OA-23)."""
+    dynamic_client: DynamicClient | None = None
+    """Who the access token was issued to, and who asks for the next one (EP-17)."""
 
     def by_lasting(self) -> list[tuple[Secret, str]]:
         """Return the tokens with their `token_type_hint`, first the one whose end ends the most (RFC 7009 §2.1)."""

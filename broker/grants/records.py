@@ -48,7 +48,8 @@ class Grants:
     ) -> Commit:
         """Write the next generation over `generation` (0: the first one), if no attempt but `owner`'s began since."""
         now, following = self._clock(), generation + 1
-        refreshable = tokens.refresh_token is not None or terms.flow == "backend"
+        lasting = tokens.refresh_token is not None or tokens.dynamic_client is not None
+        refreshable = lasting or terms.flow == "backend"
         fields: dict[str, str | bytes] = {
             "v": "1",
             "state": "active",
@@ -64,7 +65,7 @@ class Grants:
         }
         if generation == 0:
             fields |= {"created_at": repr(now), "used_at": repr(now)}
-        keep = RETENTION_SECONDS if tokens.refresh_token else SHORT_RETENTION_SECONDS + max(0, tokens.expires_at - now)
+        keep = RETENTION_SECONDS if lasting else SHORT_RETENTION_SECONDS + max(0, tokens.expires_at - now)
         with store_errors():
             outcome: bytes = await self._commit(
                 self._redis,

@@ -10,10 +10,10 @@ from dataclasses import replace
 from broker.interactions.bundle import read_bundle
 from broker.interactions.headers import RequestHeaders
 from broker.interactions.interaction import Interaction, Need
-from broker.interactions.requests import Request, interpret
+from broker.interactions.requests import Request, interpret, read_page
 from broker.interactions.syntax import decode_pairs, decode_query, refuse, split_path
 
-__all__ = ["Interaction", "Need", "parse_interaction", "wants_body"]
+__all__ = ["Interaction", "Need", "parse_interaction", "parse_page", "wants_body"]
 
 
 def wants_body(method: str, path: bytes) -> bool:
@@ -30,7 +30,7 @@ def parse_interaction(
     no `?` and at most 8192 bytes. `body` is looked at where `wants_body` says so, and limited by the caller. Raises
     `UninterpretableInteraction`, whose `detail` names why without quoting the request.
     """
-    request = Request(method, split_path(raw_path), decode_query(raw_query), RequestHeaders.read(headers))
+    request = _taken_apart(method, raw_path, raw_query, headers)
     if not wants_body(method, raw_path):
         return interpret(request)
     if body is None:
@@ -40,3 +40,15 @@ def parse_interaction(
     if request.headers.media_type != "application/x-www-form-urlencoded":
         refuse("a search by POST is a form in UTF-8")
     return interpret(replace(request, form=decode_pairs(body)))
+
+
+def parse_page(method: str, raw_path: bytes, raw_query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Interaction:
+    """Return what following a server's page link is, as far as it can be read (PX-07); arguments as above.
+
+    Its `needs` are those that its parameters show, and not those of the search. Raises `UninterpretableInteraction`.
+    """
+    return read_page(_taken_apart(method, raw_path, raw_query, headers))
+
+
+def _taken_apart(method: str, raw_path: bytes, raw_query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Request:
+    return Request(method, split_path(raw_path), decode_query(raw_query), RequestHeaders.read(headers))

@@ -6,6 +6,7 @@ What is not in `interpret` is refused: operations other than `$everything` and `
 from dataclasses import dataclass
 from typing import Final
 
+from broker.errors import UninterpretableInteraction
 from broker.interactions.headers import RequestHeaders
 from broker.interactions.interaction import Interaction, Need, Pairs
 from broker.interactions.search import (
@@ -54,6 +55,27 @@ def interpret(request: Request) -> Interaction:
     if request.headers.if_none_exist is not None and interaction.kind != "conditional-create":
         refuse("If-None-Exist belongs to a create")
     return interaction
+
+
+def read_page(request: Request) -> Interaction:
+    """Return the page behind a link that the server made, with what its parameters show; the rest is the server's.
+
+    Only who knows which search the link goes on with can say what it needs (PX-07). Raises
+    `UninterpretableInteraction`.
+    """
+    if request.method not in ("GET", "HEAD") or len(request.segments) > 1 or request.headers.if_none_exist is not None:
+        refuse("a page is got from the base or from a type")
+    require_one_format(request.query)
+    type_ = resource_type(request.segments[0]) if request.segments else "*"
+    reach = Reach.union(_as_shown(type_, pair) for pair in request.query)
+    return _interaction(request, "search-page", type_, reach=reach)
+
+
+def _as_shown(type_: str, pair: tuple[str, str]) -> Reach:
+    try:
+        return read_search(type_, (pair,))
+    except UninterpretableInteraction:
+        return NOWHERE
 
 
 def _interpret(request: Request) -> Interaction:  # noqa: C901, PLR0911, PLR0912 -- a table, one row per interaction

@@ -2,7 +2,8 @@
 
 A parameter is understood in one of these ways, or the request is refused:
 
-* how the answer looks: `_format`, `_summary`, `_elements`, …; it needs nothing
+* how the answer looks: `_format`, `_summary`, `_elements`, `_totalMethod` (as fhirpy asks for a count), …; it needs
+  nothing
 * how many and in which order: `_count`, `_sort`, `_total`; a chained `_sort` is refused
 * what comes with it: `_include` needs `r` on the included type, `_revinclude` needs `s` on the including type
 * a filter on the searched type; every hop of a chain (`subject:Patient.name`) and of `_has` needs `s` on the type it
@@ -20,7 +21,7 @@ from typing import Final
 from broker.interactions.interaction import Need, Pairs
 from broker.interactions.syntax import refuse, resource_id, resource_type
 
-PRESENTATION: Final = frozenset({"_format", "_pretty", "_summary", "_elements"})
+PRESENTATION: Final = frozenset({"_format", "_pretty", "_summary", "_elements", "_totalMethod"})
 RESULT: Final = PRESENTATION | {"_count", "_offset", "_sort", "_total"}
 MOST_HOPS: Final = 8
 

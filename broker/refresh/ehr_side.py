@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from broker.apps import Directory
@@ -71,12 +71,19 @@ class EhrSide:
             door = await self.door(terms)
             if door.endpoints.revocation_endpoint is None:
                 return "local_only"
-            for token, hint in tokens.by_lasting():
-                if await self._revoke(door, door.endpoints.revocation_endpoint, token, hint, tries):
-                    return "revoked"
+            return await self._revoke_all(door, door.endpoints.revocation_endpoint, tokens, tries)
         except BrokerError:
             return "failed"
-        return "failed"
+
+    async def _revoke_all(self, door: Door, url: str, tokens: TokenSet, tries: int) -> AtEhr:
+        """Revoke what ends the rest; or all of it, where a dynamic client has the access token (EP-17)."""
+        client, revoked = tokens.dynamic_client, False
+        own = door if client is None else replace(door, authenticate=client.authenticate)
+        for token, hint in tokens.by_lasting():
+            revoked |= await self._revoke(own if hint == "access_token" else door, url, token, hint, tries)
+            if revoked and client is None:
+                break
+        return "revoked" if revoked else "failed"
 
     async def _revoke(self, door: Door, url: str, token: Secret, hint: str, tries: int) -> bool:
         """Returns whether this kind of token is revoked here."""

@@ -45,6 +45,7 @@ def token_set(
         expected_end=end or kept.expected_end,
         members=answer.members if is_small(answer.members) else {},
         proof_key=proof_key or kept.proof_key,
+        dynamic_client=kept.dynamic_client,
     )
 
 

@@ -29,12 +29,12 @@ from broker.errors import (
     EhrError,
     EhrRefused,
     EhrUnreachable,
-    ReauthorizationRequired,
     StoreUnavailable,
     Unavailable,
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet
 from broker.profiles import Profile
+from broker.refresh.asking import Asking
 from broker.refresh.ehr_side import EhrSide
 from broker.refresh.outcome import (
     names_another_patient,
@@ -71,6 +71,7 @@ class Renewal:
     redis: Redis
     grants: Grants
     ehr_side: EhrSide
+    asking: Asking
     id_tokens: IdTokens
     audit: AuditTrail
     clock: Clock
@@ -106,7 +107,7 @@ class Renewal:
         await self.releases.close()
 
     async def _claim(self, seen: Grant, owner: str) -> str:
-        repeat = "repeat" if self._may_repeat(seen) else ""
+        repeat = "repeat" if self.asking.may_repeat(seen) else ""
         try:
             said: bytes = await self.claim(
                 self.redis, _keys(seen), [owner, int(LEASE_SECONDS * 1000), seen.generation, repeat, repr(self.clock())]
@@ -119,16 +120,15 @@ class Renewal:
     def _profile(self, grant: Grant) -> Profile:
         return self.ehr_side.directory.ehr(grant.terms.ehr).profile
 
-    def _may_repeat(self, grant: Grant) -> bool:
-        return grant.terms.flow == "backend" or self._profile(grant).refresh_tokens == "reusable"
-
     async def _attempt(self, grant: Grant, owner: str) -> Grant:
         try:
             self._record(grant, "allowed", "due")
             tokens = await self.grants.open_tokens(grant)
-            answer = at_server(await self._ask(grant, tokens, owner), grant.terms.fhir_base)
+            ask = await self.asking.prepare(grant, tokens)
+            await self._intend(grant, owner)
+            answer = at_server(await ask(), grant.terms.fhir_base)
         except EhrAnswerLost as lost:
-            if not self._may_repeat(grant):
+            if not self.asking.may_repeat(grant):
                 return await self._end(grant, "uncertain", f"the answer to a refresh was lost: {lost.detail}")
             await self._give_back(grant, owner, lost)
             raise
@@ -148,32 +148,16 @@ class Renewal:
             return await self._suspend(grant, answer, tokens, breach)
         return await self._commit(grant, owner, answer, tokens)
 
-    async def _ask(self, grant: Grant, tokens: TokenSet, owner: str) -> TokenAnswer:
-        terms, token_endpoint = grant.terms, self.ehr_side.token_endpoint
-        door = await self.ehr_side.door(terms)
-        url, timeout = door.endpoints.token_endpoint, door.ehr.token_timeout
-        if terms.flow == "launch" and tokens.refresh_token is None:
-            raise ReauthorizationRequired(f"grant {grant.tag} has no refresh token")
-        scope = await self.ehr_side.scope(terms, door) if terms.flow == "backend" else ""
-        await self._intend(grant, owner)
-        refresh_token, key = tokens.refresh_token, tokens.proof_key
-        if refresh_token is None or terms.flow == "backend":
-            return await token_endpoint.client_credentials(
-                url, door.authenticate, scope=scope, timeout=timeout, proof_key=key
-            )
-        return await token_endpoint.refresh(
-            url, door.authenticate, refresh_token=refresh_token, timeout=timeout, proof_key=key
-        )
-
     def _breach(self, grant: Grant, answer: TokenAnswer, previous: TokenSet) -> str | None:
         """Say why the answer is about somebody else, or binds its tokens no more: a security event (CX-11, ID-08)."""
         if previous.proof_key is not None and not answer.bound:
             return "the refresh answered a token that is not bound to the grant's key (OA-23)"
         if names_another_patient(grant.terms, answer):
             return "the refresh named another patient than the grant (CX-11)"
-        client_id = self.ehr_side.directory.registration(grant.terms.registration).client_id
+        clients = {self.ehr_side.directory.registration(grant.terms.registration).client_id}
+        clients |= {previous.dynamic_client.client_id} if previous.dynamic_client is not None else set()
         claims = unverified_claims(answer.id_token) if answer.id_token else None
-        if names_another_user(grant.terms, claims, {client_id, *self._profile(grant).id_token_audiences}):
+        if names_another_user(grant.terms, claims, {*clients, *self._profile(grant).id_token_audiences}):
             return "the id_token of the refresh changed issuer, subject or audience (ID-08)"
         return None
 

@@ -3,8 +3,18 @@
 from broker.settings.app import Access, AppSettings
 from broker.settings.deployment import Deployment
 from broker.settings.ehr import EhrSettings
+from broker.settings.issuer import IssuerSettings
 from broker.settings.load import load
 from broker.settings.model import Settings
 from broker.settings.registration import RegistrationSettings
 
-__all__ = ["Access", "AppSettings", "Deployment", "EhrSettings", "RegistrationSettings", "Settings", "load"]
+__all__ = [
+    "Access",
+    "AppSettings",
+    "Deployment",
+    "EhrSettings",
+    "IssuerSettings",
+    "RegistrationSettings",
+    "Settings",
+    "load",
+]

@@ -4,9 +4,20 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from broker.settings.fields import Identifier, ScopeText, Table, Url
-
-AppAuthentication = Literal["none", "client_secret_basic", "private_key_jwt"]
+from broker.settings.fields import Identifier, Origin, ScopeText, Table, Url, origin_of
+from broker.settings.proof import (
+    MOST_SECRETS,
+    PROOFS,
+    AppAuthentication,
+    AppSecret,
+    DistinguishedName,
+    DnsName,
+    PublicKeys,
+    Thumbprint,
+    Workload,
+    misfit,
+    thumbprints,
+)
 
 
 class Access(Table):
@@ -22,29 +33,43 @@ class AppSettings(Table):
     id: Identifier
     name: str = ""
     authentication: AppAuthentication
-    secret_hash: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
-    """What `broker apps secret` printed beside the secret; only generated 256-bit secrets exist."""
-    jwks: dict[str, Any] | None = None
+    secret: tuple[AppSecret, ...] = Field(default=(), max_length=MOST_SECRETS)
+    """Two, so that a new one can be handed out before the old one ends."""
+    jwks: PublicKeys | None = None
     """The app's public JWK Set, inline (RFC 7517 §5)."""
     jwks_uri: Url | None = None
+    tls_client_auth_subject_dn: DistinguishedName | None = None
+    """The subject of the app's certificate (RFC 8705 §2.1.2), compared exactly."""
+    tls_client_auth_san_dns: DnsName | None = None
+    tls_client_auth_san_uri: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*:[!-~]{1,1000}$")
+    certificate_thumbprints: tuple[Thumbprint, ...] = ()
+    """SHA-256 of certificates that the app made itself, in base64url: `x5t#S256` (RFC 8705 §2.2)."""
+    workload: Workload | None = None
+    dpop: Literal["optional", "required"] = "optional"
+    """Whether its handles must be bound to a key of the app (RFC 9449), or are where it sends a proof (HB-03)."""
     redirect_uris: tuple[Url, ...] = ()
+    origins: tuple[Origin, ...] | None = None
+    """Whose pages may read answers meant for this app (CORS, CO-01). By default those of `redirect_uris`."""
     launch_uri: Url | None = None
     handle_lifetime: int = Field(default=300, ge=10, le=3600)
     """Seconds."""
     refresh_lifetime: int = Field(default=8 * 3600, ge=60, le=90 * 86400)
     """Seconds a refresh handle lives unused."""
+    refresh_grace: int = Field(default=0, ge=0, le=60)
+    """Seconds in which a spent refresh handle is forgiven once, if the answer was lost; 0: never."""
+    exchange_from: tuple[Identifier, ...] = ()
+    """The apps whose handles this one may exchange for its own (RFC 8693)."""
     access: tuple[Access, ...] = ()
 
-    @field_validator("jwks")
-    @classmethod
-    def _public_keys(cls, jwks: dict[str, Any] | None) -> dict[str, Any] | None:
-        keys = jwks.get("keys") if jwks is not None else []
-        is_public = isinstance(keys, list) and all(
-            isinstance(key, dict) and key.get("kty") in {"RSA", "EC"} and "d" not in key for key in keys
-        )
-        if not is_public or jwks == {"keys": []}:
-            raise ValueError("must be a JWK Set of public RSA or EC keys; a private key never stands in this file")
-        return jwks
+    @property
+    def browser_origins(self) -> tuple[str, ...]:
+        """The origins that are meant, as browsers write them."""
+        return tuple(map(origin_of, self.redirect_uris)) if self.origins is None else self.origins
+
+    @property
+    def known_certificates(self) -> frozenset[str]:
+        """The `x5t#S256` of the certificates that the app made itself."""
+        return frozenset(self.certificate_thumbprints) | thumbprints(self.jwks or {})
 
     @field_validator("access")
     @classmethod
@@ -53,12 +78,22 @@ class AppSettings(Table):
             raise ValueError("one registration is named twice")
         return access
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_key(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "secret_hash" in table:
+            raise ValueError(
+                "secret_hash has become a table. Fix: put what `broker apps secret` prints, [[app.secret]]"
+            )
+        return table
+
     @model_validator(mode="after")
     def _consistent(self) -> "AppSettings":
-        if (self.authentication == "client_secret_basic") != (self.secret_hash is not None):
-            raise ValueError("secret_hash is needed with authentication = 'client_secret_basic', and only with it")
-        if (self.authentication == "private_key_jwt") != ((self.jwks is None) != (self.jwks_uri is None)):
-            raise ValueError("exactly one of jwks and jwks_uri goes with authentication = 'private_key_jwt'")
-        if self.authentication != "private_key_jwt" and (self.jwks or self.jwks_uri):
-            raise ValueError("jwks and jwks_uri go with authentication = 'private_key_jwt' only")
+        given = {key for keys in PROOFS.values() for key in keys if getattr(self, key)}
+        if (fault := misfit(self.authentication, given)) is not None:
+            raise ValueError(fault)
+        if len({secret.name for secret in self.secret}) != len(self.secret):
+            raise ValueError("two secrets have the same id or the same hash")
+        if self.authentication == "self_signed_tls_client_auth" and not self.known_certificates:
+            raise ValueError("no key in jwks has a certificate: x5t#S256 or x5c")
         return self

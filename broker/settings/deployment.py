@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +22,24 @@ VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_KEK_FILE": "file of mode 0600 that holds the same",
     "BROKER_AUDIT_FILE": "file for audit records; - is standard output (default: audit.jsonl in BROKER_STATE)",
     "BROKER_FORWARDED_ALLOW_IPS": "addresses of proxies whose X-Forwarded-* are believed (default: none)",
+    "BROKER_CLIENT_CERTIFICATE_HEADER": "header in which those proxies pass on an app's certificate (default: none)",
     "BROKER_DRAIN_SECONDS": "seconds that requests may go on after SIGTERM (default: 30)",
 }
 
 # A Kubernetes Service named "broker" puts variables like these into every pod of its namespace.
 _OF_KUBERNETES: Final = re.compile(r"BROKER_(SERVICE_\w+|PORT_\d+_\w+)=|BROKER_PORT=(tcp|udp|sctp)://")
+
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateHeader:
+    """How TLS-terminating proxies pass on the certificate that an app showed (RFC 8705, RFC 9440)."""
+
+    name: str
+    proxies: tuple[Network, ...]
+    """Who is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,8 @@ class Deployment:
     audit_file: Path | None
     """None is standard output."""
     forwarded_allow_ips: str
+    certificate_header: CertificateHeader | None
+    """None: no app can authenticate by certificate."""
     drain_seconds: int
 
     @classmethod
@@ -54,6 +70,7 @@ class Deployment:
         port = _number(environ, "BROKER_PORT", 8080, 0, 65535, faults)
         drain = _number(environ, "BROKER_DRAIN_SECONDS", 30, 0, 3600, faults)
         redis_url = _redis_url(environ, faults)
+        certificate_header = _certificate_header(environ, faults)
         if faults:
             raise ConfigurationError(*faults)
         state = Path(environ.get("BROKER_STATE") or ".broker")
@@ -66,6 +83,7 @@ class Deployment:
             redis_url=redis_url,
             audit_file=None if audit == "-" else Path(audit),
             forwarded_allow_ips=environ.get("BROKER_FORWARDED_ALLOW_IPS", ""),
+            certificate_header=certificate_header,
             drain_seconds=drain,
         )
 
@@ -93,6 +111,23 @@ def _number(environ: Mapping[str, str], name: str, default: int, least: int, mos
         return int(text)
     faults.append(f"{name}={text!r} is not a number from {least} to {most}")
     return default
+
+
+def _certificate_header(environ: Mapping[str, str], faults: list[str]) -> CertificateHeader | None:
+    """Read the header's name and who is believed: addresses one by one, because whoever is believed can be any app."""
+    variable, proxies = "BROKER_CLIENT_CERTIFICATE_HEADER", environ.get("BROKER_FORWARDED_ALLOW_IPS", "")
+    name = environ.get(variable, "")
+    if not name:
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
+        faults.append(f"{variable}={name!r} is not the name of a header")
+    try:
+        networks = tuple(ip_network(proxy.strip()) for proxy in proxies.split(","))
+    except ValueError:
+        networks = ()
+    if not networks or any(network.prefixlen == 0 for network in networks):
+        faults.append(f"{variable} needs BROKER_FORWARDED_ALLOW_IPS: addresses or networks of proxies, not everybody's")
+    return CertificateHeader(name, networks)
 
 
 def _redis_url(environ: Mapping[str, str], faults: list[str]) -> Secret | None:

@@ -1,6 +1,7 @@
 """What the tables of `broker.toml` are made of. Unknown keys are refused."""
 
 import re
+from ipaddress import ip_address
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -35,9 +36,38 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _origin(text: str) -> str:
+    parts = urlsplit(_url(text))
+    if text != origin_of(text) or not re.fullmatch(r"[a-z0-9.:\[\]-]+", parts.netloc):
+        raise ValueError("must be an origin, as browsers write it: https://host or https://host:port")
+    return text
+
+
+def _private_host(text: str) -> str:
+    name = text.lower().removesuffix(".")
+    try:
+        address = ip_address(name)
+    except ValueError:
+        if not re.fullmatch(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", name):
+            raise ValueError("must be one host name or address, without port, path or wildcard") from None
+        return name
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        raise ValueError("is an address that no EHR has; clouds hand out their own credentials there")
+    return str(address)
+
+
 ScopeText = Annotated[str, AfterValidator(_scopes)]
 Url = Annotated[str, AfterValidator(_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+PrivateHost = Annotated[str, AfterValidator(_private_host)]
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of an http(s) URL as browsers write it (RFC 6454 §6.1): lower case, no default port."""
+    parts = urlsplit(url.lower())
+    default = {"https": ":443", "http": ":80"}[parts.scheme]
+    return f"{parts.scheme}://{parts.netloc.removesuffix(default)}"
 
 
 def is_loopback(url: str) -> bool:

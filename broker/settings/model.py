@@ -17,6 +17,8 @@ class Settings(Table):
     """Accept `http://` for loopback hosts, for a sandbox on this machine. Any other `http://` URL is always refused."""
     allow_private_hosts: tuple[PrivateHost, ...] = ()
     """Names and addresses of hosts that may be reached at private addresses; any other such address is refused."""
+    dpop_nonce: bool = False
+    """Demand the broker's nonce in every DPoP proof of an app: then none can be made ahead of time (RFC 9449 §8)."""
     ehr_catalogs: tuple[str, ...] = ()
     """Files that `broker ehrs import` writes, relative to this one. Their EHRs are disabled until enabled there."""
     ehr: tuple[EhrSettings, ...]

@@ -39,6 +39,8 @@ class RegistrationSettings(Table):
     signing_algorithm: Literal["ES384", "RS384"] = "ES384"
     dpop: bool = False
     """Bind each grant's tokens to a key of its own (RFC 9449). An EHR that does not is then refused (OA-23)."""
+    dynamic_client: bool = False
+    """Register a client for each grant, with a key by `signing_algorithm`, which then asks for its tokens (EP-17)."""
     send_jku: bool = False
     """Name the JWK Set URL in assertions (CA-03)."""
     certificate: Path | None = None
@@ -82,6 +84,10 @@ class RegistrationSettings(Table):
             yield "certificate and certificate_key are needed with authentication = '…tls_client_auth', and only then"
         if self.send_jku and self.authentication != "private_key_jwt":
             yield "send_jku belongs to authentication = 'private_key_jwt'"
+        if self.dynamic_client and (self.flow != "launch" or self.authentication not in {"private_key_jwt", "none"}):
+            yield "dynamic_client belongs to flow = 'launch' with authentication = 'private_key_jwt' or 'none' (EP-17)"
+        if self.dynamic_client and self.dpop:
+            yield "dynamic_client and dpop exclude each other: the one-time token is used as a bearer's (RFC 7591 §3)"
         yield from self._backend_faults() if self.flow == "backend" else ()
         if not self.scopes:
             yield "scopes is empty: a registration without scopes can get no token"

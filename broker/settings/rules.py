@@ -17,8 +17,8 @@ Fault = tuple[tuple[str | int, ...], str]
 
 def find_faults(settings: Settings) -> list[Fault]:
     """Return every fault, not only the first, and each one once."""
-    found = [*_empty(settings), *_repeated(settings), *_insecure(settings), *_registrations(settings), *_apps(settings)]
-    return list(dict.fromkeys(found))
+    rules = (_empty, _repeated, _insecure, _registrations, _apps, _exchanges)
+    return list(dict.fromkeys(fault for rule in rules for fault in rule(settings)))
 
 
 def _empty(settings: Settings) -> Iterator[Fault]:
@@ -66,6 +66,10 @@ def _urls(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for index, registration in enumerate(settings.registration):
         for origin in registration.frame_ancestors:
             yield ("registration", index, "frame_ancestors"), origin
+    yield from _app_urls(settings)
+
+
+def _app_urls(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for index, app in enumerate(settings.app):
         for uri in app.redirect_uris:
             yield ("app", index, "redirect_uris"), uri
@@ -140,6 +144,19 @@ def _apps(settings: Settings) -> Iterator[Fault]:
                     (*place, "registration"),
                     f"app {app.id!r} proves nothing, so it cannot use a backend registration",
                 )
+
+
+def _exchanges(settings: Settings) -> Iterator[Fault]:
+    apps = {app.id: app for app in settings.app}
+    for index, app in enumerate(settings.app):
+        place = ("app", index, "exchange_from")
+        for holder in app.exchange_from:
+            if holder not in apps:
+                yield place, _unknown("app", holder, apps)
+            elif holder == app.id:
+                yield place, "an app may always exchange its own handles"
+        if app.exchange_from and app.authentication == "none":
+            yield place, f"app {app.id!r} proves nothing, so nobody can say that it is the one who acts"
 
 
 def _access_scopes(scopes: str, registration: RegistrationSettings) -> Iterator[str]:

@@ -61,11 +61,6 @@ def replay(digest: str) -> str:
     return f"sb:jti:{{{digest}}}"
 
 
-def proof(tag: str, digest: str) -> str:
-    """A string: a DPoP proof that was shown with a handle, under the keyed hash of its key and its `jti`."""
-    return f"sb:{{{tag}}}:proof:{digest}"
-
-
 def secret_used(app: str, secret: str) -> str:
     """A string: when an app's secret was last used, in seconds."""
     return f"sb:used:{{{app}}}:{secret}"

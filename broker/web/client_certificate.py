@@ -1,6 +1,6 @@
 """The certificate that an app showed to a declared proxy, which ends TLS and passes it on (RFC 8705, OA-25).
 
-Two ways of writing it are read: RFC 9440's (`:base64 of DER:`) and nginx's `$ssl_client_escaped_cert` (URL-encoded PEM).
+Two ways of writing it are read: RFC 9440's (DER in base64) and nginx's `$ssl_client_escaped_cert` (URL-encoded PEM).
 The header is believed from declared proxies alone, by the address of the connection itself, not by `X-Forwarded-For`;
 from anybody else it is a forgery, and the request is refused. Where no header is declared, none is read, and no app can
 authenticate by certificate.

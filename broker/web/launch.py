@@ -11,14 +11,16 @@ from broker.flows.begin_launch import BeginLaunch
 from broker.flows.finish_launch import FinishLaunch
 from broker.flows.presented import TAB_KEY, AskTab
 from broker.web.errors import page
-from broker.web.parameters import form_parameters, query_parameters, request_id
+from broker.web.parameters import Parameters, request_id
 from broker.web.redirects import presented_by, redirect_response
 
 Work = Callable[[str], Awaitable[Redirect | AskTab]]
 """Given the request's id, says where the browser goes next."""
 
 
-def launch_routes(begin_launch: BeginLaunch, finish_launch: FinishLaunch, directory: Directory) -> APIRouter:
+def launch_routes(
+    begin_launch: BeginLaunch, finish_launch: FinishLaunch, directory: Directory, parameters: Parameters
+) -> APIRouter:
     """Build the routes."""
     router = APIRouter(tags=["launch"])
     public_url = directory.public_url
@@ -35,7 +37,7 @@ def launch_routes(begin_launch: BeginLaunch, finish_launch: FinishLaunch, direct
         """EHR launch URL: `iss` and `launch` (AL-01)."""
 
         async def begin(rid: str) -> Redirect:
-            given = query_parameters(request)
+            given = parameters.query(request, rid)
             return await begin_launch(registration, given.get("iss", ""), given.get("launch", ""), request_id=rid)
 
         return await answer(registration, request, begin)
@@ -47,7 +49,8 @@ def launch_routes(begin_launch: BeginLaunch, finish_launch: FinishLaunch, direct
 
         async def finish(rid: str) -> Redirect | AskTab:
             presented = presented_by(request, None, public_url=public_url)
-            return await finish_launch(registration, ehr, query_parameters(request), presented, request_id=rid)
+            given = parameters.query(request, rid)
+            return await finish_launch(registration, ehr, given, presented, request_id=rid)
 
         return await answer(registration, request, finish)
 
@@ -57,9 +60,10 @@ def launch_routes(begin_launch: BeginLaunch, finish_launch: FinishLaunch, direct
         """The same, posted by the broker's own page with what the tab has kept (AL-22)."""
 
         async def finish(rid: str) -> Redirect | AskTab:
-            given = await form_parameters(request)
+            given = await parameters.form(request, rid)
             if TAB_KEY not in given:
-                raise InvalidRequest("a callback was posted, and not by the broker's page")
+                refusal = InvalidRequest("a callback was posted, and not by the broker's page")
+                raise parameters.refused(refusal, rid)
             presented = presented_by(request, given, public_url=public_url)
             return await finish_launch(registration, ehr, given, presented, request_id=rid)
 

@@ -1,12 +1,13 @@
 """What apps authorize at: `/oauth/authorize`, `/oauth/token`, `/oauth/introspect`, `/oauth/revoke`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from broker.apps import App
-from broker.errors import BrokerError, InvalidClient, InvalidRequest
+from broker.errors import BrokerError
 from broker.flows.authenticate_app import AuthenticateApp
 from broker.flows.authorize_app import AuthorizeApp
 from broker.flows.introspect import Introspect
@@ -16,18 +17,18 @@ from broker.flows.token import Token
 from broker.web.client_certificate import ClientCertificates
 from broker.web.cors import reader_of
 from broker.web.errors import NO_STORE, oauth_error, page
-from broker.web.parameters import form_parameters, query_parameters, request_id
+from broker.web.parameters import Parameters, request_id
 from broker.web.redirects import presented_by, redirect_response
 
 
-def authorize_routes(authorize_app: AuthorizeApp, *, public_url: str) -> APIRouter:
+def authorize_routes(authorize_app: AuthorizeApp, parameters: Parameters, *, public_url: str) -> APIRouter:
     """Build `/oauth/authorize`."""
     router = APIRouter(tags=["oauth"])
 
-    async def authorize(request: Request, parameters: Mapping[str, str], rid: str) -> Response:
-        form = parameters if request.method == "POST" else None
+    async def authorize(request: Request, given: Mapping[str, str], rid: str) -> Response:
+        form = given if request.method == "POST" else None
         presented = presented_by(request, form, public_url=public_url)
-        return redirect_response(await authorize_app(parameters, presented, request_id=rid), public_url=public_url)
+        return redirect_response(await authorize_app(given, presented, request_id=rid), public_url=public_url)
 
     def refused(request: Request, error: BrokerError, rid: str) -> Response:
         translate = page if "text/html" in request.headers.get("accept", "") else oauth_error
@@ -38,7 +39,7 @@ def authorize_routes(authorize_app: AuthorizeApp, *, public_url: str) -> APIRout
         """RFC 6749 §4.1.1 by query."""
         rid = request_id(request.headers)
         try:
-            return await authorize(request, query_parameters(request), rid)
+            return await authorize(request, parameters.query(request, rid), rid)
         except BrokerError as error:
             return refused(request, error, rid)
 
@@ -47,11 +48,28 @@ def authorize_routes(authorize_app: AuthorizeApp, *, public_url: str) -> APIRout
         """The same by form (SMART `authorize-post`, AL-14)."""
         rid = request_id(request.headers)
         try:
-            return await authorize(request, await form_parameters(request), rid)
+            return await authorize(request, await parameters.form(request, rid), rid)
         except BrokerError as error:
             return refused(request, error, rid)
 
     return router
+
+
+@dataclass(frozen=True, slots=True)
+class _Authenticate:
+    """Has the app of a request prove who it is, and lets its pages read the answer."""
+
+    authenticate_app: AuthenticateApp
+    certificates: ClientCertificates
+    parameters: Parameters
+    public_url: str
+
+    async def __call__(self, request: Request, form: Mapping[str, str], rid: str) -> App:
+        certificate, endpoint = self.certificates.read(request.scope, rid), self.public_url + request.url.path
+        proof = Proof(form, self.parameters.authorization(request, rid), certificate, endpoint=endpoint)
+        app = await self.authenticate_app(proof, request_id=rid)
+        reader_of(request.scope).is_app(app.id)
+        return app
 
 
 def token_routes(
@@ -60,30 +78,23 @@ def token_routes(
     revoke: RevokeHandle,
     authenticate_app: AuthenticateApp,
     certificates: ClientCertificates,
+    parameters: Parameters,
     *,
     public_url: str,
 ) -> APIRouter:
     """Build the endpoints that apps call themselves."""
     router = APIRouter(tags=["oauth"])
-
-    async def authenticated(request: Request, rid: str) -> tuple[App, Mapping[str, str]]:
-        form = await form_parameters(request)
-        return await authenticated_by(request, form, rid), form
-
-    async def authenticated_by(request: Request, form: Mapping[str, str], rid: str) -> App:
-        certificate = certificates.read(request.scope, rid)
-        proof = Proof(form, authorization(request), certificate, endpoint=public_url + request.url.path)
-        app = await authenticate_app(proof, request_id=rid)
-        reader_of(request.scope).is_app(app.id)
-        return app
+    authenticate = _Authenticate(authenticate_app, certificates, parameters, public_url)
 
     @router.post("/oauth/token")
     async def token_endpoint(request: Request) -> Response:
         """RFC 6749 §3.2: a handle for a code, a refresh handle, client credentials, or another handle."""
         rid = request_id(request.headers)
         try:
-            form = await token.with_client_id(await form_parameters(request), authorization(request))
-            app = await authenticated_by(request, form, rid)
+            form = await token.with_client_id(
+                await parameters.form(request, rid), parameters.authorization(request, rid)
+            )
+            app = await authenticate(request, form, rid)
             proofs = request.headers.getlist("dpop")
             answer = await token(app, form, request_id=rid, proofs=proofs)
         except BrokerError as error:
@@ -95,8 +106,9 @@ def token_routes(
         """RFC 7662: what a handle of the asking app may do."""
         rid = request_id(request.headers)
         try:
-            app, form = await authenticated(request, rid)
-            answer = await introspect(app, _token(form), request_id=rid)
+            form = await parameters.form(request, rid)
+            app = await authenticate(request, form, rid)
+            answer = await introspect(app, parameters.required(form, "token", rid), request_id=rid)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
         return JSONResponse(answer, headers={**NO_STORE, "X-Request-Id": rid})
@@ -106,24 +118,11 @@ def token_routes(
         """RFC 7009: 200 for known and unknown alike."""
         rid = request_id(request.headers)
         try:
-            app, form = await authenticated(request, rid)
-            await revoke(app, _token(form), request_id=rid)
+            form = await parameters.form(request, rid)
+            app = await authenticate(request, form, rid)
+            await revoke(app, parameters.required(form, "token", rid), request_id=rid)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
         return Response(status_code=200, headers={**NO_STORE, "X-Request-Id": rid})
 
     return router
-
-
-def authorization(request: Request) -> str | None:
-    """Return the Authorization header. Raises `InvalidClient` when there are two."""
-    values = request.headers.getlist("authorization")
-    if len(values) > 1:
-        raise InvalidClient("two Authorization headers")
-    return values[0] if values else None
-
-
-def _token(form: Mapping[str, str]) -> str:
-    if "token" not in form:
-        raise InvalidRequest("token is missing", public="token is required.")
-    return form["token"]

@@ -2,14 +2,16 @@
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from broker.errors import InvalidRequest, TooLarge
+from broker.errors import InvalidClient, InvalidRequest, Refusal, TooLarge
 
+Report = Callable[[str, str], None]
+"""Writes an audit record: the cause, and the request's id."""
 FORM_BYTES: Final = 64 * 1024
 QUERY_BYTES: Final = 64 * 1024
 _MOST_PARAMETERS: Final = 100
@@ -27,6 +29,45 @@ def parse_parameters(text: bytes) -> dict[str, str]:
     if len({name for name, _ in pairs}) != len(pairs):
         raise InvalidRequest("a parameter is repeated", public="No parameter may be given twice.")
     return {name: value for name, value in pairs if value}
+
+
+class Parameters:
+    """Reads them, and has it written down when that cannot be done: every refusal has its cause in the audit trail."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def query(self, request: Request, rid: str) -> dict[str, str]:
+        """Raises `InvalidRequest`, `TooLarge`."""
+        try:
+            return query_parameters(request)
+        except Refusal as error:
+            raise self.refused(error, rid) from None
+
+    async def form(self, request: Request, rid: str) -> dict[str, str]:
+        """Raises `InvalidRequest`, `TooLarge`."""
+        try:
+            return await form_parameters(request)
+        except Refusal as error:
+            raise self.refused(error, rid) from None
+
+    def authorization(self, request: Request, rid: str) -> str | None:
+        """Return the Authorization header. Raises `InvalidClient` when there are two."""
+        values = request.headers.getlist("authorization")
+        if len(values) > 1:
+            raise self.refused(InvalidClient("two Authorization headers"), rid)
+        return values[0] if values else None
+
+    def required(self, form: Mapping[str, str], name: str, rid: str) -> str:
+        """Return a parameter that has to be there. Raises `InvalidRequest`."""
+        if name not in form:
+            raise self.refused(InvalidRequest(f"{name} is missing", public=f"{name} is required."), rid)
+        return form[name]
+
+    def refused(self, error: Refusal, rid: str) -> Refusal:
+        """Write down a refusal that no journey sees, and return it to be raised."""
+        self._report(error.detail, rid)
+        return error
 
 
 def query_parameters(request: Request) -> dict[str, str]:

@@ -8,6 +8,7 @@ from sandbox.population.elements import Resource
 
 PATIENT_ELEMENT: Mapping[str, str] = {
     "AllergyIntolerance": "patient",
+    "Basic": "subject",
     "Binary": "securityContext",
     "Condition": "subject",
     "DocumentReference": "subject",

@@ -61,6 +61,12 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
         _date("date", "recordedDate"),
         _reference("recorder", "recorder", "Practitioner"),
     ),
+    "Basic": _of(
+        *_subject(),
+        _token("code", "code"),
+        _date("created", "created"),
+        _reference("author", "author", "Patient", "Practitioner"),
+    ),
     "Binary": _of(),
     "Condition": _of(
         *_subject(),

@@ -145,7 +145,6 @@ async def test_it_refreshes_when_it_names_itself(page: Page, stage: BrokerStage,
     assert await ask(page, "client.patient.read().then((patient) => patient.id)") == shown
 
 
-@pytest.mark.xfail(raises=PlaywrightError, reason="a refresh without client_id is refused as of an unknown client")
 async def test_it_refreshes_as_it_is(page: Page, stage: BrokerStage, pages: str) -> None:
     """Without any setting it sends no `client_id`: the refresh handle names its app (RF-01, RF-03)."""
     shown = await launch_standalone(page, stage, pages)

@@ -59,7 +59,7 @@ async def test_a_listing_says_what_apps_may_have_and_when_their_secrets_were_use
             "registration": "sandbox-launch",
             "flow": "launch",
             "ehrs": ["sandbox"],
-            "scopes": "patient/Patient.rs launch/patient",
+            "scopes": "launch/patient patient/Patient.rs",
         },
     ]
     (secret,) = nightly["secrets"]

@@ -11,12 +11,21 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from cryptography.x509 import DNSName
 
 from broker.store.embedded import EmbeddedServer
 from sandbox.marks import MARK
 from tests.commands.program import Operator, Said
+from tests.refusals.certificates import certificate, rfc9440
 from tests.stage import App, Sandbox, stage_toml
 from tests.stage.broker import APP_SECRET_TEXT, register_broker
+
+BY_CERTIFICATE = """
+[[app]]
+id = "etl"
+authentication = "tls_client_auth"
+tls_client_auth_san_dns = "etl.example"
+"""
 
 
 @pytest.fixture
@@ -40,6 +49,12 @@ def over_plain_http(operator: Operator) -> Operator:
     return operator
 
 
+def without_a_proxy(operator: Operator) -> Operator:
+    config = operator.home / "broker.toml"
+    config.write_text(config.read_text() + BY_CERTIFICATE)
+    return operator
+
+
 def with_an_empty_key(operator: Operator) -> Operator:
     (operator.home / "kek").write_text("\n")
     return operator
@@ -60,6 +75,7 @@ def with_an_empty_key(operator: Operator) -> Operator:
         (open_to_others, "has mode 0644: others could read it. Fix: chmod 600"),
         (with_an_empty_key, "the key-encryption key is empty"),
         (over_plain_http, "broker.toml:2: public_url: http://broker.example.org is plain http"),
+        (without_a_proxy, "app etl authenticates by tls_client_auth, and no proxy is declared. Fix: set BROKER_CLIENT"),
     ],
     ids=[
         "no store",
@@ -74,6 +90,7 @@ def with_an_empty_key(operator: Operator) -> Operator:
         "key others can read",
         "empty key",
         "plain http",
+        "no proxy",
     ],
 )
 async def test_what_is_not_in_order_is_refused_with_the_fix(
@@ -142,11 +159,11 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(operator: Operator, sandbox: Sandbox) -> AsyncIterator[Served]:
+async def serving(operator: Operator, sandbox: Sandbox, *, more: str = "") -> AsyncIterator[Served]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         public_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        register_broker(sandbox, public_url, authentication="private_key_jwt", refresh="rotate")
-        (operator.home / "broker.toml").write_text(stage_toml(public_url, sandbox.fhir_base))
+        register_broker(sandbox, public_url, authentication="private_key_jwt", refresh="rotate", client={})
+        (operator.home / "broker.toml").write_text(stage_toml(public_url, sandbox.fhir_base, more=more))
         process = await operator.start("serve", "--fd", str(listener.fileno()), pass_fds=(listener.fileno(),))
     app = App(f"{public_url}/fhir/sandbox")
     try:
@@ -211,3 +228,33 @@ async def test_a_refresh_under_way_is_finished_before_it_ends(
     (listed,) = (await operator.run("grants", "list", "--json")).json()
     assert (listed["state"], listed["generation"]) == ("active", 2)
     assert sandbox.counts()["token.refresh_token"] == 1
+
+
+@pytest.mark.parametrize(("proxies", "status"), [("127.0.0.1", 200), ("127.0.0.2", 400)])
+async def test_a_certificate_is_believed_from_the_proxies_that_the_environment_names(
+    operator: Operator, sandbox: Sandbox, proxies: str, status: int
+) -> None:
+    """OA-19, OA-25: by the address of the connection, whatever X-Forwarded-For says."""
+    behind = operator.but(BROKER_CLIENT_CERTIFICATE_HEADER="X-Client-Cert", BROKER_FORWARDED_ALLOW_IPS=proxies)
+    shown = rfc9440(certificate("CN=x", names=[DNSName("etl.example")]))
+    headers = {"X-Client-Cert": shown, "X-Forwarded-For": "127.0.0.2"}
+    async with serving(behind, sandbox, more=BY_CERTIFICATE) as served:
+        endpoint = served.app.base.replace("/fhir/sandbox", "/oauth/introspect")
+        answer = await served.app.http.post(endpoint, data={"client_id": "etl", "token": "x"}, headers=headers)
+
+    assert answer.status_code == status
+
+
+async def test_a_secret_that_ends_soon_is_in_the_log(operator: Operator, sandbox: Sandbox) -> None:
+    table = (
+        f'\n[[app]]\nid = "old"\nauthentication = "client_secret_basic"\n[[app.secret]]\nhash = "sha256:{"0" * 64}"\n'
+    )
+    async with serving(operator, sandbox, more=f"{table}expires = 2020-01-01\n") as served:
+        said = await served.end()
+
+    logged = [json.loads(line) for line in said.err.splitlines()]
+    (line,) = [line for line in logged if line["event"] == "secret_expires"]
+    assert (line["level"], line["detail"]) == (
+        "warning",
+        "app old: secret 00000000 has expired. Fix: broker apps secret",
+    )

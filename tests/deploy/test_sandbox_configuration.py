@@ -83,7 +83,8 @@ def test_the_first_look_of_the_operations_page_works(tmp_path: Path) -> None:
     app = json.loads(made.stdout)
     ports = {"8080": free_port(), "9400": free_port()}
     origin, sandbox = f"http://127.0.0.1:{ports['8080']}", f"http://127.0.0.1:{ports['9400']}"
-    config = copy_with("sandbox.toml", tmp_path, {**ports, r"sha256:[0-9a-f]{64}": app["secret_hash"]})
+    secret = {r"sha256:[0-9a-f]{64}": app["hash"], r"expires = [0-9-]+": f"expires = {app['expires']}"}
+    config = copy_with("sandbox.toml", tmp_path, {**ports, **secret})
     client = copy_with("sandbox-client.json", tmp_path, ports)
     generate_key_file(tmp_path / "kek")
     environment = {

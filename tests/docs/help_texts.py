@@ -21,8 +21,8 @@ in the container, `docker compose exec broker python -m broker …`.
 
 Commands need what `broker serve` needs: `broker.toml`, the store and the key, see
 [configuration](configuration.md#environment-variables); `apps secret` needs nothing. Where a demo runs under the state
-directory and no store is set, `grants` and `handles` take the demo's. No command prints a raw token or a handle. Exit
-status: 0, 1 for an error, 2 for a wrong command line, 78 for a fault in the configuration.
+directory and no store is set, `apps list`, `grants` and `handles` take the demo's. No command prints a raw token or a
+handle. Exit status: 0, 1 for an error, 2 for a wrong command line, 78 for a fault in the configuration.
 """
 _LISTED = re.compile(r"^  ([a-z]+)(?:  .*)?$", re.MULTILINE)
 

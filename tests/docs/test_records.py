@@ -6,22 +6,28 @@ from typing import Final
 
 import pytest
 
-from broker import audit, codes, grants, launches
+from broker import audit, codes, dpop, launches
 from broker.app import AUDIT_STREAM_LENGTH
+from broker.flows import introspect_grant
+from broker.flows.proof import last_used
+from broker.grants import records
 from broker.refresh import renewal
 from broker.store import keys
 from tests.docs.pages import ROOT, code, read, rows, section
 
 LIVES: Final = {
     "sb:{TAG}:grant": (
-        grants.RETENTION_SECONDS,
-        grants.SHORT_RETENTION_SECONDS,
-        grants.REVOKED_RETENTION_SECONDS,
+        records.RETENTION_SECONDS,
+        records.SHORT_RETENTION_SECONDS,
+        records.REVOKED_RETENTION_SECONDS,
     ),
     "sb:{TAG}:lease": (int(renewal.LEASE_SECONDS),),
     "sb:{TAG}:code:HASH": (codes.CODE_SECONDS, codes.REPLAY_SECONDS),
     "sb:{TAG}:launch:HASH": (codes.LAUNCH_SECONDS,),
+    "sb:{TAG}:proof:HASH": (2 * dpop.WINDOW_SECONDS,),
+    "sb:{TAG}:introspected": (introspect_grant.EVERY_SECONDS,),
     "sb:launch:{HASH}": (launches.LAUNCH_SECONDS,),
+    "sb:used:{APP}:NAME": (last_used.KEPT_SECONDS,),
 }
 
 
@@ -31,13 +37,20 @@ def documented_records() -> dict[str, str]:
 
 def test_every_key_in_redis_is_documented() -> None:
     named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
-    named |= {keys.issued("TAG", kind, "HASH") for kind in ("handle", "refresh", "ended", "code", "launch")}
-    named |= {keys.sealed_key("NAME"), keys.replay("HASH"), audit.STREAM_KEY}
+    named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.SCHEDULE}
+    named |= {
+        keys.issued("TAG", kind, "HASH")
+        for kind in ("handle", "exchanged", "uses", "proof", "refresh", "ended", "code", "launch")
+    }
+    named |= {keys.sealed_key("NAME"), keys.replay("HASH"), keys.secret_used("APP", "NAME"), audit.STREAM_KEY}
     made_by = {
         name for name, value in inspect.getmembers(keys, inspect.isfunction) if value.__module__ == keys.__name__
     }
 
-    assert made_by == {"grant", "lease", "handles", "issued", "launch", "backend", "sealed_key", "replay"}
+    assert made_by == {
+        *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
+        "secret_used",
+    }
     assert documented_records().keys() == named
 
 

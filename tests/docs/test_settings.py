@@ -9,8 +9,21 @@ from typing import Any, Final, get_args
 import pytest
 from pydantic import BaseModel
 
-from broker.settings import Access, AppSettings, Deployment, EhrSettings, RegistrationSettings, Settings, load
+from broker.profiles import Profile
+from broker.profiles.profile import GENERIC
+from broker.settings import (
+    Access,
+    AppSettings,
+    Deployment,
+    EhrSettings,
+    IssuerSettings,
+    RegistrationSettings,
+    Settings,
+    load,
+)
 from broker.settings.deployment import VARIABLES
+from broker.settings.proof import AppSecret, Workload
+from tests.docs import profiles
 from tests.docs.pages import PAGES, ROOT, code, read, rows, section
 
 TABLES: Final = {
@@ -18,15 +31,21 @@ TABLES: Final = {
     "### `[[ehr]]`": EhrSettings,
     "### `[[registration]]`": RegistrationSettings,
     "### `[[app]]`": AppSettings,
+    "### `[[app.secret]]`": AppSecret,
+    "### `[app.workload]`": Workload,
     "### `[[app.access]]`": Access,
+    "### `[[issuer]]`": IssuerSettings,
 }
 
 
 def written_default(model: type[BaseModel], name: str) -> str:
     field = model.model_fields[name]
+    if field.annotation is Profile:
+        return f'`"{GENERIC}"`'
     if field.is_required():
         return "required"
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    default = field.get_default(call_default_factory=True)
+    default = list(default) if isinstance(default, tuple) else default
     return "none" if default is None else f"`{json.dumps(default)}`"
 
 
@@ -46,6 +65,16 @@ def test_documented_choices_are_the_choices(heading: str, model: type[BaseModel]
     for name, field in model.model_fields.items():
         words = {choice for choice in get_args(field.annotation) if isinstance(choice, str)}
         assert documented[name] == words, name
+
+
+def test_every_setting_of_every_profile_is_documented_with_its_value_and_source() -> None:
+    page = read(profiles.PAGE)
+
+    assert page == profiles.written(page), "./run python -m tests.docs.profiles"
+
+
+def test_every_setting_of_a_profile_says_what_it_means() -> None:
+    assert all(field.description for field in Profile.model_fields.values())
 
 
 def test_every_variable_is_documented_with_its_default() -> None:
@@ -81,11 +110,16 @@ def test_the_complete_example_loads_and_has_every_key(tmp_path: Path) -> None:
 
     tables = tomllib.loads(toml)
     assert set(Settings.model_fields) == tables.keys()
-    assert set(EhrSettings.model_fields) == keys_of(tables["ehr"])
-    assert set(RegistrationSettings.model_fields) == keys_of(tables["registration"])
+    assert set(EhrSettings.model_fields) == keys_of(tables["ehr"]) - Profile.model_fields.keys()
+    in_files = {"certificate", "certificate_key"}
+    assert set(RegistrationSettings.model_fields) - in_files == keys_of(tables["registration"])
+    assert all(f'{key} = "file:' in toml for key in in_files)
     assert set(AppSettings.model_fields) - {"jwks"} == keys_of(tables["app"])
     assert "[app.jwks]" in toml
-    assert set(Access.model_fields) == keys_of([entry for app in tables["app"] for entry in app["access"]])
+    for model, table in ((Access, "access"), (AppSecret, "secret")):
+        assert set(model.model_fields) == keys_of([entry for app in tables["app"] for entry in app.get(table, [])])
+    assert set(Workload.model_fields) == keys_of([app["workload"] for app in tables["app"] if "workload" in app])
+    assert set(IssuerSettings.model_fields) - {"jwks", "jwks_file", "trust_domain"} == keys_of(tables["issuer"])
 
 
 def keys_of(tables: list[dict[str, Any]]) -> set[str]:

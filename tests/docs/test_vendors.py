@@ -51,7 +51,7 @@ def test_every_address_on_the_page_is_one_that_the_broker_prints(settings: Setti
 
 
 def test_every_setting_that_the_page_advises_exists() -> None:
-    advised = set(re.findall(r"`(\w+) = ", PAGE)) - {"environment", "ehr"}
+    advised = set(re.findall(r"`(\w+) = ", PAGE)) - {"environment", "ehr", "dynamic_client"}
 
     assert {"scope_dialect", "basic_encoding", "expand_wildcards", "assertion_audience"} <= advised
     assert advised <= set(Profile.model_fields)

@@ -8,8 +8,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from broker.clock import system_clock, system_entropy
 from broker.egress import ClientCertificate, Egress
 from broker.ehr.client_auth import mtls_aliases, mutual_tls
+from broker.ehr.dpop import DpopProofs
 from broker.ehr.endpoints import Endpoints, parse_smart_configuration
 from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import EhrRefused, EhrUnreachable
@@ -63,7 +65,7 @@ async def tls_egress(tls_ehr: Ehr) -> AsyncIterator[Egress]:
 async def ask(ehr: Ehr, egress: Egress, identity: ClientCertificate) -> str:
     endpoints = ehr.endpoints()
     authenticate = mutual_tls("broker", identity, mtls_aliases(endpoints))
-    answer = await TokenEndpoint(egress, proofs()).client_credentials(
+    answer = await TokenEndpoint(egress, DpopProofs(clock=system_clock, entropy=system_entropy)).client_credentials(
         endpoints.token_endpoint, authenticate, scope="system/Patient.rs", timeout=10
     )
     return str(answer.scope)

@@ -12,7 +12,7 @@ from broker.clock import system_entropy
 from broker.dpop import DpopProof, new_key, verify
 from broker.egress import Answer, Egress
 from broker.ehr.client_auth import client_secret_basic
-from broker.ehr.dpop import DpopProofs, fhir_server_wants_nonce, grant_key, require_bound
+from broker.ehr.dpop import DpopProofs, binding_warning, fhir_server_wants_nonce, grant_key, require_bound
 from broker.ehr.endpoints import Endpoints
 from broker.ehr.fhir_server import FhirServer
 from broker.ehr.token_answer import TokenAnswer, parse_answer
@@ -147,7 +147,9 @@ def test_the_grants_key_fits_what_the_ehr_lists(listed: Any, curve: str | None) 
     if curve is None:
         with pytest.raises(EhrMisbehaved, match="lists none of ES256, ES384"):
             grant_key(endpoints)
+        assert "lists none of ES256, ES384" in str(binding_warning(endpoints))
         return
+    assert binding_warning(endpoints) is None
     assert ECKey.import_key(grant_key(endpoints).reveal()).curve_name == curve
 
 

@@ -97,7 +97,7 @@ def in_ehr(text: str) -> bytes:
 
 
 def rewrite(*chunks: bytes) -> bytes:
-    rewriter = UrlRewriter(EHR, OURS, lambda query: f"&_sbpage={len(query)}")
+    rewriter = UrlRewriter(EHR, OURS, lambda path, query: "" if path else f"&_sbpage={len(query)}")
     return b"".join([*map(rewriter.feed, chunks), rewriter.finish()])
 
 
@@ -198,20 +198,21 @@ def test_what_is_held_back_is_bounded() -> None:
         (r'{"relation":"next","url":"$?a=\/x"}', "a=/x", '{"relation":"next","url":"@?a=/x+"}'),
         ('{"relation":"next","url":"$?a=é"}', "a=é", r'{"relation":"next","url":"@?a=\u00e9+"}'),
         ('{"relation":"next","url":"$?"}', "", '{"relation":"next","url":"@?+"}'),
+        ('{"relation":"next","url":"$/Observation?-p=1"}', "-p=1", '{"relation":"next","url":"@/Observation?-p=1+"}'),
     ],
 )
-def test_a_link_to_the_bare_base_is_extended(before: str, query: str, after: str) -> None:
+def test_a_link_with_a_query_can_be_extended(before: str, query: str, after: str) -> None:
     """PX-07."""
-    asked: list[str] = []
+    asked: list[tuple[str, str]] = []
 
-    def extend(link_query: str) -> str:
-        asked.append(link_query)
+    def extend(link_path: str, link_query: str) -> str:
+        asked.append((link_path, link_query))
         return "+"
 
     rewriter = UrlRewriter(EHR, OURS, extend)
 
     assert rewriter.feed(in_ehr(before)) + rewriter.finish() == in_ehr(after)
-    assert asked == [query]
+    assert asked == [("Observation" if "Observation" in before else "", query)]
 
 
 @pytest.mark.parametrize(

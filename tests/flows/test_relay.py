@@ -39,7 +39,7 @@ def relayed(answer: StreamedAnswer, asked: Interaction | None = None) -> FhirAns
         ehr_base=EHR,
         broker_base=OURS,
         token=Secret(TOKEN),
-        extend_page=lambda query: f"&_sbpage={len(query)}",
+        extend_page=lambda path, query: "" if path else f"&_sbpage={len(query)}",
     )
 
 

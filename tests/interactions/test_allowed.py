@@ -49,6 +49,7 @@ SHOWN = "return=representation"
     ],
 )
 def test_an_interaction_needs_its_letters(line: str, kind: str, needed: str, *, safe: bool) -> None:
+    """SC-02."""
     interaction = ask(line)
     assert (interaction.kind, needs(interaction), interaction.safe) == (kind, needed, safe)
     assert f"{interaction.method} {interaction.path}" == line.partition("?")[0]
@@ -88,12 +89,14 @@ def test_an_interaction_needs_its_letters(line: str, kind: str, needed: str, *, 
 )
 @pytest.mark.parametrize("by", ["url", "form", "compartment"])
 def test_a_search_needs_what_it_reaches_beyond_its_type(query: str, needed: str, by: str) -> None:
+    """SC-02."""
     path = {"url": "GET Observation", "compartment": "GET Device/1/Observation"}.get(by)
     interaction = ask(f"{path}?{query}") if path else ask_by_form("Observation/_search", query)
     assert needs(interaction) == f"Observation.s {needed}".strip()
 
 
 def test_a_search_by_form_is_the_same_search_and_may_be_sent_again() -> None:
+    """EP-22, PX-08, SC-02."""
     by_form, by_url = (
         ask_by_form("Observation/_search", "code=a|b&date=ge2020"),
         ask("GET Observation?code=a|b&date=ge2020"),
@@ -222,6 +225,7 @@ def test_what_is_forwarded_is_rebuilt_from_what_was_understood(
     ],
 )
 def test_every_patient_that_a_request_names_is_known(line: str, patients: tuple[str, ...]) -> None:
+    """PX-14."""
     assert ask(line).patients == patients
 
 
@@ -230,6 +234,7 @@ def test_a_conditional_create_names_the_patients_of_its_criteria() -> None:
 
 
 def test_a_filter_counts_for_the_searched_type_and_for_nothing_that_comes_with_it() -> None:
+    """SC-05."""
     interaction = ask(
         "GET DiagnosticReport?category=lab&_count=5&_include=DiagnosticReport:result:Observation&patient.name=x"
     )
@@ -251,6 +256,7 @@ def test_a_filter_counts_for_the_searched_type_and_for_nothing_that_comes_with_i
     ],
 )
 def test_a_filter_that_may_not_restrict_counts_for_nothing(line: str) -> None:
+    """SC-06."""
     assert {need.parameters for need in ask(line).needs} == {()}
 
 

@@ -22,6 +22,7 @@ def send(body: bytes, **headers: str) -> None:
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 def test_a_bundle_needs_what_its_entries_need(kind: str) -> None:
+    """SC-09."""
     interaction = ask_bundle(
         entry("GET Patient/a"),
         entry("GET Observation?patient=b&_include=Observation:performer:Practitioner"),
@@ -61,6 +62,7 @@ def test_the_parameters_of_a_bundle_are_those_of_its_url() -> None:
 
 
 def test_the_filter_of_one_entry_does_not_count_for_another() -> None:
+    """SC-05, SC-09."""
     interaction = ask_bundle(entry("GET Observation?category=lab"), entry("GET Observation"), kind="batch")
     assert interaction.needs == (Need("Observation", "s", (("category", "lab"),)), Need("Observation", "s"))
 
@@ -190,6 +192,7 @@ def test_a_conditional_reference_is_a_search_however_deep_it_lies() -> None:
     ],
 )  # fmt: skip
 def test_one_entry_that_cannot_be_checked_refuses_the_whole_bundle(written: Any) -> None:
+    """SC-09."""
     with pytest.raises(UninterpretableInteraction, match=r"^entry 2: "):
         ask_bundle(READ, written, READ)
 

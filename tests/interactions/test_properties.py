@@ -142,6 +142,7 @@ WRITES: tuple[tuple[str, dict[str, Any]], ...] = (
 def test_a_bundle_needs_the_union_of_what_its_entries_need_alone(
     chosen: list[str | tuple[str, dict[str, Any]]],
 ) -> None:
+    """SC-09."""
     requests = [(line, None) if isinstance(line, str) else line for line in chosen]
     bundle = ask_bundle(*(entry(line, resource) for line, resource in requests))
     alone = [ask(line) for line, _ in requests]

@@ -138,6 +138,7 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_that_has_another_reading_is_refused(path: str) -> None:
+    """PX-02, PX-03."""
     with pytest.raises(UninterpretableInteraction):
         parse_interaction("GET", path.encode(), b"", (), None)
 
@@ -459,6 +460,7 @@ def test_a_search_by_post_is_a_plain_form(headers: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("query", ["patient=1", "code=1", "_include=*", "_count=1", "_sort=date"])
 def test_a_search_by_form_has_nothing_to_search_by_in_its_url(query: str) -> None:
+    """EP-22."""
     with pytest.raises(UninterpretableInteraction):
         ask(f"POST Observation/_search?{query}", b"patient=1", Content_Type=FORM)
 

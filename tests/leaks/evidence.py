@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from broker.credentials import KeyedHash
 from broker.errors import BrokerError
+from broker.keys.identity import IdentityKey
 from broker.keys.signing import SigningKeys
 from broker.launches import Launch, Launches
 from broker.secret import Secret
@@ -56,7 +57,7 @@ class Evidence:
 def watched(evidence: Evidence) -> Iterator[None]:
     """Note every secret and key that the broker makes for itself, every launch's repr, every error's text."""
     make, take, fail = Launches.secret, Launches.take, BrokerError.__init__
-    load, keep = SigningKeys.load, KeyedHash.__init__
+    load, keep, load_identity = SigningKeys.load, KeyedHash.__init__, IdentityKey._load
 
     def secret(self: Launches) -> Secret:
         made = make(self)
@@ -77,12 +78,18 @@ def watched(evidence: Evidence) -> Iterator[None]:
         evidence.add("signing key", str(key.as_dict(private=True)["d"]), "PRIVATE KEY")
         return key
 
+    async def load_identity_and_note(self: IdentityKey) -> RSAKey:
+        key = await load_identity(self)
+        evidence.add("signing key", str(key.as_dict(private=True)["d"]), "PRIVATE KEY")
+        return key
+
     def keep_and_note(self: KeyedHash, key: bytes) -> None:
         evidence.add_key("key of the keyed hashes", key)
         keep(self, key)
 
     with (
         patch.object(SigningKeys, "load", load_and_note),
+        patch.object(IdentityKey, "_load", load_identity_and_note),
         patch.object(KeyedHash, "__init__", keep_and_note),
         patch.object(Launches, "secret", secret),
         patch.object(Launches, "take", take_and_show),
@@ -119,7 +126,15 @@ def _text_of(answer: httpx2.Response, body: str, evidence: Evidence) -> str:
             if given := answer.json().get(kind):
                 evidence.add("handle" if kind == "access_token" else "refresh handle", given)
                 body = body.replace(f'"{kind}":{json.dumps(given)}', f'"{kind}":"{LEGITIMATE}"', 1)
+        own_issuer = f"http://{answer.url.netloc.decode()}"
+        if (id_token := answer.json().get("id_token")) and _claims(id_token)["iss"] == own_issuer:
+            evidence.add("id_token of the broker's own", id_token)
+            body = body.replace(json.dumps(id_token), f'"{LEGITIMATE}"', 1)
     return "\n".join([str(answer.status_code), *headers, body])
+
+
+def _claims(token: str) -> dict[str, Any]:
+    return dict(json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")))
 
 
 def _handed_over(name: str, value: str, evidence: Evidence) -> str:

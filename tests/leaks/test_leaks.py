@@ -41,6 +41,7 @@ def phi(found: dict[str, Any], sink: str) -> list[str]:
 
 @pytest.mark.parametrize("sink", SINKS)
 def test_no_secret_stands_in(evidence: dict[str, Any], sink: str) -> None:
+    """HB-04, HB-07, ID-09, RG-07, TR-09."""
     assert leaks(evidence["clean"], sink) == []
 
 
@@ -76,7 +77,8 @@ def test_the_run_saw_every_kind_of_secret_and_filled_every_sink(evidence: dict[s
         "secret of the broker": 2,
         "key-encryption key": 3,
         "key of the keyed hashes": 3,
-        "signing key": 2,
+        "signing key": 3,
+        "id_token of the broker's own": 1,
         "anything the simulated EHR gave": 1,
         "JWT": 2,
     }
@@ -104,6 +106,7 @@ def test_the_run_saw_every_kind_of_secret_and_filled_every_sink(evidence: dict[s
 
 
 def test_a_token_that_an_ehr_repeats_is_cut_out_of_headers_and_bodies(evidence: dict[str, Any]) -> None:
+    """HB-07."""
     answers = evidence["clean"]["sinks"]["answers"]
     assert answers.count('"diagnostics": "you sent [removed], and [removed]"') == 4
     assert answers.count("/Patient/[removed]\n") >= 8

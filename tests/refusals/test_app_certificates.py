@@ -4,21 +4,17 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from urllib.parse import quote
 
 import httpx2
 import pytest
 import pytest_asyncio
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer
+from tests.refusals.certificates import certificate, der, nginx, rfc9440
 from tests.refusals.refusal import assert_oauth_error, assert_outcome, audited
 from tests.stage import BrokerStage, MovableClock, Sandbox, open_stage
 from tests.stage.broker import APP_SECRET_TEXT
@@ -28,31 +24,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROXY, SOMEBODY = "127.0.0.2", "127.0.0.1"
 HEADER = CertificateHeader("Client-Cert", (ip_network("127.0.0.2"), ip_network("10.0.0.0/8")))
 SPIFFE_ID = "spiffe://example.org/ns/ehr/sa/etl"
-
-
-def certificate(
-    subject: str = "CN=etl,O=Acme\\, Inc.,C=US", *, days: int = 30, names: list[x509.GeneralName] | None = None
-) -> x509.Certificate:
-    """Make a self-signed certificate that began an hour ago."""
-    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name.from_rfc4514_string(subject), datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=days))
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(key, hashes.SHA256())
-
-
-def der(shown: x509.Certificate) -> bytes:
-    return shown.public_bytes(Encoding.DER)
-
-
-def rfc9440(shown: x509.Certificate) -> str:
-    return f":{base64.b64encode(der(shown)).decode()}:"
-
-
-def nginx(shown: x509.Certificate) -> str:
-    """As `$ssl_client_escaped_cert` has it."""
-    return quote(shown.public_bytes(Encoding.PEM).decode())
 
 
 BY_DN = certificate()

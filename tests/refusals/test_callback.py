@@ -268,7 +268,7 @@ async def test_a_hostile_code_reaches_the_token_endpoint_alone(stage: BrokerStag
         ("id_token_bad_nonce", "the id_token's nonce is not the one that was sent (ID-01)"),
         ("id_token_bad_signature", "the id_token's signature does not verify"),
         ("id_token_bad_audience", "the id_token is not acceptable (InvalidClaimError)"),
-        ("id_token_bad_issuer", "the id_token is not acceptable (InvalidClaimError)"),
+        ("id_token_bad_issuer", "the id_token's issuer is not one that is expected (ID-03)"),
         ("id_token_expired", "the id_token is not acceptable (ExpiredTokenError)"),
     ],
 )

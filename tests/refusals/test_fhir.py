@@ -70,7 +70,6 @@ class TestHandles:
             ([("Authorization", "Bearer")], INVALID_TOKEN),
             ([("Authorization", "Basic {handle}")], INVALID_TOKEN),
             ([("Authorization", "{handle}")], INVALID_TOKEN),
-            ([("Authorization", "DPoP {handle}")], INVALID_TOKEN),
             ([("Authorization", "Bearer {handle}"), ("Authorization", "Bearer {handle}")], INVALID_TOKEN),
             ([("Authorization", "Bearer {handle}"), ("Authorization", "Basic eDp5")], INVALID_TOKEN),
             ([("Cookie", "access_token={handle}"), ("X-Access-Token", "{handle}")], NO_CREDENTIALS),

@@ -1,6 +1,7 @@
 """A good `broker.toml`, and how a test spoils it."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from broker.errors import ConfigurationError
 from broker.settings import Settings, load
 
 CANARY = "canary-9ab0"
+NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 HASH = "sha256:" + "0" * 64
 GOOD = f"""\
 public_url = "https://broker.example"
@@ -69,8 +71,11 @@ scopes = "patient/Observation.rs"
 [[app]]
 id = "nightly"
 authentication = "client_secret_basic"
-secret_hash = "{HASH}"
 handle_lifetime = 60
+
+[[app.secret]]
+hash = "{HASH}"
+expires = 2027-02-01
 
 [[app.access]]
 registration = "epic-backend"
@@ -82,7 +87,7 @@ ENVIRON = {"CERNER_SECRET": CANARY}
 def load_text(folder: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> Settings:
     path = folder / "broker.toml"
     path.write_text(text, encoding="utf-8")
-    return load(path, environ)
+    return load(path, environ, lambda: NOW)
 
 
 def faults_of(folder: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> list[str]:

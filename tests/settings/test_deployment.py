@@ -1,5 +1,6 @@
 import base64
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from broker.errors import ConfigurationError
 from broker.secret import Secret
 from broker.settings import Deployment
-from broker.settings.deployment import VARIABLES, key_encryption_keys
+from broker.settings.deployment import VARIABLES, CertificateHeader, key_encryption_keys
 
 CANARY = "canary-77c2"
 KEY = bytes(range(32))
@@ -29,6 +30,7 @@ def test_an_empty_environment_gives_a_local_run() -> None:
         redis_url=None,
         audit_file=Path(".broker/audit.jsonl"),
         forwarded_allow_ips="",
+        certificate_header=None,
         drain_seconds=30,
     )
 
@@ -41,7 +43,8 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         "BROKER_PORT": "0",
         "BROKER_REDIS_URL": f"rediss://:{CANARY}@redis.example",
         "BROKER_AUDIT_FILE": "-",
-        "BROKER_FORWARDED_ALLOW_IPS": "10.0.0.1",
+        "BROKER_FORWARDED_ALLOW_IPS": "10.0.0.1, fd00::/8",
+        "BROKER_CLIENT_CERTIFICATE_HEADER": "Client-Cert",
         "BROKER_DRAIN_SECONDS": "5",
     }
 
@@ -52,7 +55,8 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         port=0,
         redis_url=Secret(f"rediss://:{CANARY}@redis.example"),
         audit_file=None,
-        forwarded_allow_ips="10.0.0.1",
+        forwarded_allow_ips="10.0.0.1, fd00::/8",
+        certificate_header=CertificateHeader("Client-Cert", (ip_network("10.0.0.1"), ip_network("fd00::/8"))),
         drain_seconds=5,
     )
 
@@ -91,6 +95,24 @@ def test_what_kubernetes_sets_for_a_service_named_broker_is_tolerated() -> None:
 @pytest.mark.parametrize("text", ["x", "-1", "65536", "8080 ", "+80", "80.0", "0x50", "８０", "9" * 5000])
 def test_a_port_that_is_none_is_refused(text: str) -> None:
     assert faults_of({"BROKER_PORT": text}) == (f"BROKER_PORT={text!r} is not a number from 0 to 65535",)
+
+
+@pytest.mark.parametrize(
+    "proxies", ["", "*", "proxy.example", "10.0.0.1,*", "0.0.0.0/0", "10.0.0.1, ::/0", "10.0.0.1/8"]
+)
+def test_certificates_are_believed_from_named_addresses_alone(proxies: str) -> None:
+    """OA-25."""
+    environ = {"BROKER_CLIENT_CERTIFICATE_HEADER": "Client-Cert", "BROKER_FORWARDED_ALLOW_IPS": proxies}
+
+    (fault,) = faults_of(environ)
+    assert fault.startswith("BROKER_CLIENT_CERTIFICATE_HEADER needs BROKER_FORWARDED_ALLOW_IPS: addresses or networks")
+
+
+@pytest.mark.parametrize("name", ["Client Cert", "Client-Cert:", "a" * 65, "x_y"])
+def test_a_certificate_header_has_the_name_of_a_header(name: str) -> None:
+    environ = {"BROKER_CLIENT_CERTIFICATE_HEADER": name, "BROKER_FORWARDED_ALLOW_IPS": "10.0.0.1"}
+
+    assert faults_of(environ) == (f"BROKER_CLIENT_CERTIFICATE_HEADER={name!r} is not the name of a header",)
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:

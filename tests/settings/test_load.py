@@ -10,8 +10,15 @@ from tests.settings.files import CANARY, ENVIRON, GOOD, HASH, faults_of, load_te
 UNKNOWN = "unknown key 'colour'. Fix: remove it, or see docs/configuration.md for the known ones"
 LITERAL = "a secret never stands in the file itself. Fix: write env:NAME or file:PATH"
 SECRET_PAIR = "client_secret is needed with authentication = 'client_secret_basic' or '…_post', and only with them"
-HASH_PAIR = "secret_hash is needed with authentication = 'client_secret_basic', and only with it"
-ONE_KEY_SET = "exactly one of jwks and jwks_uri goes with authentication = 'private_key_jwt'"
+SECRET_TABLE = f'[[app.secret]]\nhash = "{HASH}"\nexpires = 2027-02-01\n'
+ONE_KEY_SET = "authentication = 'private_key_jwt' needs exactly one of jwks, jwks_uri"
+METHODS = (
+    "'none', 'client_secret_basic', 'private_key_jwt', 'tls_client_auth', 'self_signed_tls_client_auth' "
+    "or 'workload_identity'"
+)
+TOO_FAR = "is more than 400 days ahead. Fix: a nearer date, and a new secret before it"
+NO_ZONE = "a time needs its zone: write Z behind it for UTC"
+NO_DATE = "must be a date or time of TOML, without quotes: expires = 2027-02-01"
 PUBLIC_KEYS = "must be a JWK Set of public RSA or EC keys; a private key never stands in this file"
 SAME_BASE = "two EHRs have this FHIR base; a launch could not tell them apart (AL-02)"
 NOT_A_URL = "must be an absolute https URL without user name or password"
@@ -43,7 +50,9 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         Access(registration="epic-launch", scopes="patient/Observation.rs patient/Patient.r"),
         Access(registration="cerner-launch", scopes="patient/Observation.rs"),
     )
-    assert (nightly.secret_hash, nightly.handle_lifetime, nightly.refresh_lifetime) == (HASH, 60, 28_800)
+    (secret,) = nightly.secret
+    assert (secret.name, secret.hash, secret.expires_at) == ("0" * 8, HASH, 1_801_440_000.0)
+    assert (nightly.handle_lifetime, nightly.refresh_lifetime) == (60, 28_800)
 
 
 def test_loopback_over_http_is_accepted_only_if_allowed(tmp_path: Path) -> None:
@@ -105,14 +114,14 @@ BAD = [
     ('scopes = "system/Patient.rs"\n\n', "", "24: registration[2].scopes: is missing"),
     ('id = "nightly"\n', "", "56: app[2].id: is missing"),
     ('authentication = "none"\n', "", "41: app[1].authentication: is missing"),
-    ('registration = "epic-backend"\n', "", "62: app[2].access[1].registration: is missing"),
+    ('registration = "epic-backend"\n', "", "65: app[2].access[1].registration: is missing"),
     ('ehr = "cerner"', 'ehr = "x"', "34: registration[3].ehr: there is no EHR 'x'; defined: cerner, epic"),
     ('app = "growth"', 'app = "x"', "22: registration[1].app: there is no app 'x'; defined: growth, nightly"),
     (
         'registration = "epic-backend"',
         'registration = "x"',
         (
-            "63: app[2].access[1].registration: there is no registration 'x'; "
+            "66: app[2].access[1].registration: there is no registration 'x'; "
             "defined: cerner-launch, epic-backend, epic-launch"
         ),
     ),
@@ -158,10 +167,31 @@ BAD = [
         'app = "growth"',
         "24: registration[2]: app belongs to flow = 'launch'; a backend registration is never launched",
     ),
-    (f'secret_hash = "{HASH}"\n', "", f"56: app[2]: {HASH_PAIR}"),
-    ('authentication = "none"', f'authentication = "none"\nsecret_hash = "{HASH}"', f"41: app[1]: {HASH_PAIR}"),
-    (HASH, CANARY, "59: app[2].secret_hash: String should match pattern '^sha256:[0-9a-f]{64}$'"),
-    (HASH, HASH.upper(), "59: app[2].secret_hash: String should match pattern '^sha256:[0-9a-f]{64}$'"),
+    (SECRET_TABLE, "", "56: app[2]: authentication = 'client_secret_basic' needs secret"),
+    (
+        'launch_uri = "https://growth.example/launch"\n',
+        f'launch_uri = "https://growth.example/launch"\n\n{SECRET_TABLE}',
+        "41: app[1]: secret does not go with authentication = 'none'",
+    ),
+    (
+        "handle_lifetime = 60",
+        f'secret_hash = "{HASH}"',
+        "56: app[2]: secret_hash has become a table. Fix: put what `broker apps secret` prints, [[app.secret]]",
+    ),
+    (HASH, CANARY, "62: app[2].secret[1].hash: String should match pattern '^sha256:[0-9a-f]{64}$'"),
+    (HASH, HASH.upper(), "62: app[2].secret[1].hash: String should match pattern '^sha256:[0-9a-f]{64}$'"),
+    (SECRET_TABLE, SECRET_TABLE * 2, "56: app[2]: two secrets have the same id or the same hash"),
+    (
+        SECRET_TABLE,
+        SECRET_TABLE * 3,
+        "61: app[2].secret: Tuple should have at most 2 items after validation, not 3",
+    ),
+    ("expires = 2027-02-01\n", "", "61: app[2].secret[1].expires: is missing"),
+    ("expires = 2027-02-01", "expires = 2027-12-29", f"63: app[2].secret[1].expires: {TOO_FAR}"),
+    ("expires = 2027-02-01", "expires = 2027-12-28T00:00:01Z", f"63: app[2].secret[1].expires: {TOO_FAR}"),
+    ("expires = 2027-02-01", "expires = 2027-02-01T00:00:00", f"63: app[2].secret[1].expires: {NO_ZONE}"),
+    ("expires = 2027-02-01", 'expires = "2027-02-01"', f"63: app[2].secret[1].expires: {NO_DATE}"),
+    ("expires = 2027-02-01", "expires = 1801440000", f"63: app[2].secret[1].expires: {NO_DATE}"),
     ('authentication = "none"', 'authentication = "private_key_jwt"', f"41: app[1]: {ONE_KEY_SET}"),
     (
         'authentication = "none"',
@@ -171,7 +201,7 @@ BAD = [
     (
         'authentication = "none"',
         'authentication = "none"\njwks_uri = "https://a.example"',
-        f"41: app[1]: {ONE_KEY_SET}",
+        "41: app[1]: jwks_uri does not go with authentication = 'none'",
     ),
     (
         'name = "Growth chart"',
@@ -188,7 +218,7 @@ BAD = [
     (
         'authentication = "none"',
         'authentication = "client_secret_post"',
-        "44: app[1].authentication: Input should be 'none', 'client_secret_basic' or 'private_key_jwt'",
+        f"44: app[1].authentication: Input should be {METHODS}",
     ),
     (
         'redirect_uris = ["https://growth.example/callback"]\n',
@@ -196,9 +226,9 @@ BAD = [
         "42: app[1].id: app 'growth' uses a launch registration but has no redirect_uris",
     ),
     (
-        f'authentication = "client_secret_basic"\nsecret_hash = "{HASH}"',
-        'authentication = "none"',
-        "62: app[2].access[1].registration: app 'nightly' proves nothing, so it cannot use a backend registration",
+        f'authentication = "client_secret_basic"\nhandle_lifetime = 60\n\n{SECRET_TABLE}',
+        'authentication = "none"\n',
+        "61: app[2].access[1].registration: app 'nightly' proves nothing, so it cannot use a backend registration",
     ),
     (
         'registration = "cerner-launch"',
@@ -207,8 +237,28 @@ BAD = [
     ),
     (
         "handle_lifetime = 60",
+        'exchange_from = ["nobody"]',
+        "59: app[2].exchange_from: there is no app 'nobody'; defined: growth, nightly",
+    ),
+    (
+        "handle_lifetime = 60",
+        'exchange_from = ["nightly"]',
+        "59: app[2].exchange_from: an app may always exchange its own handles",
+    ),
+    (
+        'name = "Growth chart"',
+        'exchange_from = ["nightly"]',
+        "43: app[1].exchange_from: app 'growth' proves nothing, so nobody can say that it is the one who acts",
+    ),
+    (
+        "handle_lifetime = 60",
+        "refresh_grace = 61",
+        "59: app[2].refresh_grace: Input should be less than or equal to 60",
+    ),
+    (
+        "handle_lifetime = 60",
         "handle_lifetime = 9",
-        "60: app[2].handle_lifetime: Input should be greater than or equal to 10",
+        "59: app[2].handle_lifetime: Input should be greater than or equal to 10",
     ),
     ("token_timeout = 5", "token_timeout = nan", "13: ehr[2].token_timeout: Input should be less than or equal to 30"),
     ("token_timeout = 5", "token_timeout = inf", "13: ehr[2].token_timeout: Input should be less than or equal to 30"),

@@ -158,3 +158,36 @@ def test_an_endpoint_that_the_operator_names_is_https(tmp_path: Path, name: str)
 
     assert f"ehr[1].{name}" in fault
     assert "is plain http" in fault
+
+
+def test_a_dynamic_client_is_asked_for_by_name(tmp_path: Path) -> None:
+    """(EP-17)"""
+    assert not first(tmp_path, spoiled("tenant", "tenant")).dynamic_client
+    for authentication in ("private_key_jwt", "none"):
+        said = launch(f'authentication = "{authentication}"\ndynamic_client = true')
+        assert first(tmp_path, said).dynamic_client
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        launch(f'authentication = "client_secret_basic"\n{SECRET}\ndynamic_client = true'),
+        spoiled(BACKEND, f"{BACKEND}\ndynamic_client = true"),
+    ],
+)
+def test_a_dynamic_client_is_for_launches_without_a_secret(tmp_path: Path, text: str) -> None:
+    """(EP-17)"""
+    assert "dynamic_client belongs to flow = 'launch' with authentication = 'private_key_jwt' or 'none'" in only(
+        tmp_path, text
+    )
+
+
+def test_a_dynamic_client_and_dpop_exclude_each_other(tmp_path: Path) -> None:
+    """(EP-17, OA-23)"""
+    assert "dynamic_client and dpop exclude each other" in only(tmp_path, launch("dynamic_client = true\ndpop = true"))
+
+
+def test_the_scope_of_a_dynamic_client_is_not_the_operators_to_write(tmp_path: Path) -> None:
+    """It is asked for by the key alone, and is in no app's reach (EP-17)."""
+    wanted = LAUNCH.replace("patient/*.rs", "patient/*.rs system/DynamicClient.register")
+    assert "malformed scope" in only(tmp_path, spoiled(LAUNCH, wanted))

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from broker.refresh.schedule import Schedule
 from broker.store import keys
 from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
@@ -24,6 +25,7 @@ MANY = 50
 
 ENDLESS = {
     "sb:key:": "the broker's own keys are in use until an operator retires them",
+    "sb:pin:": "a pin that expired would let another host in",
     "sb:audit": "the audit stream is bounded by its length",
 }
 
@@ -60,16 +62,16 @@ async def commit(redis: Redis, expected: int, owner: str, *written: str) -> byte
     return bytes(await script("commit_grant")(redis, [GRANT, LEASE], [expected, owner, 60_000, *pairs]))
 
 
-async def claim(redis: Redis, owner: str = "me", generation: int = 1, repeat: str = "") -> bytes:
-    return bytes(await script("claim_refresh")(redis, [GRANT, LEASE], [owner, 60_000, generation, repeat]))
+async def claim(redis: Redis, owner: str = "me", generation: int = 1, repeat: str = "", now: float = 0) -> bytes:
+    return bytes(await script("claim_refresh")(redis, [GRANT, LEASE], [owner, 60_000, generation, repeat, now]))
 
 
 async def intend(redis: Redis, owner: str = "me", generation: int = 1) -> bytes:
     return bytes(await script("intend_refresh")(redis, [GRANT, LEASE], [owner, 60_000, generation]))
 
 
-async def release(redis: Redis, owner: str = "me") -> bytes:
-    return bytes(await script("release_refresh")(redis, [GRANT, LEASE], [owner]))
+async def release(redis: Redis, owner: str = "me", hold_until: float = 0) -> bytes:
+    return bytes(await script("release_refresh")(redis, [GRANT, LEASE], [owner, hold_until]))
 
 
 async def end(redis: Redis, state: str, generation: str = "") -> bytes:
@@ -78,7 +80,14 @@ async def end(redis: Redis, state: str, generation: str = "") -> bytes:
 
 
 async def issue(
-    redis: Redis, digest: str, *, family: str = "f", refresh: int = 0, spends: str | None = None, now: int = NOW
+    redis: Redis,
+    digest: str,
+    *,
+    family: str = "f",
+    refresh: int = 0,
+    spends: str | None = None,
+    grace: int = 0,
+    now: int = NOW,
 ) -> bytes:
     named = [("handle", digest), ("refresh", digest), ("refresh", spends or digest), ("ended", family)]
     return bytes(
@@ -94,9 +103,45 @@ async def issue(
                 "sealed refresh handle",
                 f"{family}:refresh:{digest}",
                 "1" if spends else "0",
+                grace,
             ],
         )
     )
+
+
+async def exchange(
+    redis: Redis, way: str, *, uses: int = 0, most: int = MANY, lifetime: int = 60_000, now: int = NOW
+) -> bytes:
+    """Exchange the last but one of a `way` such as `root:child:grandchild` for the last."""
+    root, (subject, digest) = way.split(":", maxsplit=1)[0], way.split(":")[-2:]
+    named = [("handle", digest), ("handle", subject), ("exchanged", root), ("uses", digest), ("ended", "f")]
+    return bytes(
+        await script("exchange_handle")(
+            redis,
+            [GRANT, INDEX, *(keys.issued(TAG, kind, name) for kind, name in named)],
+            [
+                now,
+                lifetime,
+                "sealed handle",
+                f"f:handle:{digest}",
+                f"f:exchanged:{root}",
+                f"f:uses:{digest}",
+                way,
+                most,
+                uses,
+            ],
+        )
+    )
+
+
+async def end_handle(redis: Redis, digest: str, root: str) -> int:
+    on = [keys.issued(TAG, "handle", digest), keys.issued(TAG, "exchanged", root)]
+    return int(await script("end_handle")(redis, on, [digest]))
+
+
+async def handles(redis: Redis) -> set[str]:
+    """Return the digests of the live handles."""
+    return {key.rpartition(":")[2] for key in await named(redis) if ":handle:" in key}
 
 
 async def tally(calls: Iterable[Awaitable[bytes]]) -> Counter[bytes]:
@@ -158,6 +203,7 @@ async def test_a_late_commit_leaves_the_lease_of_another_alone(redis: Redis) -> 
 
 
 async def test_of_fifty_commits_over_one_generation_one_is_taken(redis: Redis) -> None:
+    """RF-05."""
     assert await tally(commit(redis, 0, "") for _ in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
     await redis.hset(GRANT, "intent", "me")
     assert await tally(commit(redis, 1, "me") for _ in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
@@ -192,6 +238,7 @@ async def test_a_lease_is_given_for_the_generation_that_was_seen_and_after_no_un
 
 
 async def test_of_fifty_claims_one_gets_the_lease_and_it_runs_out(redis: Redis) -> None:
+    """RF-04."""
     await put(redis)
 
     assert await tally(claim(redis, f"owner {n}") for n in range(MANY)) == {b"claimed": 1, b"held": MANY - 1}
@@ -242,6 +289,45 @@ async def test_a_release_gives_back_ones_own_lease_and_intent_alone(redis: Redis
 
     await release(redis)
     assert (await redis.exists(LEASE), "intent" in await fields(redis)) == (0, False)
+
+
+@pytest.mark.parametrize(("now", "said"), [(99.9, b"on_hold"), (100, b"claimed"), (101, b"claimed")])
+async def test_a_refresh_on_hold_is_not_claimed_before_its_time(redis: Redis, now: float, said: bytes) -> None:
+    """OR-04, RF-08: on whichever replica."""
+    await put(redis, state="active", generation="1", hold_until="0.0")
+    await claim(redis)
+    await release(redis, hold_until=100.0)
+    await release(redis, "another", hold_until=50.0)
+
+    assert await claim(redis, now=now) == said
+
+
+# use_grant, take_due
+
+
+async def test_a_use_is_written_down_and_makes_no_grant(redis: Redis) -> None:
+    """RF-13."""
+    assert await script("use_grant")(redis, [GRANT], ["5.5"]) == b"ok"
+    assert await named(redis) == set()
+    await put(redis, used_at="1.0")
+
+    await script("use_grant")(redis, [GRANT], ["5.5"])
+
+    assert await redis.hget(GRANT, "used_at") == b"5.5"
+
+
+async def test_what_is_due_is_taken_by_one_and_comes_up_again(redis: Redis) -> None:
+    """RF-07: over replicas only one keeps a grant; another does when that one dies."""
+    await redis.zadd(keys.SCHEDULE, {f"due{n:02}": n for n in range(30)} | {"later": 1000})
+
+    async def take(now: float = 100, again: float = 115) -> list[bytes]:
+        return list(await script("take_due")(redis, [keys.SCHEDULE], [now, again, 20]))
+
+    taken = [tag for some in await asyncio.gather(*(take() for _ in range(MANY))) for tag in some]
+
+    assert sorted(taken) == [b"due%02d" % n for n in range(30)]
+    assert await take(114.9) == []
+    assert len(await take(115, 130)) == 20
 
 
 async def test_a_release_does_not_make_a_grant_that_is_gone(redis: Redis) -> None:
@@ -316,6 +402,7 @@ async def test_a_grant_that_may_come_back_keeps_its_tokens_and_an_uncertain_one_
 
 
 async def test_no_handle_survives_a_revocation_that_it_races(redis: Redis) -> None:
+    """HB-08."""
     await put(redis)
 
     said = await tally(end(redis, "revoked") if number == 25 else issue(redis, f"h{number}") for number in range(MANY))
@@ -380,6 +467,213 @@ async def test_an_unknown_refresh_handle_buys_nothing(redis: Redis) -> None:
     assert await named(redis) == {GRANT}
 
 
+async def used(redis: Redis, digest: str) -> bytes | None:
+    return cast("bytes | None", await redis.hget(keys.issued(TAG, "refresh", digest), "used"))
+
+
+@pytest.mark.parametrize(
+    ("later", "grace", "said"),
+    [(0, 10_000, b"ok"), (10_000, 10_000, b"ok"), (10_001, 10_000, b"reused"), (0, 0, b"reused"), (1, 0, b"reused")],
+)
+async def test_a_spent_refresh_handle_is_forgiven_for_as_long_as_the_grace(
+    redis: Redis, later: int, grace: int, said: bytes
+) -> None:
+    """RF-03, OA-24."""
+    await put(redis)
+    await issue(redis, "r1", refresh=90_000)
+    await issue(redis, "r2", refresh=90_000, spends="r1")
+
+    assert await issue(redis, "r3", refresh=90_000, spends="r1", grace=grace, now=NOW + later) == said
+
+    forgiven = said == b"ok"
+    assert await handles(redis) == ({"r1", "r3"} if forgiven else {"r1", "r2"})
+    assert await used(redis, "r2") == (b"1" if forgiven else b"0"), "who comes with it is told from a stranger"
+    assert await used(redis, "r3") == (b"0" if forgiven else None)
+
+
+async def test_of_fifty_that_come_again_one_is_forgiven(redis: Redis) -> None:
+    """RF-03, OA-24."""
+    await put(redis)
+    await issue(redis, "r1", refresh=90_000)
+    await issue(redis, "r2", refresh=90_000, spends="r1")
+
+    said = await tally(issue(redis, f"h{n}", refresh=90_000, spends="r1", grace=10_000) for n in range(MANY))
+
+    assert said == {b"ok": 1, b"reused": MANY - 1}
+    assert len(await handles(redis)) == 2
+
+
+async def test_nobody_is_forgiven_once_the_successor_was_used(redis: Redis) -> None:
+    """RF-03, OA-24."""
+    await put(redis)
+    await issue(redis, "r1", refresh=90_000)
+    await issue(redis, "r2", refresh=90_000, spends="r1")
+    await issue(redis, "r3", refresh=90_000, spends="r2")
+
+    assert await issue(redis, "h", refresh=90_000, spends="r1", grace=10_000) == b"reused"
+    assert await handles(redis) == {"r1", "r2", "r3"}
+
+
+async def test_the_pair_that_a_forgiven_one_replaces_ends_with_all_exchanged_for_it(redis: Redis) -> None:
+    """RF-03, HB-05."""
+    await put(redis)
+    await issue(redis, "r1", refresh=90_000)
+    await issue(redis, "r2", refresh=90_000, spends="r1")
+    for way in ("r2:a", "r2:a:b"):
+        assert await exchange(redis, way, uses=3) == b"ok"
+
+    assert await issue(redis, "r3", refresh=90_000, spends="r1", grace=10_000) == b"ok"
+
+    assert await handles(redis) == {"r1", "r3"}
+    assert not {key for key in await named(redis) if ":uses:" in key or ":exchanged:" in key}
+
+
+# exchange_handle, end_handle, take_use
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [(None, b"gone"), ("revoked", b"revoked"), ("active", b"ok")],
+)
+async def test_a_handle_is_exchanged_on_a_living_grant_only(redis: Redis, state: str | None, said: bytes) -> None:
+    """HB-05, HB-08."""
+    await redis.set(keys.issued(TAG, "handle", "root"), "sealed handle")
+    if state:
+        await put(redis, state=state)
+
+    assert await exchange(redis, "root:a") == said
+
+    assert await handles(redis) == ({"root", "a"} if said == b"ok" else {"root"})
+
+
+@pytest.mark.parametrize("ended", ["root", "a"])
+async def test_nothing_is_exchanged_for_a_handle_that_has_ended(redis: Redis, ended: str) -> None:
+    """HB-05, HB-08."""
+    await put(redis)
+    await issue(redis, "root")
+    await exchange(redis, "root:a")
+    await end_handle(redis, ended, "root")
+
+    assert await exchange(redis, "root:a:b") == b"ended"
+    assert await handles(redis) == {"root"} - {ended}
+
+
+async def test_nothing_is_exchanged_in_a_family_that_has_ended(redis: Redis) -> None:
+    """HB-08."""
+    await put(redis)
+    await script("end_family")(redis, [INDEX, keys.issued(TAG, "ended", "f")], ["f"])
+    await redis.set(keys.issued(TAG, "handle", "root"), "sealed handle")
+
+    assert await exchange(redis, "root:a") == b"ended"
+
+
+async def test_a_handle_ends_with_all_that_was_exchanged_for_it_and_with_nothing_else(redis: Redis) -> None:
+    """HB-05, HB-08."""
+    await put(redis)
+    await issue(redis, "root")
+    for way in ("root:a", "root:a:b", "root:a:b:c", "root:d", "root:d:e"):
+        assert await exchange(redis, way, uses=2) == b"ok"
+
+    assert await asyncio.gather(*(end_handle(redis, "a", "root") for _ in range(MANY))) == [1] + [0] * (MANY - 1)
+
+    assert await handles(redis) == {"root", "d", "e"}
+    assert {key for key in await named(redis) if ":uses:" in key} == {keys.issued(TAG, "uses", d) for d in ("d", "e")}
+    assert await end_handle(redis, "root", "root") == 1
+    assert await handles(redis) == set()
+
+
+async def test_of_fifty_exchanges_as_many_are_taken_as_may_hang_on_one_handle(redis: Redis) -> None:
+    """HB-05."""
+    await put(redis)
+    await issue(redis, "root")
+
+    said = await tally(exchange(redis, f"root:h{n}", most=32) for n in range(MANY))
+
+    assert said == {b"ok": 32, b"crowded": MANY - 32}
+    assert await exchange(redis, f"root:{min(await handles(redis) - {'root'})}:x", most=32) == b"crowded", "nor below"
+    assert await exchange(redis, "root:late", most=32, now=NOW + 60_000) == b"ok", "the others have ended by then"
+
+
+async def test_no_exchanged_handle_survives_the_end_of_its_root_that_it_races(redis: Redis) -> None:
+    """HB-05, HB-08."""
+    await put(redis)
+    await issue(redis, "root")
+    await exchange(redis, "root:a")
+
+    async def end_it() -> bytes:
+        return b"%d" % await end_handle(redis, "root", "root")
+
+    said = await tally(end_it() if n == 25 else exchange(redis, f"root:a:h{n}") for n in range(MANY))
+
+    assert said[b"ok"] + said[b"ended"] == MANY - 1
+    assert said[b"1"] == 1
+    assert await handles(redis) == set()
+
+
+@pytest.mark.parametrize("ending", ["family", "grant"])
+async def test_an_exchanged_handle_and_what_lies_beside_it_end_with_the_family_and_the_grant(
+    redis: Redis, ending: str
+) -> None:
+    """HB-05, HB-08."""
+    await put(redis)
+    await issue(redis, "root", refresh=90_000)
+    await exchange(redis, "root:a", uses=2)
+    mark = keys.issued(TAG, "ended", "f")
+
+    if ending == "family":
+        await script("end_family")(redis, [INDEX, mark], ["f"])
+    else:
+        await end(redis, "revoked")
+
+    assert await named(redis) == {GRANT} | ({mark} if ending == "family" else set())
+
+
+async def test_whatever_is_kept_for_an_exchanged_handle_has_an_end(redis: Redis) -> None:
+    await put(redis)
+    await issue(redis, "root")
+    await exchange(redis, "root:a", uses=2, lifetime=30_000)
+    await exchange(redis, "root:b", uses=2, lifetime=50_000)
+
+    ends = {name: await redis.pttl(keys.issued(TAG, *name)) for name in [("handle", "a"), ("uses", "a")]}
+    assert all(29_000 < end <= 30_000 for end in ends.values())
+    assert 49_000 < await redis.pttl(keys.issued(TAG, "exchanged", "root")) <= 50_000
+    assert await redis.zscore(INDEX, "f:exchanged:root") == NOW + 50_000
+
+
+async def take_use(redis: Redis, *digests: str) -> bytes:
+    return b"%d" % await script("take_use")(redis, [keys.issued(TAG, "uses", digest) for digest in digests])
+
+
+async def test_a_handle_works_as_many_times_as_it_has_uses_whoever_asks(redis: Redis) -> None:
+    """HB-02, HB-05."""
+    await put(redis)
+    await issue(redis, "root")
+    await exchange(redis, "root:a", uses=7)
+
+    assert await tally(take_use(redis, "a") for _ in range(MANY)) == {b"1": 7, b"0": MANY - 7}
+    assert 59_000 < await redis.pttl(keys.issued(TAG, "uses", "a")) <= 60_000, "taking one prolongs nothing"
+
+
+async def test_a_use_is_taken_from_every_counter_or_from_none(redis: Redis) -> None:
+    """HB-05: what was exchanged has no more uses than what it was exchanged for."""
+    await put(redis)
+    await issue(redis, "root")
+    await exchange(redis, "root:a", uses=3)
+    await exchange(redis, "root:a:b", uses=2)
+    await exchange(redis, "root:a:c", uses=9)
+
+    assert await tally(take_use(redis, "a", "b") for _ in range(MANY)) == {b"1": 2, b"0": MANY - 2}
+    assert await tally(take_use(redis, "a", "c") for _ in range(MANY)) == {b"1": 1, b"0": MANY - 1}
+    assert await take_use(redis, "c") == b"1"
+    assert await redis.get(keys.issued(TAG, "uses", "c")) == b"7"
+
+
+async def test_a_counter_that_is_gone_counts_as_used_up(redis: Redis) -> None:
+    assert await take_use(redis, "never issued") == b"0"
+
+    assert await named(redis) == set()
+
+
 # take_code, end_family
 
 
@@ -388,6 +682,7 @@ async def take(redis: Redis) -> list[bytes]:
 
 
 async def test_a_code_is_used_once_and_its_replay_is_told_from_an_unknown_one(redis: Redis) -> None:
+    """CB-03."""
     assert await take(redis) == [b"unknown"]
     await redis.hset(keys.issued(TAG, "code", "c"), mapping={"family": "f", "sealed": "what it stands for"})
 
@@ -440,13 +735,27 @@ async def test_no_handle_of_a_family_survives_the_end_that_it_races(redis: Redis
 
 
 async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
-    stage.sandbox.fault("token_lifetime", seconds=20)
+    stage.sandbox.fault("token_lifetime", seconds=29)
     answer = await app.standalone()
     await app.launched(stage.sandbox.launch("broker-launch", answer["patient"]))
     stage.sandbox.fault("token_503")
-    stage.clock.advance(18.5)
-    for _ in range(2):  # the first refresh fails, the second does not
+    stage.clock.advance(26.2)
+    for _ in range(2):  # the first refresh fails, the second, which comes later than the EHR asked, does not
         assert (await app.fhir(answer["access_token"], f"Patient/{answer['patient']}")).status_code == 200
+        stage.clock.advance(1.1)
+    await stage.broker.grants.use(answer["access_token"][4:16])
+    assert await Schedule(stage.redis, stage.broker.directory).take(0, again=0) == []
+    exchanged = await app.token(
+        grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+        subject_token=answer["access_token"],
+        subject_token_type="urn:ietf:params:oauth:token-type:access_token",
+        uses="1",
+    )
+    for handle in (exchanged.json()["access_token"], answer["access_token"]):
+        await app.fhir(handle, f"Patient/{answer['patient']}")
+    await app.http.post(
+        f"{stage.public_url}/oauth/revoke", data={"client_id": app.client_id, "token": answer["access_token"]}
+    )
     for _ in range(2):  # the second use ends the family
         await app.token(grant_type="refresh_token", refresh_token=answer["refresh_token"])
     ask = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}

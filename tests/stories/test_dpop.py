@@ -163,7 +163,7 @@ class TestFacingApps:
     ) -> None:
         """(HB-03)"""
         async with open_stage(sandbox, redis, tmp_path) as stage, proving(stage, "reports") as prover:
-            bound, free = [(await backend(prover, **more)).json() for more in ({}, {"proofs": []})]
+            bound, free = (await backend(prover)).json(), (await backend(prover, proofs=[])).json()
             exchange = {
                 "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
                 "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",

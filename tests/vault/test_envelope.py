@@ -55,6 +55,7 @@ def vault(reports: Reports) -> Vault:
 
 @given(contexts, st.binary())
 def test_what_is_sealed_opens_in_its_context(context: RecordContext, plaintext: bytes) -> None:
+    """HB-04."""
     async def round_trip() -> bytes:
         vault = Vault(LocalKeyring([KEY]), report_broken=Reports())
         sealed = await vault.seal(context, plaintext)
@@ -98,6 +99,7 @@ def test_moving_a_character_between_fields_changes_the_associated_data(kind: str
 
 @pytest.mark.parametrize("context", OTHER_CONTEXTS)
 async def test_a_record_opens_in_no_other_context(vault: Vault, reports: Reports, context: RecordContext) -> None:
+    """HB-04."""
     sealed = await vault.seal(CONTEXT, PLAINTEXT)
 
     with pytest.raises(SealBroken):

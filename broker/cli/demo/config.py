@@ -1,5 +1,6 @@
 """The demo's `broker.toml`, as a person would write it, and the registrations that match it at the EHR."""
 
+from datetime import date
 from typing import Final
 
 _LAUNCH_SCOPES: Final = "launch launch/patient openid fhirUser offline_access patient/*.rs"
@@ -47,7 +48,10 @@ scopes = "launch launch/patient fhirUser offline_access patient/*.rs"
 id = "reports"
 name = "Nightly report"
 authentication = "client_secret_basic"
-secret_hash = "sha256:{secret_hash}"
+
+[[app.secret]]                    # one of at most two; `broker apps secret` prints such a table
+hash = "sha256:{secret_hash}"
+expires = {expires}
 
 [[app.access]]
 registration = "sandbox-backend"
@@ -55,13 +59,14 @@ scopes = "system/Patient.rs system/Observation.rs"
 """
 
 
-def broker_toml(broker_url: str, sandbox_url: str, app_url: str, secret_hash: str) -> str:
+def broker_toml(broker_url: str, sandbox_url: str, app_url: str, secret_hash: str, expires: date) -> str:
     """Return the text of the demo's `broker.toml`."""
     return _TOML.format(
         broker_url=broker_url,
         sandbox_url=sandbox_url,
         app_url=app_url,
         secret_hash=secret_hash,
+        expires=expires,
         launch_scopes=_LAUNCH_SCOPES,
         backend_scopes=_BACKEND_SCOPES,
     )

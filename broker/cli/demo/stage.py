@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from broker.store.lifeline import child
 from broker.vault.keyring import generate_key_file
 
 READY_SECONDS: Final = 15.0
+SECRET_DAYS: Final = 30
 _SANDBOX_READY: Final = "sandbox: ready "
 
 
@@ -70,7 +72,9 @@ def open_stage(state: Path) -> Iterator[Stage]:
         sandbox_url = running.enter_context(_sandbox())
         register(sandbox_url, clients)
         say("EHR", f"simulated, at {sandbox_url}, 200 synthetic patients", began)
-        (state / DEMO_CONFIG).write_text(broker_toml(broker_url, sandbox_url, app_url, report_secret.digest()))
+        expires = (datetime.now(UTC) + timedelta(days=SECRET_DAYS)).date()
+        text = broker_toml(broker_url, sandbox_url, app_url, report_secret.digest(), expires)
+        (state / DEMO_CONFIG).write_text(text)
         running.enter_context(_broker(state, store.url(), key_file, broker))
         await_ready(f"{broker_url}/readyz", state / "broker.log")
         say("broker", f"at {broker_url}, its configuration in {state / DEMO_CONFIG}", began)

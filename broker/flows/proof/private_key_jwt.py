@@ -1,8 +1,8 @@
 """`private_key_jwt` as SMART defines it (CA-01…CA-11): an assertion that the app signs itself, used once.
 
-Whom it is for (`aud`): the endpoint it is sent to, the token endpoint, or the issuer, and nobody else. SMART says the URL
-posted to (CA-05); clients send the token endpoint's to introspection and revocation too; the successor of RFC 7523 wants
-the issuer. All three name this broker alone, and an assertion's `jti` works once at all of them together.
+Whom it is for (`aud`): the endpoint it is sent to, the token endpoint, or the issuer, and nobody else. SMART says the
+URL posted to (CA-05); clients send the token endpoint's to introspection and revocation too; the successor of RFC 7523
+wants the issuer. All three name this broker alone, and a `jti` works once at all of them together.
 """
 
 from collections.abc import Mapping

@@ -1,60 +1,22 @@
-"""Handles: what an app holds instead of a token."""
+"""Handles in the store: issued, redeemed, spent, ended."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
 from broker.clock import Clock
 from broker.credentials import HANDLE, REFRESH_HANDLE, present
-from broker.errors import InvalidGrant, InvalidHandle, NotFound, ReauthorizationRequired
+from broker.dpop import WINDOW_SECONDS, DpopProof
+from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, NotFound, ReauthorizationRequired
 from broker.grants import Grant, Grants
+from broker.handles.handle import ID_LENGTH, Ancestor, Handle, Issued, RefreshHandle
 from broker.issued import IssuedRecords, Made
 from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
-
-_ID_LENGTH: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """A handle's limits. It can do what these, its grant and its app's policy all allow."""
-
-    id: str
-    """Public: the first digits of its keyed hash. It stands in audit records and listings, and opens nothing."""
-    tag: str
-    app: str
-    ehr: str
-    scopes: Scopes
-    family: str
-    """The authorization of the app that this handle came from; reuse of its refresh handle ends all of it."""
-    expires_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshHandle:
-    """What the app may trade for a new handle, once."""
-
-    tag: str
-    app: str
-    ehr: str
-    scopes: Scopes
-    family: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A new handle, and what goes with it."""
-
-    handle: Secret
-    expires_in: int
-    """Seconds."""
-    refresh_handle: Secret | None
 
 
 class Handles:
@@ -66,7 +28,10 @@ class Handles:
         self._grants = grants
         self._clock = clock
         self._issue: Script = script("issue_handle")
+        self._end: Script = script("end_handle")
         self._end_family: Script = script("end_family")
+        self._take_use: Script = script("take_use")
+        self._redeem_with_proof: Script = script("redeem_with_proof")
 
     async def issue(
         self,
@@ -80,23 +45,27 @@ class Handles:
         refresh_lifetime: int,
         announce: Callable[[str], None],
         spends: RefreshHandle | None = None,
+        grace: int = 0,
+        jkt: str | None = None,
     ) -> Issued:
         """Make a handle of `lifetime` seconds, with a refresh handle if `refresh_lifetime` is not 0.
 
         `announce` is told the handle's public id before anything is stored. A refresh handle keeps the scope of the one
-        it replaces, however narrow the handle is (RFC 6749 §6).
+        it replaces, however narrow the handle is (RFC 6749 §6). One that was spent is forgiven once, for `grace`
+        seconds, if nobody has used the refresh handle that was issued for it: the pair of that time ends. With `jkt`,
+        both are bound to the key of that thumbprint.
 
         Raises `InvalidGrant` when the spent refresh handle is unknown or was used before (then its family is ended), or
         when the family has been ended; `ReauthorizationRequired` when the grant is gone.
         """
-        limits = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family}
+        limits = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family, "jkt": jkt}
         handle = await self._records.make(HANDLE, "handle", tag, limits, lifetime=lifetime)
         refresh = None
         if refresh_lifetime:
             kept = {"scopes": str(spends.scopes)} if spends else {}
             refresh = await self._records.make(REFRESH_HANDLE, "refresh", tag, limits | kept, lifetime=refresh_lifetime)
-        announce(handle.digest[:_ID_LENGTH])
-        said = await self._store(tag, family, handle, lifetime, refresh, refresh_lifetime, spends)
+        announce(handle.digest[:ID_LENGTH])
+        said = await self._store(tag, family, handle, lifetime, refresh, refresh_lifetime, spends, grace)
         if said in {"unknown", "reused"}:
             await self.end_family(tag, family)
             raise InvalidGrant(f"a refresh handle of family {family} was {said}")
@@ -115,6 +84,7 @@ class Handles:
         refresh: Made | None,
         refresh_lifetime: int,
         spends: RefreshHandle | None,
+        grace: int,
     ) -> str:
         beside = refresh.digest if refresh else ""
         spent = spends.digest if spends else ""
@@ -137,32 +107,67 @@ class Handles:
                 refresh.sealed if refresh else b"",
                 f"{family}:refresh:{beside}",
                 "1" if spends else "0",
+                grace * 1000 if spends and spends.spent else 0,
             ],
         )
         return said.decode()
 
-    async def redeem(self, text: str, ehr: str) -> tuple[Handle, Grant]:
-        """Find a presented handle and its grant in one round trip. Raises `InvalidHandle`."""
+    async def redeem(self, text: str, ehr: str, proof: DpopProof | None = None) -> tuple[Handle, Grant]:
+        """Find a presented handle and its grant, and use its DPoP proof up, in one round trip.
+
+        Raises `InvalidHandle`, also for a bound handle without a proof or with one of another key, and for a proof with
+        a handle that is not bound; `InvalidDpopProof` for one that was used before.
+        """
+        handle, grant = await self._find(text, ehr, proof)
+        if handle.jkt != (proof.jkt if proof else None):
+            raise InvalidHandle(
+                f"handle {handle.id} is bound to {'no' if handle.jkt is None else 'another' if proof else 'a'} key",
+                needs_proof=handle.jkt is not None,
+            )
+        return handle, grant
+
+    async def _find(self, text: str, ehr: str, proof: DpopProof | None = None) -> tuple[Handle, Grant]:
         presented = present(HANDLE, text)
         if presented is None:
             raise InvalidHandle("malformed")
         tag, digest = presented.tag, self._records.digest("handle", presented.secret)
-        with store_errors():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.get(keys.issued(tag, "handle", digest))
-                pipe.hgetall(keys.grant(tag))
-                sealed, fields = await pipe.execute()
+        handle_key, grant_key = keys.issued(tag, "handle", digest), keys.grant(tag)
+        if proof is None:
+            sealed, fields = await self._read(handle_key, grant_key)
+        else:
+            mark = keys.issued(tag, "proof", self._records.digest("dpop", Secret(f"{proof.jkt}\0{proof.jti}")))
+            sealed, fields = await self._read_with_proof(handle_key, grant_key, mark)
         if sealed is None or not fields:
             raise InvalidHandle("unknown, expired or revoked")
         handle = await self._open_handle(tag, digest, sealed)
         if handle is None:
-            raise InvalidHandle(f"handle {digest[:_ID_LENGTH]} has expired")
+            raise InvalidHandle(f"handle {digest[:ID_LENGTH]} has expired")
         grant = await self._grants.unpack(tag, fields)
         if handle.ehr != ehr or grant.terms.ehr != ehr:
             raise InvalidHandle(f"handle {handle.id} is bound to EHR {handle.ehr}")
         if grant.state == "revoked":
             raise InvalidHandle(f"grant {tag} is revoked")
         return handle, grant
+
+    async def _read(self, handle_key: str, grant_key: str) -> tuple[bytes | None, Mapping[bytes, bytes]]:
+        with store_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.get(handle_key)
+                pipe.hgetall(grant_key)
+                sealed, fields = await pipe.execute()
+        return sealed, fields
+
+    async def _read_with_proof(
+        self, handle_key: str, grant_key: str, mark: str
+    ) -> tuple[bytes | None, Mapping[bytes, bytes]]:
+        keep = 2 * WINDOW_SECONDS * 1000
+        sealed, *rest = await self._redeem_with_proof(self._redis, [handle_key, grant_key, mark], [keep])
+        if sealed is None:
+            return None, {}
+        flat, fresh = rest
+        if not fresh:
+            raise InvalidDpopProof("the proof was used before")
+        return sealed, dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def find(self, text: str) -> tuple[Handle, Grant] | None:
         """Return a live handle for introspection, whichever EHR it is for; None when there is none."""
@@ -173,7 +178,7 @@ class Handles:
             fields = cast("dict[bytes, bytes]", await self._redis.hgetall(keys.grant(presented.tag)))
         try:
             grant = await self._grants.unpack(presented.tag, fields)
-            return await self.redeem(text, grant.terms.ehr)
+            return await self._find(text, grant.terms.ehr)
         except (InvalidHandle, NotFound):
             return None
 
@@ -184,26 +189,41 @@ class Handles:
             raise InvalidGrant("malformed refresh handle")
         tag, digest = presented.tag, self._records.digest("refresh", presented.secret)
         with store_errors():
-            sealed = cast("bytes | None", await self._redis.hget(keys.issued(tag, "refresh", digest), "sealed"))
+            found = self._redis.hmget(keys.issued(tag, "refresh", digest), ["sealed", "used"])
+            sealed, used = cast("tuple[bytes | None, bytes | None]", await found)
         if sealed is None:
             raise InvalidGrant("unknown or expired refresh handle")
         opened = await self._records.open("refresh", tag, digest, sealed)
         if opened is None:
             raise InvalidGrant("expired refresh handle")
-        return RefreshHandle(tag=tag, digest=digest, **opened.fields)
+        return RefreshHandle(tag=tag, digest=digest, spent=used == b"1", **opened.fields)
+
+    async def take_use(self, handle: Handle) -> None:
+        """Take one use of a handle whose uses are counted, on whichever replica. Raises `InvalidHandle` after the last.
+
+        A handle that was exchanged takes one of each that it was exchanged for as well, where those are counted.
+        """
+        counters = [keys.issued(handle.tag, "uses", digest) for digest in handle.counters]
+        if counters and not await self._take_use(self._redis, counters):
+            raise InvalidHandle(f"handle {handle.id} has no uses left")
 
     async def revoke(self, handle: Handle | RefreshHandle) -> None:
-        """End one handle, or with a refresh handle its whole family (RFC 7009 §2.1)."""
+        """End one handle and all exchanged for it, or with a refresh handle its whole family (RFC 7009 §2.1)."""
         if isinstance(handle, RefreshHandle):
             await self.end_family(handle.tag, handle.family)
             return
-        await self.revoke_by_id(handle.tag, handle.id)
+        await self._revoke(handle)
 
     async def revoke_by_id(self, tag: str, handle_id: str) -> bool:
-        """End the handle of that public id; False when there is none."""
-        digests = [digest for digest in await self._digests(tag) if digest[:_ID_LENGTH] == handle_id]
+        """End the handle of that public id, and all exchanged for it; False when there is none."""
+        found = [handle for handle in await self.live(tag) if handle.id == handle_id]
+        return bool(found) and await self._revoke(found[0])
+
+    async def _revoke(self, handle: Handle) -> bool:
+        tag, digest = handle.tag, handle.digest
         with store_errors():
-            return bool(digests) and bool(await self._redis.delete(keys.issued(tag, "handle", digests[0])))
+            on = [keys.issued(tag, "handle", digest), keys.issued(tag, "exchanged", handle.root)]
+            return bool(await self._end(self._redis, on, [digest]))
 
     async def end_family(self, tag: str, family: str) -> int:
         """End everything that came from one authorization of an app; returns how many records that were."""
@@ -233,4 +253,8 @@ class Handles:
         opened = await self._records.open("handle", tag, digest, sealed)
         if opened is None:
             return None
-        return Handle(id=digest[:_ID_LENGTH], tag=tag, expires_at=opened.expires_at, **opened.fields)
+        return Handle(digest=digest, tag=tag, expires_at=opened.expires_at, **_with_ancestors(opened.fields))
+
+
+def _with_ancestors(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields | {"ancestors": tuple(Ancestor(**ancestor) for ancestor in fields.get("ancestors", ()))}

@@ -1,0 +1,17 @@
+"""Handles: what an app holds instead of a token."""
+
+from broker.handles.exchanged import MOST_DESCENDANTS, MOST_EXCHANGES, ExchangedHandles
+from broker.handles.handle import Ancestor, Handle, Issued, RefreshHandle, actors
+from broker.handles.handles import Handles
+
+__all__ = [
+    "MOST_DESCENDANTS",
+    "MOST_EXCHANGES",
+    "Ancestor",
+    "ExchangedHandles",
+    "Handle",
+    "Handles",
+    "Issued",
+    "RefreshHandle",
+    "actors",
+]

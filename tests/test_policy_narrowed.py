@@ -1,0 +1,314 @@
+"""The decision for handles that token exchange made: one patient, several apps (RFC 8693, HB-05, OA-18)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.apps import Allowance, App
+from broker.errors import InsufficientScope
+from broker.handles import Ancestor, Handle
+from broker.interactions import Interaction, parse_interaction
+from broker.policy import Permit, decide, effective_scopes, may_exchange
+from broker.scopes import Scopes
+from broker.settings import AppSettings
+from tests.test_policy import ALL, ME, REGISTRATION, ask, grant, handle, known
+
+EVERYBODY = "user/*.cruds system/*.cruds"
+
+
+def narrowed(
+    interaction: Interaction, *, held: str = EVERYBODY, granted: str | None = None, context: str | None = None
+) -> Permit:
+    """Decide for a handle that was narrowed to one patient."""
+    policies = known(app("app", EVERYBODY + " patient/*.cruds"))
+    return decide(handle(held, patient=ME), grant(granted or held, patient=context), policies, interaction)
+
+
+def app(id_: str, scopes: str, exchange_from: tuple[str, ...] = ()) -> App:
+    settings = AppSettings(id=id_, authentication="none", exchange_from=exchange_from)
+    return App(settings, (Allowance(registration=REGISTRATION, scopes=Scopes.parse(scopes)),))
+
+
+def batch(*urls: str) -> Interaction:
+    entries = [{"request": {"method": "GET", "url": url}} for url in urls]
+    body = json.dumps({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode()
+    return parse_interaction("POST", b"", b"", [(b"content-type", b"application/fhir+json")], body)
+
+
+def form(path: str, pairs: str) -> Interaction:
+    headers = [(b"content-type", b"application/x-www-form-urlencoded")]
+    return parse_interaction("POST", path.encode(), b"", headers, pairs.encode())
+
+
+MINE = [
+    f"Patient/{ME}",
+    f"Patient/{ME}/_history",
+    f"Patient/{ME}/_history/3",
+    f"Patient/{ME}/Observation",
+    f"Patient/{ME}/Observation?code=1234-5&_count=10",
+    f"Patient/{ME}/$everything",
+    f"Patient?_id={ME}",
+    f"Observation?patient={ME}",
+    f"Observation?patient=Patient/{ME}&code=1234-5",
+    f"Condition?subject=Patient/{ME}",
+    "metadata",
+]
+NOT_SURELY_MINE = [
+    "Patient/pat-2",
+    "Patient/pat-2/_history",
+    "Patient/pat-2/Observation",
+    "Patient/pat-2/$everything",
+    "Patient/$everything",
+    "Patient?_id=pat-2",
+    f"Patient?_id={ME},pat-2",
+    f"Patient?_id={ME}&_id=pat-2",
+    "Patient?name=Shaw",
+    f"Patient?identifier={ME}",
+    "Patient",
+    "Observation/o1",
+    "Observation/o1/_history",
+    "Observation",
+    "Observation?patient=pat-2",
+    f"Observation?patient={ME},pat-2",
+    f"Observation?patient={ME}&patient=pat-2",
+    f"Observation?patient:not={ME}",
+    f"Observation?patient:missing={ME}",
+    f"Observation?subject:Patient={ME}",
+    f"Observation?performer=Patient/{ME}",
+    f"Observation?patient={ME}&_include=Observation:subject",
+    f"Observation?patient={ME}&_include=Observation:subject:Patient",
+    f"Observation?patient={ME}&_include=Observation:performer:Practitioner",
+    f"Observation?patient={ME}&_include=*",
+    f"Observation?patient={ME}&_include:iterate=Patient:link:Patient",
+    f"Observation?patient={ME}&_revinclude=Provenance:target",
+    f"Observation?patient={ME}&_has:Provenance:target:agent=x",
+    f"Observation?patient={ME}&performer:Practitioner.name=x",
+    f"Observation?patient.identifier={ME}",
+    f"Observation?subject:Patient._id={ME}",
+    f"Patient?_id={ME}&_has:Observation:patient:code=1",
+    f"Patient?_id={ME}&_has:Group:member:_id=g1",
+    f"Patient?_id={ME}&general-practitioner.name=x",
+    f"Patient?_id={ME}&_revinclude=Observation:subject",
+    f"Patient?_id={ME}&_revinclude=Group:member",
+    f"Patient/{ME}/Observation?_include=Observation:has-member:Observation",
+    f"Patient/{ME}/Observation?_has:Provenance:target:agent=x",
+    f"Patient/{ME}/Observation?patient=pat-2",
+    f"Observation/$lastn?patient={ME}",
+    "Encounter/e1/$everything",
+    f"Encounter/e1/Observation?patient={ME}&_include=Observation:encounter:Encounter",
+    "Practitioner/pr1/Observation",
+    "Practitioner/pr1",
+    f"Practitioner?_id={ME}",
+    "Organization?name=x",
+    "Group/g1",
+    f"Group?member=Patient/{ME}",
+    f"Group?patient={ME}",
+    "Group/g1/_history",
+    f"AllergyIntolerance?subject=Patient/{ME}",
+    f"Binary?patient={ME}",
+    "Binary/b1",
+    "_history",
+    "Patient/_history",
+    "?_type=Patient,Observation",
+    f"?_id={ME}&_type=Patient",
+    "?_getpages=abc",
+]
+
+
+@pytest.mark.parametrize("held", ["user/*.cruds", "system/*.rs"])
+@pytest.mark.parametrize("url", MINE)
+def test_a_handle_for_one_patient_reads_what_is_surely_this_patients(url: str, held: str) -> None:
+    """HB-02: narrowed from a user's or a system's handle."""
+    permit = narrowed(ask("GET", url), held=held)
+
+    assert permit.relies_on_search is (url != "metadata")
+
+
+@pytest.mark.parametrize("held", ["user/*.cruds", "system/*.rs"])
+@pytest.mark.parametrize("url", NOT_SURELY_MINE)
+def test_a_handle_for_one_patient_reads_nothing_else(url: str, held: str) -> None:
+    """HB-02, PX-14, CX-01."""
+    with pytest.raises(InsufficientScope, match=r"another patient|reaches beyond"):
+        narrowed(ask("GET", url), held=held)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "allowed"),
+    [
+        ("PUT", f"Patient/{ME}", True),
+        ("PUT", "Patient/pat-2", False),
+        ("POST", "Observation", False),
+        ("PUT", "Observation/o1", False),
+        ("DELETE", "Observation/o1", False),
+        ("DELETE", f"Observation?patient={ME}", False),
+        ("PATCH", f"Patient?_id={ME}", False),
+        ("POST", "Group", False),
+    ],
+)
+def test_a_handle_for_one_patient_writes_only_where_the_url_says_whom(method: str, url: str, *, allowed: bool) -> None:
+    """HB-02: what a body would be about is not looked at, so it binds nothing."""
+    if allowed:
+        assert narrowed(ask(method, url)).interaction.method == method
+    else:
+        with pytest.raises(InsufficientScope):
+            narrowed(ask(method, url))
+
+
+@pytest.mark.parametrize(
+    ("path", "pairs", "allowed"),
+    [
+        ("Observation/_search", f"patient={ME}", True),
+        (f"Patient/{ME}/Observation/_search", "code=1", True),
+        ("Observation/_search", "patient=pat-2", False),
+        ("Observation/_search", f"patient={ME}&patient=pat-2", False),
+        ("Observation/_search", f"patient={ME}&_revinclude=Provenance:target", False),
+        ("Observation/_search", "code=1", False),
+        ("Patient/pat-2/Observation/_search", f"patient={ME}", False),
+        ("_search", f"_type=Patient&_id={ME}", False),
+    ],
+)
+def test_a_search_by_form_is_bound_like_one_by_url(path: str, pairs: str, *, allowed: bool) -> None:
+    """HB-02."""
+    if allowed:
+        assert narrowed(form(path, pairs)).relies_on_search
+    else:
+        with pytest.raises(InsufficientScope, match=r"another patient|reaches beyond"):
+            narrowed(form(path, pairs))
+
+
+@pytest.mark.parametrize("url", [f"Patient/{ME}", f"Observation?patient={ME}"])
+@pytest.mark.parametrize("other", ["Patient/pat-2", "Observation/o1", "Practitioner/pr1", "Observation?patient=pat-2"])
+def test_one_entry_of_a_batch_does_not_bind_another(url: str, other: str) -> None:
+    """HB-02, SC-09."""
+    assert narrowed(batch(url, url)).interaction.kind == "batch"
+    for entries in ((url, other), (other, url)):
+        with pytest.raises(InsufficientScope):
+            narrowed(batch(*entries))
+
+
+def test_a_token_that_the_ehr_confines_to_the_same_patient_needs_no_other_binding() -> None:
+    permit = narrowed(ask("GET", "Observation/o1"), held="patient/*.rs", context=ME)
+
+    assert not permit.relies_on_search
+
+
+@pytest.mark.parametrize("url", MINE)
+def test_a_grant_whose_patient_became_another_one_serves_no_handle_for_the_first(url: str) -> None:
+    """CX-11."""
+    with pytest.raises(InsufficientScope, match="narrowed to another patient"):
+        narrowed(ask("GET", url), held=ALL, context="pat-2")
+
+
+def test_a_patient_scope_gets_no_patient_by_narrowing() -> None:
+    """CX-10: the EHR's token was for a patient that nobody knows."""
+    with pytest.raises(InsufficientScope, match="CX-10"):
+        narrowed(ask("GET", f"Observation?patient={ME}"), held="patient/*.rs", context=None)
+
+
+# Several apps
+
+
+def delegated(*chain: str, held: str = "user/*.rs") -> Handle:
+    ancestors = tuple(Ancestor(digest=str(n) * 64, app=app_id, counted=False) for n, app_id in enumerate(chain[:-1]))
+    return replace(handle(held), app=chain[-1], ancestors=ancestors)
+
+
+def test_a_delegated_handle_can_do_what_every_policy_of_its_chain_allows() -> None:
+    """HB-05, OA-18."""
+    find = known(
+        app("first", "user/Patient.rs user/Observation.rs"),
+        app("second", "user/Observation.rs user/Encounter.rs", ("first",)),
+    )
+    held = delegated("first", "second")
+
+    assert str(effective_scopes(held, grant("user/*.rs"), find)) == "user/Observation.rs"
+    assert decide(held, grant("user/*.rs"), find, ask("GET", "Observation")).handle.actors == ("first", "second")
+    for url in ("Patient", "Encounter"):
+        with pytest.raises(InsufficientScope, match="no scope covers"):
+            decide(held, grant("user/*.rs"), find, ask("GET", url))
+
+
+@pytest.mark.parametrize(
+    ("find", "cause"),
+    [
+        (known(app("second", "user/*.rs", ("first",))), "app 'first' is not configured"),
+        (known(app("first", "user/*.rs")), "app 'second' is not configured"),
+        (known(app("first", "user/*.rs"), app("second", "user/*.rs")), "'second' may not exchange handles of app 'fir"),
+        (known(app("first", "patient/*.rs"), app("second", "user/*.rs", ("first",))), "no scope covers"),
+    ],
+)
+def test_a_delegated_handle_ends_where_one_of_the_policies_does(find: Callable[[str], App | None], cause: str) -> None:
+    """HB-05: policies are asked at each use, not only at the exchange."""
+    with pytest.raises(InsufficientScope, match=cause):
+        decide(delegated("first", "second"), grant("user/*.rs"), find, ask("GET", "Observation"))
+
+
+def test_consent_to_be_exchanged_does_not_pass_on() -> None:
+    """HB-05: the third names the second, and not the first; each step is asked for itself."""
+    find = known(
+        app("first", "user/*.rs"), app("second", "user/*.rs", ("first",)), app("third", "user/*.rs", ("second",))
+    )
+    permit = decide(delegated("first", "second", "third"), grant("user/*.rs"), find, ask("GET", "Observation"))
+    assert permit.handle.actors == ("first", "second", "third")
+    with pytest.raises(InsufficientScope, match="'third' may not exchange handles of app 'first'"):
+        decide(delegated("first", "third"), grant("user/*.rs"), find, ask("GET", "Observation"))
+
+
+@pytest.mark.parametrize(
+    ("actor", "holder", "allowed"),
+    [
+        (app("a", "user/*.rs"), "a", True),
+        (app("a", "user/*.rs", ("b",)), "b", True),
+        (app("a", "user/*.rs", ("b",)), "c", False),
+        (app("a", "user/*.rs"), "b", False),
+        (None, "a", False),
+    ],
+)
+def test_an_app_exchanges_its_own_handles_and_those_that_its_settings_name(
+    actor: App | None, holder: str, *, allowed: bool
+) -> None:
+    assert may_exchange(actor, holder) is allowed
+
+
+WORDS = [
+    f"{level}/{type_}.{letters}"
+    for level in ("user", "system")
+    for type_ in ("*", "Patient", "Observation")
+    for letters in ("rs", "r", "cruds")
+]
+scope_sets = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
+
+
+@given(held=scope_sets, granted=scope_sets, policies=st.lists(scope_sets, min_size=1, max_size=5))
+def test_each_further_app_of_a_chain_only_takes_away(held: str, granted: str, policies: list[str]) -> None:
+    """HB-05: nothing widens."""
+    apps = [app(f"app{n}", scopes, (f"app{n - 1}",)) for n, scopes in enumerate(policies)]
+    names = [one.id for one in apps]
+    left = [
+        effective_scopes(delegated(*names[: n + 1], held=held), grant(granted), known(*apps)) for n in range(len(names))
+    ]
+
+    assert all(later.narrows(earlier) for earlier, later in pairwise(left))
+    for n, policy in enumerate(policies):
+        assert left[n].narrows(Scopes.parse(policy))
+    assert left[0].narrows(Scopes.parse(held).intersection(Scopes.parse(granted)))
+
+
+@given(url=st.sampled_from(MINE + NOT_SURELY_MINE), held=st.sampled_from(["user/*.rs", "user/Observation.rs"]))
+def test_what_a_narrowed_handle_may_do_the_wide_one_may_too(url: str, held: str) -> None:
+    """HB-05: nothing widens."""
+    find = known(app("app", EVERYBODY))
+
+    def is_allowed(patient: str | None) -> bool:
+        try:
+            decide(handle(held, patient), grant(held, patient=None), find, ask("GET", url))
+        except InsufficientScope:
+            return False
+        return True
+
+    assert is_allowed(None) or not is_allowed(ME)
