@@ -38,11 +38,12 @@ class EhrUnreachable(EhrError):
     oauth = "temporarily_unavailable"
     issue = "transient"
     says = "The EHR cannot be reached at the moment. Try again later."
+    retry_after: float | None = None
+    """Seconds that the EHR asked to wait, 0 where it did not say; None when it answered nothing."""
 
     def __init__(self, detail: str, *, public: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(detail, public=public)
         self.retry_after = retry_after
-        """Seconds that the EHR asked to wait, 0 where it did not say; None when it answered nothing."""
 
 
 class EhrAnswerLost(EhrError):

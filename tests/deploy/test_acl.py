@@ -117,6 +117,7 @@ async def play_everything(stage: BrokerStage, app: App, reports: App) -> None:
     handle = again.json()["access_token"]
     for _ in range(2):  # the first refresh fails and is given back, the second succeeds
         assert (await app.fhir(handle, f"Patient/{tokens['patient']}")).status_code == 200
+        stage.clock.advance(1.1)  # as long as the EHR asked to wait
     assert stage.sandbox.counts()["token.refresh_token"] == 2
 
     async for tag in stage.broker.grants.tags():

@@ -54,7 +54,7 @@ def test_the_ehr_is_asked_for_the_context_that_the_app_asks_for_and_no_other(ask
 
 
 def test_context_comes_as_smart_defines_it_and_absent_members_are_left_out() -> None:
-    """CX-01 to CX-09: booleans are booleans, references are objects, vendors' members are those that were allowed."""
+    """(CX-01) (CX-02) (CX-03) (CX-05) (CX-06) (CX-07) (CX-08) (CX-09): each in its own type, extensions as allowed."""
     context = LaunchContext(
         patient="p1",
         encounter="e1",

@@ -159,8 +159,10 @@ BAD = [
     (
         'signing_algorithm = "RS384"',
         f'authentication = "client_secret_basic"\n{SECRET}',
-        "24: registration[2]: flow = 'backend' is not meant for secrets (RG-09). Fix: authentication = "
-        "'private_key_jwt', or secret_for_backend = true where the vendor wants one",
+        (
+            "24: registration[2]: flow = 'backend' is not meant for secrets (RG-09). Fix: authentication = "
+            "'private_key_jwt', or secret_for_backend = true where the vendor wants one"
+        ),
     ),
     (
         'signing_algorithm = "RS384"',

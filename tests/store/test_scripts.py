@@ -17,6 +17,7 @@ from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
 from broker.store.scripts import script
 from tests.stage import App, BrokerStage
+from tests.stage.prover import Prover
 
 TAG = "0123456789AB"
 GRANT, LEASE, INDEX = keys.grant(TAG), keys.lease(TAG), keys.handles(TAG)
@@ -758,6 +759,9 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
     )
     for _ in range(2):  # the second use ends the family
         await app.token(grant_type="refresh_token", refresh_token=answer["refresh_token"])
+    prover = Prover(app.base, app.client_id)
+    await prover.fhir(answer["access_token"], "Patient")
+    await prover.close()
     ask = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}
     assert (await reports.token(**ask)).status_code == 200
     assert await stage.broker.revoke_grant(answer["access_token"][4:16], cause="test") == "revoked"

@@ -96,7 +96,7 @@ async def test_each_fhir_base_of_an_ehr_is_an_ehr_of_its_own(siblings: BrokerSta
 async def test_production_and_trial_have_key_sets_of_their_own_that_anybody_may_read_and_keep(
     sandbox: Sandbox, redis: Redis, tmp_path: Path
 ) -> None:
-    """(EP-05) (EP-06) (EP-02): same answer every time, with how long it may be kept, and nothing asked of anybody."""
+    """(RG-03) (RG-04) (RG-05) (EP-02) (EP-05) (EP-06): the same answer every time, and how long it may be kept."""
     more = TRIAL.format(base=sandbox.fhir_base.replace("127.0.0.1", "localhost"))
     async with open_stage(sandbox, redis, tmp_path, more=more) as stage, httpx2.AsyncClient(trust_env=False) as anybody:
         urls = [f"{stage.public_url}/jwks/{name}" for name in ("sandbox-launch", "trial-launch")]
