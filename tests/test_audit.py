@@ -118,6 +118,7 @@ def test_a_record_has_no_field_beyond_these() -> None:
         "registration",
         "grant",
         "handle",
+        "actors",
         "interaction",
         "scope",
         "reason",

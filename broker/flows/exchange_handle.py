@@ -12,7 +12,6 @@ from broker.audit import AuditRecord, AuditTrail
 from broker.clock import Clock
 from broker.errors import (
     InsufficientScope,
-    InvalidGrant,
     InvalidRequest,
     InvalidScope,
     InvalidTarget,
@@ -87,7 +86,7 @@ class ExchangeHandle:
     ) -> dict[str, Any]:
         """Return the token response (RFC 8693 §2.2.1).
 
-        Raises `InvalidRequest` for a malformed one, `InvalidGrant` for a subject that the app may not exchange,
+        Raises `InvalidRequest` for a malformed one or a subject that the app may not exchange,
         `InvalidTarget`, `InvalidScope` for more than the subject has, `UnauthorizedClient` where a policy forbids it.
         """
         asked = Exchange.read(form)
@@ -200,7 +199,8 @@ def _malformed(detail: str, public: str) -> InvalidRequest:
     return InvalidRequest(detail, public=public)
 
 
-def _no_subject(detail: str) -> InvalidGrant:
-    return InvalidGrant(
+def _no_subject(detail: str) -> InvalidRequest:
+    """RFC 8693 §2.2.2: a bad subject token is an invalid request."""
+    return InvalidRequest(
         detail, public="subject_token is not valid: unknown, expired, revoked, or not for this client to exchange."
     )

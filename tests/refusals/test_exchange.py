@@ -126,7 +126,7 @@ class TestASubjectThatIsNotTheirs:
     async def refused(self, stage: BrokerStage, app: App, subject: str, cause: str) -> None:
         with nothing_sent(stage.sandbox), audited(stage, "handle.mint", "denied", cause, hides=[subject]):
             answer = await ask(app, subject)
-        assert_oauth_error(answer, 400, "invalid_grant", hides=[subject])
+        assert_oauth_error(answer, 400, "invalid_request", hides=[subject])
         assert answer.json()["error_description"] == NO_SUBJECT
 
     @pytest.mark.parametrize("text", [UNKNOWN, UNKNOWN[:-1] + "x", "sbh_", "eyJhbGciOiJub25lIn0.e30.", "x" * 3000])

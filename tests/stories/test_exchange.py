@@ -250,7 +250,7 @@ async def test_another_app_acts_for_the_first_as_far_as_both_policies_go(
 async def test_a_third_app_acts_for_the_second_and_not_for_the_first(app: App, summary: App, archive: App) -> None:
     """HB-05, OA-18."""
     given = await app.standalone()
-    assert (await ask(archive, given["access_token"])).json()["error"] == "invalid_grant"
+    assert (await ask(archive, given["access_token"])).json()["error"] == "invalid_request"
     second = (await exchanged(summary, given["access_token"]))["access_token"]
 
     third = await exchanged(archive, second)
@@ -312,7 +312,7 @@ async def test_what_is_exchanged_ends_at_once_with_what_it_was_exchanged_for(
     for text in (root, own, delegated):
         with pytest.raises(InvalidHandle):
             await other_replica.handles.redeem(text, "sandbox")
-    assert (await ask(app, own)).json()["error"] == "invalid_grant"
+    assert (await ask(app, own)).json()["error"] == "invalid_request"
 
 
 async def test_an_exchanged_handle_ends_alone_with_what_hangs_on_it(app: App, summary: App) -> None:

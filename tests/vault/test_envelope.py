@@ -56,6 +56,7 @@ def vault(reports: Reports) -> Vault:
 @given(contexts, st.binary())
 def test_what_is_sealed_opens_in_its_context(context: RecordContext, plaintext: bytes) -> None:
     """HB-04."""
+
     async def round_trip() -> bytes:
         vault = Vault(LocalKeyring([KEY]), report_broken=Reports())
         sealed = await vault.seal(context, plaintext)
