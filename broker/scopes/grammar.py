@@ -12,13 +12,15 @@ _WORD: Final = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
 _SMART_LIKE: Final = re.compile(r"(?:patient|user|system|launch)/.*", re.IGNORECASE)
 _RESOURCE: Final = re.compile(r"(patient|user|system)/(\*|[A-Z][A-Za-z]*)\.([A-Za-z]+|\*)(?:\?(.+))?")
 _V2_VERB: Final = re.compile(r"(?=.)c?r?u?d?s?")
-_V1_SHOUTED: Final = re.compile(r"(.*(?:patient|user|system)/(?:\*|[A-Z][A-Za-z]*)\.)((?i:read|write))")
 _CONTEXT: Final = re.compile(r"launch/[a-z]+(?:\?role=[^&?]+)?")
 _PARAMETER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 _SMART_URI: Final = "http://smarthealthit.org/fhir/scopes/"
+_V1_SHOUTED: Final = re.compile(
+    rf"((?:{re.escape(_SMART_URI)})?(?:patient|user|system)/(?:\*|[A-Z][A-Za-z]*)\.)((?i:read|write))"
+)
 _OPENID_URI: Final = "http://openid.net/specs/openid-connect-core-1_0#"
 _SMART_WORDS: Final = frozenset({"launch", "fhirUser", "online_access", "offline_access"})
 _OPENID_WORDS: Final = frozenset({"openid", "profile", "offline_access", "email", "address", "phone"})

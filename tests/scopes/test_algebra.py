@@ -3,7 +3,7 @@
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidScope
@@ -168,6 +168,7 @@ any_texts = st.one_of(st.text(), st.lists(st.sampled_from(FRAGMENTS), max_size=2
 
 
 @given(any_texts)
+@example("0patient/A.READ")
 def test_any_text_is_parsed_strictly_or_refused_as_invalid_scope(text: str) -> None:
     """SC-01."""
     try:
