@@ -1,7 +1,8 @@
 """Apps: who they are, what they may ever have. Deny by default: an app reaches only what its policy names."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from broker.ehr.site import Site
@@ -26,6 +27,12 @@ class App:
 
     settings: AppSettings
     allowances: tuple[Allowance, ...]
+    _by_place: dict[tuple[str, Flow], Allowance] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A registration may be at thousands of EHRs, and each FHIR request asks for one of them.
+        by_place = {(ehr, one.registration.flow): one for one in self.allowances for ehr in one.registration.ehr}
+        object.__setattr__(self, "_by_place", by_place)
 
     @property
     def id(self) -> str:
@@ -34,10 +41,10 @@ class App:
 
     def allowance(self, ehr: str, flow: Flow) -> Allowance:
         """Return what the app may have at this EHR. Raises `UnauthorizedClient`."""
-        for allowance in self.allowances:
-            if ehr in allowance.registration.ehr and allowance.registration.flow == flow:
-                return allowance
-        raise UnauthorizedClient(f"app {self.id!r} has no {flow} access to EHR {ehr!r}")
+        try:
+            return self._by_place[ehr, flow]
+        except KeyError:
+            raise UnauthorizedClient(f"app {self.id!r} has no {flow} access to EHR {ehr!r}") from None
 
 
 class Directory:
@@ -48,6 +55,7 @@ class Directory:
         self.tenant = settings.tenant
         self._ehrs = {ehr.id: ehr for ehr in settings.ehr}
         self._registrations = {registration.id: registration for registration in settings.registration}
+        self._at_ehr = _by_ehr(settings.registration)
         self._apps = {app.id: App(app, tuple(self._resolve(app))) for app in settings.app}
 
     def _resolve(self, app: AppSettings) -> Iterator[Allowance]:
@@ -92,6 +100,7 @@ class Directory:
             client_id=registration.client_id if registration and ehr.profile.client_id_header else None,
             token_endpoint=ehr.token_endpoint,
             authorization_endpoint=ehr.authorization_endpoint,
+            relies_on_issuer=registration is not None and _relies_on_issuer(registration, ehr),
         )
 
     def granted_site(self, ehr_id: str, registration_id: str, fhir_base: str) -> Site:
@@ -107,7 +116,7 @@ class Directory:
 
     def sites(self, ehr: EhrSettings) -> list[Site]:
         """Return the sites of an EHR: one, or where it answers each client differently one per client (EP-08)."""
-        here = [self.site(ehr, registration) for registration in self.registrations if ehr.id in registration.ehr]
+        here = [self.site(ehr, registration) for registration in self._at_ehr.get(ehr.id, ())]
         return list({site.key: site for site in here}.values()) or [self.site(ehr, None)]
 
     def frame_ancestors(self, registration_id: str) -> tuple[str, ...]:
@@ -146,3 +155,17 @@ class Directory:
         """
         own = f"/{ehr_id}" if registration.has_own_callbacks else ""
         return f"{self.public_url}/callback/{registration.id}{own}"
+
+
+def _by_ehr(registrations: Iterable[RegistrationSettings]) -> Mapping[str, list[RegistrationSettings]]:
+    found: defaultdict[str, list[RegistrationSettings]] = defaultdict(list)
+    for registration in registrations:
+        for ehr in registration.ehr:
+            found[ehr].append(registration)
+    return found
+
+
+def _relies_on_issuer(registration: RegistrationSettings, ehr: EhrSettings) -> bool:
+    """Whether one of several EHRs could get what is another's by claiming its issuer (CB-07, Q3)."""
+    signed = registration.authentication == "private_key_jwt" and ehr.profile.assertion_audience == "issuer"
+    return len(registration.ehr) > 1 and (registration.shares_callback or signed)

@@ -12,6 +12,7 @@ from broker.listings import Listing
 
 _LONGEST_SLUG: Final = 40
 _HEAD: Final = ("source", "etag", "imported")
+_SETTINGS: Final = ("id", "name", "fhir_base", "profile", "environment", "enabled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Entry:
     """Nothing imported is in use until an operator says so (BR-05)."""
     listed: bool = True
     """Whether the source still lists it; one that it no longer lists is kept."""
+    environment: str = "production"
+    """As in `[[ehr]]` (EP-02)."""
     own: bool = False
     """Whether the EHR's own smart-configuration says so: a vendor's list does not change it any more (BR-02)."""
 
@@ -56,8 +59,10 @@ class Difference:
     """Ids that were in use and are not any more, because their address changed."""
 
 
-def merge(catalog: Catalog, listings: Iterable[Listing], *, profile: str) -> tuple[tuple[Entry, ...], Difference]:
-    """Return the new entries, sorted by id, and what is different.
+def merge(
+    catalog: Catalog, listings: Iterable[Listing], *, profile: str, environment: str = "production"
+) -> tuple[tuple[Entry, ...], Difference]:
+    """Return the new entries, sorted by id, and what is different. New entries get the profile and environment.
 
     An endpoint is known again by what the source calls it, or by its address. One whose address changed while it was
     enabled is disabled: what was approved was the address. One that is listed no more is kept, and says so, unless its
@@ -71,7 +76,7 @@ def merge(catalog: Catalog, listings: Iterable[Listing], *, profile: str) -> tup
     for listing in listings:
         known = by_name.get(listing.listed_as) or by_base.get(listing.fhir_base)
         if known is None or known.id in kept:
-            entry = _new(listing, profile, taken)
+            entry = _new(listing, profile, environment, taken)
             taken.add(entry.id)
             added.append(entry)
         else:
@@ -127,7 +132,7 @@ def _entry(number: int, row: Any) -> Entry:
         entry = Entry(**row)
     except TypeError:
         raise ConfigurationError(f"entry {number} is not an object with the keys of an EHR") from None
-    texts = (entry.id, entry.name, entry.fhir_base, entry.profile, entry.listed_as)
+    texts = (entry.id, entry.name, entry.fhir_base, entry.profile, entry.listed_as, entry.environment)
     if not all(isinstance(text, str) for text in texts) or {
         type(entry.enabled),
         type(entry.listed),
@@ -139,10 +144,10 @@ def _entry(number: int, row: Any) -> Entry:
 
 def settings_of(entry: Entry) -> Mapping[str, Any]:
     """Return the entry as an `[[ehr]]` table says it."""
-    return {name: getattr(entry, name) for name in ("id", "name", "fhir_base", "profile", "enabled")}
+    return {name: getattr(entry, name) for name in _SETTINGS}
 
 
-def _new(listing: Listing, profile: str, taken: set[str]) -> Entry:
+def _new(listing: Listing, profile: str, environment: str, taken: set[str]) -> Entry:
     slug = re.sub(r"[^a-z0-9]+", "-", listing.name.lower()).strip("-")[:_LONGEST_SLUG].strip("-") or "ehr"
     digest = hashlib.sha256(listing.fhir_base.encode()).hexdigest()
     length = next(size for size in range(6, len(digest)) if f"{slug}-{digest[:size]}" not in taken)
@@ -153,6 +158,7 @@ def _new(listing: Listing, profile: str, taken: set[str]) -> Entry:
         profile=profile,
         listed_as=listing.listed_as,
         fhir_version=listing.fhir_version,
+        environment=environment,
         own=listing.own,
     )
 

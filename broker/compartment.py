@@ -75,6 +75,47 @@ _BY_SUBJECT: Final = frozenset(
         "Specimen",
     }
 )
+_BY_PATH: Final = frozenset(
+    {
+        *_BY_PATIENT - {"Device"},
+        "Account",
+        "AdverseEvent",
+        "Appointment",
+        "AppointmentResponse",
+        "AuditEvent",
+        "Basic",
+        "BodyStructure",
+        "ChargeItem",
+        "ClaimResponse",
+        "Communication",
+        "CommunicationRequest",
+        "CoverageEligibilityRequest",
+        "CoverageEligibilityResponse",
+        "DetectedIssue",
+        "DocumentManifest",
+        "EnrollmentRequest",
+        "ImmunizationEvaluation",
+        "ImmunizationRecommendation",
+        "Invoice",
+        "MeasureReport",
+        "MolecularSequence",
+        "RequestGroup",
+        "ResearchSubject",
+        "Schedule",
+        "SupplyDelivery",
+        "SupplyRequest",
+        "VisionPrescription",
+    }
+)
+
+
+def is_bound_by_path(type_: str) -> bool:
+    """Whether `Patient/{id}/{type_}` can only be about this patient.
+
+    Types outside the Patient compartment are not: a server may answer about everybody. Nor are `Group`, `Patient` and
+    `Person`, which are in it for the others that they name or link, and `*`, which is every type.
+    """
+    return type_ in _BY_PATH
 
 
 def binding_pairs(type_: str, patient: str) -> frozenset[tuple[str, str]]:

@@ -27,6 +27,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from broker.errors import InvalidDpopProof
+from broker.origins import origin
 from broker.secret import Secret
 
 ALGORITHMS: Final = ("ES256", "ES384", "RS256", "PS256")
@@ -44,7 +45,6 @@ _RSA_BITS: Final = range(2048, 4097)
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _ESCAPED: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9\-._~]")
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 class _Registry(jws.JWSRegistry):
@@ -194,12 +194,10 @@ def _is_same_url(htu: object, url: str) -> bool:
         return False
 
 
-def _normal(url: str) -> tuple[str, str, int | None, str]:
-    parts = urlsplit(url)
-    if "@" in parts.netloc or not url.isprintable():
+def _normal(url: str) -> tuple[str, str]:
+    if not (place := origin(url)):
         raise ValueError(url)
-    path = _ESCAPED.sub(lambda match: _unescaped(match[1]), parts.path) or "/"
-    return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme), path
+    return place, _ESCAPED.sub(lambda match: _unescaped(match[1]), urlsplit(url).path) or "/"
 
 
 def _unescaped(digits: str) -> str:

@@ -1,15 +1,19 @@
 """Next links that do not say what they search (PX-07): `{base}?_getpages=…`, `Observation?-pageContext=…`.
 
-The broker adds to such a link what the search it goes on with needed, under a keyed hash that binds it to path, query
-and the app's authorization. Following it needs the same scopes again; nobody else can use it, and nobody can make one.
+The broker adds to such a link what the search it goes on with needed, sealed for path, query and the app's
+authorization. Following it needs the same scopes again; nobody else can use it, nobody can make one, and nobody can
+read there what was searched: a search by POST keeps its values out of URLs, and so out of histories and others' logs.
 """
 
 import base64
-import hmac
 import json
 from dataclasses import dataclass, replace
 from typing import Final
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from broker.clock import Entropy
 from broker.credentials import KeyedHash
 from broker.errors import UninterpretableInteraction
 from broker.interactions import Interaction, Need, parse_interaction, parse_page
@@ -17,7 +21,9 @@ from broker.policy import Permit
 
 PARAMETER: Final = "_sbpage"
 _PREFIX: Final = f"{PARAMETER}=".encode()
-_MAC_LENGTH: Final = 32
+_NONCE_BYTES: Final = 12
+LONGEST: Final = 4096
+"""Characters. A link that would grow by more is left as it is: servers and proxies cut longer URLs off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,7 @@ class PageLinks:
     """Makes page links and reads them back."""
 
     keyed_hash: KeyedHash
+    entropy: Entropy
 
     def extend(self, permit: Permit, path: str, query: str) -> str:
         """Return what to append to a link's query; nothing unless it goes on with a search that was just permitted.
@@ -39,8 +46,8 @@ class PageLinks:
             return ""
         if not _goes_on(search, page) or _speaks_for_itself(search, page):
             return ""
-        needs = _dump_needs(search.needs)
-        return f"&{PARAMETER}={needs}.{self._mac(permit.handle.family, needs, page)}"
+        sealed = self._seal(_dump_needs(permit.needs), permit.handle.family, page)
+        return f"&{PARAMETER}={sealed}" if len(sealed) <= LONGEST else ""
 
     def take(self, raw_query: bytes) -> tuple[bytes, str | None]:
         """Separate the broker's parameter from a query, so that it is neither parsed nor forwarded."""
@@ -53,13 +60,36 @@ class PageLinks:
 
     def follow(self, page: Interaction, link: str, family: str) -> Interaction:
         """Give a page the needs of its search. Raises `UninterpretableInteraction` for a link that is not ours."""
-        needs, _, mac = link.partition(".")
-        if not hmac.compare_digest(mac.encode(), self._mac(family, needs, page).encode()):
-            raise UninterpretableInteraction("a page link that was changed, or made for another authorization")
+        try:
+            needs = self._open(link, family, page)
+        except (ValueError, InvalidTag):
+            raise UninterpretableInteraction(
+                "a page link that was changed, or made for another authorization"
+            ) from None
         return replace(page, needs=_load_needs(needs))
 
-    def _mac(self, family: str, needs: str, page: Interaction) -> str:
-        return self.keyed_hash("page", f"{family}\0{needs}\0{page.path}?{page.query}")[:_MAC_LENGTH]
+    def _seal(self, needs: bytes, family: str, page: Interaction) -> str:
+        nonce = self.entropy(_NONCE_BYTES)
+        return _encode(nonce + self._cipher(family).encrypt(nonce, needs, _bound_to(family, page)))
+
+    def _open(self, link: str, family: str, page: Interaction) -> bytes:
+        sealed = base64.urlsafe_b64decode(link + "=" * (-len(link) % 4))
+        if _encode(sealed) != link:
+            raise ValueError("another spelling of the same bytes")
+        nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        return self._cipher(family).decrypt(nonce, body, _bound_to(family, page))
+
+    def _cipher(self, family: str) -> AESGCM:
+        """Return AES-256-GCM under a key of this authorization alone, for which random nonces are enough."""
+        return AESGCM(bytes.fromhex(self.keyed_hash("page", family)))
+
+
+def _encode(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+
+def _bound_to(family: str, page: Interaction) -> bytes:
+    return f"{family}\0{page.path}?{page.query}".encode()
 
 
 def _goes_on(search: Interaction, page: Interaction) -> bool:
@@ -81,11 +111,13 @@ def _speaks_for_itself(search: Interaction, page: Interaction) -> bool:
     return own.needs == search.needs
 
 
-def _dump_needs(needs: tuple[Need, ...]) -> str:
-    plain = [[need.type, need.letter, need.parameters] for need in needs]
-    return base64.urlsafe_b64encode(json.dumps(plain, separators=(",", ":")).encode()).rstrip(b"=").decode()
+def _dump_needs(needs: tuple[Need, ...]) -> bytes:
+    plain = [[need.type, need.letter, need.parameters, need.bound_to] for need in needs]
+    return json.dumps(plain, separators=(",", ":")).encode()
 
 
-def _load_needs(text: str) -> tuple[Need, ...]:
-    plain = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    return tuple(Need(type_, letter, tuple((name, value) for name, value in pairs)) for type_, letter, pairs in plain)
+def _load_needs(text: bytes) -> tuple[Need, ...]:
+    return tuple(
+        Need(type_, letter, tuple((name, value) for name, value in pairs), bound_to)
+        for type_, letter, pairs, bound_to in json.loads(text)
+    )

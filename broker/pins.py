@@ -17,9 +17,10 @@ from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.clock import Clock
 from broker.credentials import KeyedHash
 from broker.ehr.endpoints import Endpoints
-from broker.ehr.pin import Move, Pin, origin, shown
+from broker.ehr.pin import Move, Pin, shown
 from broker.ehr.site import Site
 from broker.errors import NotFound, StoreUnavailable
+from broker.origins import origin
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script

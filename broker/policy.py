@@ -13,12 +13,12 @@ in order, the first refusal wins:
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, TypeAlias
 
 from broker.apps import App
-from broker.compartment import binding_pairs
+from broker.compartment import binding_pairs, is_bound_by_path
 from broker.errors import InsufficientScope, UnauthorizedClient
 from broker.grants import Grant
 from broker.handles import Handle
@@ -38,6 +38,8 @@ class Permit:
     handle: Handle
     grant: Grant
     interaction: Interaction
+    needs: tuple[Need, ...]
+    """The interaction's needs; those that the EHR would not bind name the patient whom the request binds them to."""
     relies_on_search: bool
     """The decision counts on the EHR honouring a search parameter, so it must be told not to ignore one."""
     made_by: object
@@ -49,12 +51,15 @@ class Permit:
 
 def effective_scopes(handle: Handle, grant: Grant, find_app: FindApp) -> Scopes:
     """Return what is left of the handle after its grant and the policies. Raises `InsufficientScope`."""
-    return allowed_to(handle.apps, grant, find_app).intersection(handle.scopes)
+    return allowed_to(handle.apps, grant, find_app, held=handle.scopes)
 
 
-def allowed_to(apps: Sequence[str], grant: Grant, find_app: FindApp) -> Scopes:
-    """Return what the grant holds for an app that got it from the one before, and so on. Raises `InsufficientScope`."""
-    allowed = grant.terms.scopes
+def allowed_to(apps: Sequence[str], grant: Grant, find_app: FindApp, *, held: Scopes | None = None) -> Scopes:
+    """Return what the grant holds for an app that got it from the one before, and so on. Raises `InsufficientScope`.
+
+    With `held`, what it holds of those: they come first, because a handle has far fewer scopes than a policy may have.
+    """
+    allowed = grant.terms.scopes if held is None else held.intersection(grant.terms.scopes)
     for app_id in dict.fromkeys(apps):
         allowed = allowed.intersection(_policy(app_id, grant, find_app))
     for holder, actor in pairwise(apps):
@@ -86,12 +91,13 @@ def decide(handle: Handle, grant: Grant, find_app: FindApp, interaction: Interac
     grant.require_usable()
     scopes = effective_scopes(handle, grant, find_app)
     parts = interaction.entries or (interaction,)
-    relies = [_decide_part(handle.patient, scopes, grant, part) for part in parts]
-    return Permit(handle, grant, interaction, any(relies), _DECIDED)
+    decided = [_decide_part(handle.patient, scopes, grant, part) for part in parts]
+    needs = tuple(need for of_part, _ in decided for need in of_part)
+    return Permit(handle, grant, interaction, needs, any(relies for _, relies in decided), _DECIDED)
 
 
-def _decide_part(only: str | None, scopes: Scopes, grant: Grant, part: Interaction) -> bool:
-    """Decide one interaction, or one entry of a Bundle; returns whether that relies on a search parameter.
+def _decide_part(only: str | None, scopes: Scopes, grant: Grant, part: Interaction) -> tuple[tuple[Need, ...], bool]:
+    """Decide one interaction, or one entry of a Bundle; returns its needs, and whether it relies on a search parameter.
 
     `only` is the patient that the handle was narrowed to, if it was.
     """
@@ -109,21 +115,24 @@ def _decide_part(only: str | None, scopes: Scopes, grant: Grant, part: Interacti
     if only and in_context not in {None, only}:
         raise InsufficientScope("the handle was narrowed to another patient than the one in context")
     confined, patient = (part.needs, only) if only else (by_patient, in_context)
-    return (_bind_to_patient(patient, grant, part, confined) if confined and patient else False) or relies
+    bound = _bind_to_patient(patient, grant, part, confined) if confined and patient else []
+    needs = tuple(replace(need, bound_to=patient) if need in bound else need for need in part.needs)
+    return needs, relies or bool(bound)
 
 
 def _covers(scopes: Scopes, need: Need, levels: tuple[str, ...]) -> bool:
     return scopes.covers(need.type, need.letter, parameters=need.parameters, levels=levels)
 
 
-def _bind_to_patient(patient: str, grant: Grant, part: Interaction, needs: Iterable[Need]) -> bool:
+def _bind_to_patient(patient: str, grant: Grant, part: Interaction, needs: Iterable[Need]) -> list[Need]:
+    """Return the needs that the request binds because the EHR would not."""
     if any(named != patient for named in part.patients):
         raise InsufficientScope("the request names another patient (PX-14)")
     reaching = [need for need in needs if _reaches_further(grant.terms.scopes, need)]
     for need in reaching:
         if not _binds_itself(need, part, patient):
             raise InsufficientScope("the EHR's token reaches beyond the patient, and the request is not bound to one")
-    return bool(reaching)
+    return reaching
 
 
 def _reaches_further(granted: Scopes, need: Need) -> bool:
@@ -135,11 +144,18 @@ def _reaches_further(granted: Scopes, need: Need) -> bool:
 
 
 def _binds_itself(need: Need, part: Interaction, patient: str) -> bool:
-    """Whether this need can only be about this patient, whatever the token behind it could reach."""
+    """Whether this need can only be about this patient, whatever the token behind it could reach.
+
+    Of a page it is, if that was so of the search that the page goes on with (PX-07).
+    """
+    if need.bound_to == patient:
+        return True
     if part.path == f"Patient/{patient}" or part.path.startswith(f"Patient/{patient}/_history"):
         return need.type == "Patient"
     if part.path.startswith(f"Patient/{patient}/"):
-        return part.kind == "operation" or not any(_leads_elsewhere(name) for name, _ in part.parameters)
+        if part.kind == "operation":
+            return True
+        return is_bound_by_path(need.type) and not any(_leads_elsewhere(name) for name, _ in part.parameters)
     return bool(binding_pairs(need.type, patient) & set(need.parameters))
 
 

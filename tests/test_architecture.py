@@ -27,6 +27,7 @@ REVEALING = {
     "broker/ehr/id_token.py",
     "broker/ehr/rewriting.py",
     "broker/ehr/token_endpoint.py",
+    "broker/ehr/unverified.py",
     "broker/flows/answer_app.py",
     "broker/flows/finish_launch.py",
     "broker/flows/exchange_handle.py",

@@ -1,16 +1,20 @@
 """Page links: what a next link may do that does not say it is what its search was allowed; nobody can make one."""
 
+import base64
 from collections.abc import Callable
 
 import pytest
 
+from broker.clock import system_entropy
 from broker.credentials import KeyedHash
-from broker.errors import UninterpretableInteraction
+from broker.errors import InsufficientScope, UninterpretableInteraction
 from broker.interactions import Need, parse_page
-from broker.paging import PARAMETER, PageLinks
-from tests.test_policy import decided
+from broker.paging import LONGEST, PARAMETER, PageLinks
+from broker.policy import Permit, decide
+from tests.test_policy import ME, app, decided, grant, handle, known
+from tests.test_policy_narrowed import form
 
-LINKS = PageLinks(KeyedHash(b"k" * 32))
+LINKS = PageLinks(KeyedHash(b"k" * 32), system_entropy)
 QUERY = "_getpages=abc-1&_getpagesoffset=20"
 
 
@@ -98,6 +102,81 @@ def test_a_page_is_only_got(method: str) -> None:
         followed(link + LINKS.extend(permit, "Observation", "-pageContext=a"), method=method)
 
 
+MIXED = "patient/*.rs user/Practitioner.rs"
+
+
+def turned(permit: Permit, *, held: str, granted: str, patient: str = ME, narrowed: str | None = None) -> Permit:
+    """Follow a link that says nothing, as the same app."""
+    added = LINKS.extend(permit, "", QUERY)
+    page = LINKS.follow(parse_page("GET", b"", QUERY.encode(), ()), added.removeprefix(f"&{PARAMETER}="), "f")
+    return decide(handle(held, narrowed), grant(granted, patient), known(app(ALL)), page)
+
+
+ALL = "patient/*.rs user/*.rs"
+
+
+@pytest.mark.parametrize("granted", [MIXED, ALL])
+@pytest.mark.parametrize("url", [f"Patient/{ME}/$everything", f"Patient/{ME}/Observation", f"Observation?patient={ME}"])
+def test_the_pages_of_a_bound_search_are_bound_though_their_links_do_not_say_so(url: str, granted: str) -> None:
+    """(PX-07) (PX-14): page after page, where the EHR's token reaches beyond the patient."""
+    page = decided("GET", url, held="patient/*.rs", granted=granted, policy=ALL)
+
+    for _ in range(3):
+        page = turned(page, held="patient/*.rs", granted=granted)
+        assert page.needs == page.interaction.needs
+
+
+def test_a_page_of_one_patients_search_is_not_one_of_anothers() -> None:
+    """(PX-14) (CX-11)."""
+    everything = decided("GET", f"Patient/{ME}/$everything", held="patient/*.rs", granted=ALL, policy=ALL)
+
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        turned(everything, held="patient/*.rs", granted=ALL, patient="pat-2")
+
+
+def test_a_page_of_a_search_that_nothing_bound_is_not_turned_by_a_narrowed_handle() -> None:
+    """(PX-14): the wider handle that it was exchanged for may turn it."""
+    everybody = decided("GET", "Observation", held="user/*.rs", granted=ALL, policy=ALL)
+
+    assert turned(everybody, held="user/*.rs", granted=ALL).needs == everybody.needs
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        turned(everybody, held="user/*.rs", granted=ALL, narrowed=ME)
+
+
+def test_what_an_include_adds_is_not_bound_by_the_search_it_comes_with() -> None:
+    """(PX-14)."""
+    search = f"Observation?patient={ME}&_include=Observation:encounter:Encounter"
+    wide = decided("GET", search, held="patient/Observation.rs user/Encounter.rs", granted=ALL, policy=ALL)
+
+    assert [need.bound_to for need in wide.needs] == [ME, None]
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        turned(wide, held="user/*.rs", granted=ALL, narrowed=ME)
+
+
+def test_a_page_link_does_not_show_what_was_searched() -> None:
+    """(PX-07): whoever searches by POST keeps the values out of URLs; two links of one search differ, too."""
+    search = form("Patient/_search", "birthdate=1950-01-01&family=Shaw")
+    permit = decide(handle("user/*.rs"), grant("user/*.rs"), known(app("user/*.rs")), search)
+    links = {LINKS.extend(permit, "", QUERY) for _ in range(2)}
+
+    assert len(links) == 2
+    for added in links:
+        text = added.removeprefix(f"&{PARAMETER}=")
+        shown = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        assert not any(word in shown for word in (b"birthdate", b"1950", b"Shaw", b"Patient"))
+        assert followed(QUERY + added) == permit.interaction.needs
+
+
+@pytest.mark.parametrize(("length", "is_extended"), [(2000, True), (4000, False)])
+def test_a_link_that_would_get_too_long_is_left_as_it_is(length: int, *, is_extended: bool) -> None:
+    """(PX-07)."""
+    permit = decided("GET", f"Observation?category={'x' * length}", held="user/Observation.s")
+    added = LINKS.extend(permit, "", QUERY)
+
+    assert bool(added) is is_extended
+    assert len(added) <= LONGEST + len(f"&{PARAMETER}=")
+
+
 def test_our_parameter_is_not_forwarded() -> None:
     permit = decided("GET", "Observation", held="user/Observation.s")
     query, _ = LINKS.take((QUERY + LINKS.extend(permit, "", QUERY)).encode())
@@ -112,6 +191,7 @@ def test_our_parameter_is_not_forwarded() -> None:
         lambda link: link.replace("offset=20", "offset=40"),
         lambda link: link[:-1] + ("0" if link[-1] != "0" else "1"),
         lambda link: link.replace(f"{PARAMETER}=", f"{PARAMETER}=W1siKiIsInMiLFtdXV0"),
+        lambda link: link + "=",
         lambda link: link + "&_count=1",
         lambda _: QUERY + f"&{PARAMETER}=",
         lambda _: QUERY + f"&{PARAMETER}=%00.%ff",

@@ -130,6 +130,15 @@ def test_what_one_of_the_three_leaves_out_is_refused(
         decided(method, url, held=held, granted=granted, policy=policy)
 
 
+def test_what_a_handle_cannot_reach_of_its_grant_and_policy_does_not_count() -> None:
+    """SC-05: of nine filters and nine others the handle has one, so there is less to hold against each other."""
+    nine, others = (" ".join(f"user/Observation.rs?{name}={n}" for n in range(9)) for name in ("category", "status"))
+    permit = decided(
+        "GET", "Observation?category=1&status=2", held="user/Observation.s?category=1", granted=nine, policy=others
+    )
+    assert permit.relies_on_search
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -182,13 +191,20 @@ def test_where_the_ehrs_token_reaches_further_the_request_must_bind_itself(url: 
         f"AllergyIntolerance?subject=Patient/{ME}",
         f"Immunization?subject=Patient/{ME}",
         f"Organization?subject=Patient/{ME}",
+        f"Patient/{ME}/Organization",
+        f"Patient/{ME}/Practitioner",
+        f"Patient/{ME}/Medication",
+        f"Patient/{ME}/Device",
+        f"Patient/{ME}/Group",
+        f"Patient/{ME}/Patient",
+        f"Patient/{ME}/*",
         f"Patient/{ME}/Observation?_include=Observation:has-member:Observation",
         f"Patient/{ME}/Encounter?_include:iterate=Encounter:part-of:Encounter",
         f"Patient/{ME}/Observation?has-member:Observation.code=x",
         f"Patient/{ME}/Patient?_revinclude=Patient:link",
     ],
 )
-def test_a_parameter_that_the_type_does_not_have_and_an_include_bind_nothing(url: str) -> None:
+def test_a_parameter_or_compartment_that_the_type_does_not_have_and_an_include_bind_nothing(url: str) -> None:
     with pytest.raises(InsufficientScope, match="reaches beyond"):
         decided("GET", url, held="patient/*.rs", granted=ALL)
 
@@ -250,4 +266,4 @@ def test_a_permit_cannot_be_made_by_anybody_else() -> None:
     permit = decided("GET", "Observation", held="user/*.rs")
 
     with pytest.raises(TypeError):
-        Permit(permit.handle, permit.grant, permit.interaction, False, object())
+        Permit(permit.handle, permit.grant, permit.interaction, permit.needs, False, object())

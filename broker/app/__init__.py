@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from broker.app.journeys import application, backend_handle
-from broker.app.rooms import open_rooms
+from broker.app.rooms import Rooms, open_rooms
 from broker.apps import Directory
 from broker.audit import STREAM_KEY, AuditRecord, AuditTrail, Ship
 from broker.clock import Clock, Entropy, system_clock, system_entropy
@@ -90,21 +90,24 @@ async def open_broker(
         keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, clock)
         if keep_every is not None:
             closing.push_async_callback(_stop, asyncio.create_task(keeper.run(keep_every), name="keeper"))
-        revoke_grant = RevokeGrant(rooms.grants, rooms.ehr_side, audit)
-        yield Broker(
-            settings,
-            application(rooms, handle_backend, certificate_header, is_draining),
-            rooms.directory,
-            rooms.grants,
-            rooms.handles,
-            revoke_grant,
-            IntrospectGrant(redis, rooms.grants, rooms.ehr_side, audit),
-            keeper,
-            audit,
-            rooms.pins,
-            DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),
-            rooms.last_used,
-        )
+        yield _broker(rooms, application(rooms, handle_backend, certificate_header, is_draining), keeper)
+
+
+def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
+    return Broker(
+        rooms.settings,
+        application,
+        rooms.directory,
+        rooms.grants,
+        rooms.handles,
+        RevokeGrant(rooms.grants, rooms.ehr_side, rooms.audit),
+        IntrospectGrant(rooms.redis, rooms.grants, rooms.ehr_side, rooms.audit),
+        keeper,
+        rooms.audit,
+        rooms.pins,
+        DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),
+        rooms.last_used,
+    )
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

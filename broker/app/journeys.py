@@ -41,7 +41,7 @@ from broker.web.entrance import create_application
 from broker.web.fhir import FhirProxy
 from broker.web.health import health_routes
 from broker.web.launch import launch_routes
-from broker.web.oauth import authorize_routes, token_routes
+from broker.web.oauth import Authenticate, authorize_routes, token_routes
 from broker.web.parameters import Parameters
 from broker.web.smart import server_routes, smart_routes
 
@@ -54,19 +54,10 @@ def application(
 ) -> FastAPI:
     """Build the journeys and the routes that lead to them."""
     directory, audit, handles = rooms.directory, rooms.audit, rooms.handles
-    ask_ehr = AskEhr(
-        directory,
-        rooms.discovery,
-        rooms.scope_words,
-        rooms.token_endpoint,
-        rooms.signing_keys,
-        rooms.launches,
-        audit,
-    )
+    ask_ehr = _ask_ehr(rooms)
     answer_app = AnswerApp(rooms.codes, rooms.entropy, issuer=rooms.settings.public_url)
     tell_identity = _tell_identity(rooms)
     issue_handle = IssueHandle(directory, handles, tell_identity, audit)
-    authenticate_app = _authenticate_app(rooms)
     certificates = ClientCertificates(certificate_header, _report_to(audit, "app.authenticate"))
     exchange_code = ExchangeCode(directory, rooms.codes, rooms.grants, issue_handle, tell_identity)
     rotate_handle = RotateHandle(handles, rooms.grants, issue_handle)
@@ -74,28 +65,39 @@ def application(
     check_dpop = _check_dpop(rooms)
     token = Token(exchange_code, rotate_handle, handle_backend, exchange_handle, check_dpop, audit)
     authorize_app = AuthorizeApp(directory, rooms.launches, rooms.codes, rooms.grants, ask_ehr, answer_app, audit)
-    introspect = Introspect(directory, handles, tell_identity, audit)
+    introspect = Introspect(directory, handles, tell_identity, check_dpop, audit)
     revoke_handle = RevokeHandle(handles, audit)
     describe_server = DescribeServer(directory, rooms.discovery, rooms.clock)
     describe_ehr = DescribeEhr(directory, rooms.egress, rooms.clock)
-    page_links, fhir_server = PageLinks(rooms.keyed_hash), FhirServer(rooms.egress, rooms.dpop_proofs)
+    page_links, fhir_server = PageLinks(rooms.keyed_hash, rooms.entropy), FhirServer(rooms.egress, rooms.dpop_proofs)
     forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, audit)
     begin_launch, finish_launch = BeginLaunch(directory, ask_ehr, audit), _finish_launch(rooms, answer_app)
     public_url, parameters = rooms.settings.public_url, Parameters(_report_to(audit, "request.unreadable"))
+    authenticate = Authenticate(_authenticate_app(rooms), certificates, parameters, public_url)
     return create_application(
         [
             server_routes(describe_server, rooms.identity_key),
             smart_routes(describe_server, describe_ehr, rooms.signing_keys, directory),
             launch_routes(begin_launch, finish_launch, directory, parameters),
             authorize_routes(authorize_app, parameters, public_url=public_url),
-            token_routes(
-                token, introspect, revoke_handle, authenticate_app, certificates, parameters, public_url=public_url
-            ),
+            token_routes(token, introspect, revoke_handle, authenticate, parameters),
             health_routes(_readiness(rooms), is_draining),
         ],
         FhirProxy(forward),
         Cors(directory.apps),
         certificates,
+    )
+
+
+def _ask_ehr(rooms: Rooms) -> AskEhr:
+    return AskEhr(
+        rooms.directory,
+        rooms.discovery,
+        rooms.scope_words,
+        rooms.token_endpoint,
+        rooms.signing_keys,
+        rooms.launches,
+        rooms.audit,
     )
 
 

@@ -68,21 +68,11 @@ class Rooms:
 
 
 async def open_rooms(
-    settings: Settings,
-    redis: Redis,
-    vault: Vault,
-    audit: AuditTrail,
-    egress: Egress,
-    clock: Clock,
-    entropy: Entropy,
+    settings: Settings, redis: Redis, vault: Vault, audit: AuditTrail, egress: Egress, clock: Clock, entropy: Entropy
 ) -> Rooms:
     """Build the rooms. Raises `StoreUnavailable`, `SealBroken` (a wrong key-encryption key)."""
-
-    async def new_hash_key() -> bytes:
-        return entropy(32)
-
     tenant, directory = settings.tenant, Directory(settings)
-    keyed_hash = KeyedHash(await create_once(redis, vault, tenant=tenant, name="hash", make=new_hash_key))
+    keyed_hash = await _keyed_hash(redis, vault, tenant, entropy)
     grants = Grants(redis, vault, tenant=tenant, clock=clock)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, records, grants, clock=clock)
@@ -94,6 +84,7 @@ async def open_rooms(
     ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys)
     dynamic_clients = DynamicClients(egress, clock)
     asking = Asking(ehr_side, dynamic_clients)
+    schedule = Schedule(redis, directory)
     renewal = Renewal(redis, grants, ehr_side, asking, id_tokens, audit, clock, entropy)
     return Rooms(
         settings=settings,
@@ -119,7 +110,14 @@ async def open_rooms(
         scope_words=scope_words,
         ehr_side=ehr_side,
         id_tokens=id_tokens,
-        refresher=Refresher(grants, renewal, clock),
-        schedule=Schedule(redis, directory),
+        refresher=Refresher(grants, renewal, schedule, clock),
+        schedule=schedule,
         last_used=LastUsed(redis, clock),
     )
+
+
+async def _keyed_hash(redis: Redis, vault: Vault, tenant: str, entropy: Entropy) -> KeyedHash:
+    async def new_key() -> bytes:
+        return entropy(32)
+
+    return KeyedHash(await create_once(redis, vault, tenant=tenant, name="hash", make=new_key))

@@ -3,9 +3,10 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,11 +18,14 @@ from broker.errors import ConfigurationError
 from broker.flows.import_ehrs import Import, ImportEhrs
 from broker.profiles import profile_names
 from broker.settings.catalogs import read_catalog
+from broker.settings.ehr import Environment
 
+_MOST_NAMED: Final = 20
 CatalogOption = Annotated[
     Path, typer.Option("--catalog", help="the catalog file, as ehr_catalogs in broker.toml names it")
 ]
-IdsArgument = Annotated[list[str], typer.Argument(help="ids of EHRs in the catalog")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(help="ids of EHRs in the catalog")]
+AllOption = Annotated[bool, typer.Option("--all", help="all of the catalog, instead of ids")]
 
 
 def import_ehrs(
@@ -29,15 +33,20 @@ def import_ehrs(
     *,
     catalog: CatalogOption,
     profile: Annotated[str, typer.Option(help="the profile of EHRs that are new")] = "generic",
+    environment: Annotated[Environment, typer.Option(help="the environment of EHRs that are new")] = "production",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would change; write nothing")] = False,
     allow_loopback_http: Annotated[bool, typer.Option(help="read http:// from this machine")] = False,
+    allow_private_host: Annotated[
+        list[str] | None, typer.Option(help="a host at a private address; repeatable")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a vendor's list of endpoints into a catalog, disabled, and show what changed."""
     if profile not in profile_names():
         raise ConfigurationError(f"there is no profile {profile!r}; known: {', '.join(profile_names())}")
     known = read_catalog(catalog) if catalog.exists() else Catalog()
-    imported = run(lambda: _import(source, known, profile, allow_loopback_http=allow_loopback_http))
+    egress = Egress(allow_loopback_http=allow_loopback_http, allow_private_hosts=allow_private_host or [])
+    imported = run(lambda: _import(egress, source, known, profile, environment))
     if not dry_run and not imported.unchanged:
         _write(catalog, imported.catalog)
     if as_json:
@@ -46,22 +55,35 @@ def import_ehrs(
         _print(imported, catalog, dry_run=dry_run)
 
 
-def enable_ehrs(ids: IdsArgument, *, catalog: CatalogOption) -> None:
-    """Let registrations use EHRs of a catalog; brokers read it when they start."""
-    _write(catalog, enable(read_catalog(catalog), ids, enabled=True))
-    print(f"enabled {', '.join(ids)}; restart the broker to use them")
+def enable_ehrs(ids: IdsArgument = None, *, catalog: CatalogOption, every: AllOption = False) -> None:
+    """Let registrations use EHRs of a catalog; brokers read it when they start. `--all` means those still listed."""
+    known = read_catalog(catalog)
+    switched = _chosen(ids, every=every, of=(entry for entry in known.ehrs if entry.listed))
+    _write(catalog, enable(known, switched, enabled=True))
+    print(f"enabled {_named(switched)}; restart the broker to use them")
 
 
-def disable_ehrs(ids: IdsArgument, *, catalog: CatalogOption) -> None:
+def disable_ehrs(ids: IdsArgument = None, *, catalog: CatalogOption, every: AllOption = False) -> None:
     """Let nobody use EHRs of a catalog; brokers read it when they start."""
-    _write(catalog, enable(read_catalog(catalog), ids, enabled=False))
-    print(f"disabled {', '.join(ids)}; restart the broker to stop using them")
+    known = read_catalog(catalog)
+    switched = _chosen(ids, every=every, of=known.ehrs)
+    _write(catalog, enable(known, switched, enabled=False))
+    print(f"disabled {_named(switched)}; restart the broker to stop using them")
 
 
-async def _import(source: str, known: Catalog, profile: str, *, allow_loopback_http: bool) -> Import:
-    egress = Egress(allow_loopback_http=allow_loopback_http)
+def _chosen(ids: list[str] | None, *, every: bool, of: Iterable[Entry]) -> list[str]:
+    if bool(ids) == every:
+        raise ConfigurationError("it is not said which EHRs. Fix: give their ids, or --all instead")
+    return ids or [entry.id for entry in of]
+
+
+def _named(ids: list[str]) -> str:
+    return ", ".join(ids) if len(ids) <= _MOST_NAMED else f"{len(ids)} EHRs"
+
+
+async def _import(egress: Egress, source: str, known: Catalog, profile: str, environment: str) -> Import:
     try:
-        return await ImportEhrs(egress, system_clock)(source, known, profile=profile)
+        return await ImportEhrs(egress, system_clock)(source, known, profile=profile, environment=environment)
     finally:
         await egress.close()
 

@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import typer
+from cryptography.x509 import load_pem_x509_certificates
 
 from broker.apps import Directory
 from broker.cli import EXIT_CONFIGURATION
@@ -37,13 +40,16 @@ from broker.vault.keyring import read_key_file
 
 MOST_CLOCK_OFFSET_SECONDS: Final = 2.0
 OLDEST_REDIS: Final = 7
+CERTIFICATE_SECONDS: Final = 30 * 86_400
+"""How long before its end a certificate of the broker's own is warned of (OR-05)."""
+_HANDSHAKE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing looked at."""
 
-    part: Literal["environment", "broker.toml", "key", "store", "ehr"]
+    part: Literal["environment", "broker.toml", "certificate", "key", "store", "ehr"]
     level: Literal["ok", "warning", "fault"]
     text: str
 
@@ -52,7 +58,7 @@ def check(
     *,
     config: ConfigOption = None,
     state: StateOption = None,
-    offline: Annotated[bool, typer.Option("--offline", help="ask neither the store nor the EHRs")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="connect to nothing: files alone")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check configuration, key, store and EHRs. Exit 0 when nothing is at fault, 78 otherwise."""
@@ -80,6 +86,7 @@ async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> 
     if not offline:
         findings += [finding async for finding in _store(deployment.redis_url)]
         if settings is not None:
+            findings += [finding async for finding in _public_url(settings)]
             findings += [finding async for finding in _ehrs(settings)]
     elif deployment.redis_url is None:
         findings.append(Finding("store", "fault", NO_STORE))
@@ -98,7 +105,47 @@ def _settings(deployment: Deployment) -> tuple[Settings | None, list[Finding]]:
     if deployment.certificate_header is None:
         findings += [Finding("broker.toml", "fault", fault) for fault in without_proxy(settings)]
     findings += [Finding("broker.toml", "warning", text) for text in expiring_secrets(settings, system_clock())]
-    return settings, findings
+    return settings, [*findings, *_registrations(settings)]
+
+
+def certificate_finding(whose: str, ends: float, now: float) -> Finding:
+    """Tell when a certificate ends, with a warning from `CERTIFICATE_SECONDS` before; times are in seconds."""
+    day = f"{datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
+    if ends > now + CERTIFICATE_SECONDS:
+        return Finding("certificate", "ok", f"{whose}: it ends on {day}")
+    when = f"ends on {day}" if ends > now else f"ended on {day}"
+    return Finding("certificate", "warning", f"{whose}: it {when}. Fix: a new one, before an EHR minds (OR-05)")
+
+
+def _registrations(settings: Settings) -> Iterator[Finding]:
+    """What the broker shows to EHRs; of a chain, the first to end counts."""
+    for registration in settings.registration:
+        if registration.certificate is None:
+            continue
+        whose = f"registration {registration.id}"
+        try:
+            chain = load_pem_x509_certificates(registration.certificate.read_bytes())
+        except (OSError, ValueError) as error:
+            yield Finding("certificate", "fault", f"{whose}: it cannot be read ({type(error).__name__})")
+        else:
+            ends = min(certificate.not_valid_after_utc for certificate in chain)
+            yield certificate_finding(whose, ends.timestamp(), system_clock())
+
+
+async def _public_url(settings: Settings) -> AsyncIterator[Finding]:
+    """What callers see of the proxy that ends TLS: some EHRs suspend an app whose certificate has ended (OR-05)."""
+    parts = urlsplit(settings.public_url)
+    if parts.scheme != "https":
+        return
+    egress = Egress(allow_private_hosts=[parts.hostname or ""])  # the operator's own name, wherever it leads from here
+    try:
+        seen = await egress.handshake(settings.public_url, timeout=_HANDSHAKE_SECONDS)
+    except BrokerError as error:
+        yield Finding("certificate", "warning", f"public_url: it cannot be seen from here: {error.detail}")
+    else:
+        yield certificate_finding("public_url", seen.certificate_ends, system_clock())
+    finally:
+        await egress.close()
 
 
 def _key(file: Path | None) -> Iterator[Finding]:

@@ -20,12 +20,16 @@ import httpx2 as httpx
 from broker import __version__
 from broker.egress.addresses import Address, AllowedHosts
 from broker.errors import EhrMisbehaved, EhrUnreachable
+from broker.single_flight import SingleFlight
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[Address]]]
 """Returns every address of a host, the best first. Raises `OSError`."""
+MOST_CONNECTIONS: Final = 200
+"""To one origin at once."""
 _MOST_ADDRESSES: Final = 4
 """How many of a host's addresses are tried."""
-_MOST_CONNECTIONS: Final = 200
+_RESOLVED_NOT_SECONDS: Final = 2.0
+"""How long a host is taken to have no address after its lookup failed."""
 _IDLE_SECONDS: Final = 15.0
 
 
@@ -45,12 +49,40 @@ async def system_resolve(host: str, port: int) -> Sequence[Address]:
     return [ip_address(address[0]) for *_, address in found]
 
 
+class Lookups:
+    """Looks up a host once at a time: one that is not answered occupies one thread of the resolver, and not all.
+
+    A lookup cannot be called off, so it goes on when nobody waits for it any more, and who comes then waits for it.
+    """
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._running: SingleFlight[Sequence[Address]] = SingleFlight()
+        self._failed: dict[str, float] = {}
+        """Until when, by the loop's clock."""
+
+    async def resolve(self, host: str, port: int) -> Sequence[Address]:
+        """Return every address of a host. Raises `OSError`, and `ValueError` for what is no name of a host."""
+        if self._failed.get(host, 0.0) > asyncio.get_running_loop().time():
+            raise OSError("the host was not found a moment ago")
+        return await self._running.run(host, lambda: self._look_up(host, port))
+
+    async def _look_up(self, host: str, port: int) -> Sequence[Address]:
+        try:
+            return await self._resolve(host, port)
+        except OSError:
+            now = asyncio.get_running_loop().time()
+            self._failed = {name: until for name, until in self._failed.items() if until > now}
+            self._failed[host] = now + _RESOLVED_NOT_SECONDS
+            raise
+
+
 class CheckedConnections(httpcore.AsyncNetworkBackend):
     """Connects where it is allowed to."""
 
     def __init__(self, allowed: AllowedHosts, resolve: Resolve) -> None:
         self._allowed = allowed
-        self._resolve = resolve
+        self._lookups = Lookups(resolve)
         self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -79,10 +111,10 @@ class CheckedConnections(httpcore.AsyncNetworkBackend):
     async def _checked(self, host: str, port: int, timeout: float | None) -> Sequence[Address]:
         try:
             async with asyncio.timeout(timeout):
-                addresses = await self._resolve(host, port)
+                addresses = await self._lookups.resolve(host, port)
         except TimeoutError:
             raise httpcore.ConnectTimeout("the host was not resolved in time") from None
-        except OSError:
+        except (OSError, ValueError):  # a label of 64 letters, or none, is a `UnicodeError`
             raise httpcore.ConnectError("the host cannot be resolved") from None
         for address in addresses:
             if (refusal := self._allowed.refusal(host, address)) is not None:
@@ -111,12 +143,14 @@ class Connections:
         finally:
             await stream.aclose()
 
-    def client(self, context: ssl.SSLContext, *, keep_alive: int) -> httpx.AsyncClient:
-        """Return a client; `keep_alive` is how many idle connections it keeps."""
+    def client(
+        self, context: ssl.SSLContext, *, keep_alive: int, most: int | None = MOST_CONNECTIONS
+    ) -> httpx.AsyncClient:
+        """Return a client; `keep_alive` is how many idle connections it keeps, `most` how many it has at once."""
         transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
         transport._pool = httpcore.AsyncConnectionPool(  # noqa: SLF001  # there is no public way to a network backend
             ssl_context=context,
-            max_connections=_MOST_CONNECTIONS,
+            max_connections=most,
             max_keepalive_connections=keep_alive,
             keepalive_expiry=_IDLE_SECONDS,
             network_backend=self._checked,

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import httpx2 as httpx
 
 from broker.egress.addresses import LOOPBACK_HOSTS, AllowedHosts, literal
-from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
+from broker.egress.connecting import MOST_CONNECTIONS, Connections, Handshake, Resolve, system_resolve
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
+from broker.origins import origin
 
 CONNECT_SECONDS: Final = 5.0
 POOL_SECONDS: Final = 2.0
@@ -72,7 +74,10 @@ class Egress:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A pooled connection that the EHR just closed makes "was it processed?" unanswerable, so requests that must
         # not be sent twice (token requests) each open their own.
-        self._single = self._connections.client(context, keep_alive=0)
+        self._single = self._connections.client(context, keep_alive=0, most=None)
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """What bounds those requests instead, one for each origin that has any: an EHR that does not answer fills its
+        own places, and no other's."""
         self._context = context
         self._pools: dict[str, httpx.AsyncClient] = {}
         """One for each origin, so that an EHR that is slow, or slowly sent to, keeps nobody from another."""
@@ -105,7 +110,11 @@ class Egress:
         """
         client = self._single if identity is None else self._client_of(identity)
         try:
-            async with asyncio.timeout(timeout), self._send(client, method, url, headers, content, timeout) as it:
+            async with (
+                asyncio.timeout(timeout),
+                self._place(url, min(POOL_SECONDS, timeout / 2)),
+                self._send(client, method, url, headers, content, timeout) as it,
+            ):
                 body = bytearray()
                 async for chunk in it.chunks:
                     body += chunk
@@ -143,19 +152,34 @@ class Egress:
             raise EhrMisbehaved("the URL is not https (TK-08)")
         return await self._connections.handshake(parts.hostname, parts.port or 443, self._context, timeout=timeout)
 
+    @asynccontextmanager
+    async def _place(self, url: str, patience: float) -> AsyncIterator[None]:
+        """Take one of the places for requests to an origin; raises `EhrUnreachable` after `patience` seconds."""
+        self.require_callable(url)
+        place = self._places.setdefault(origin(url), asyncio.Semaphore(MOST_CONNECTIONS))
+        try:
+            async with asyncio.timeout(patience):
+                await place.acquire()
+        except TimeoutError:
+            raise EhrUnreachable("too many requests wait for the EHR's answer") from None
+        try:
+            yield
+        finally:
+            place.release()
+
     def _pool(self, url: str) -> httpx.AsyncClient:
         """Return the connections to the URL's origin. FHIR bases are configured, so there are only so many."""
-        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-        if origin not in self._pools:
-            self._pools[origin] = self._connections.client(self._context, keep_alive=100)
-        return self._pools[origin]
+        place = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        if place not in self._pools:
+            self._pools[place] = self._connections.client(self._context, keep_alive=100)
+        return self._pools[place]
 
     def _client_of(self, identity: ClientCertificate) -> httpx.AsyncClient:
         """Return the client that shows a certificate, as its files are now. Raises `EhrUnreachable`."""
         if identity not in self._identities:
             context = ssl.create_default_context(cadata=b"".join(self._authorities) if self._authorities else None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._identities[identity] = (context, self._connections.client(context, keep_alive=0))
+            self._identities[identity] = (context, self._connections.client(context, keep_alive=0, most=None))
         context, client = self._identities[identity]
         try:
             context.load_cert_chain(identity.certificate, identity.key)

@@ -12,9 +12,10 @@ from broker.clock import Clock
 from broker.egress import Egress
 from broker.ehr.documents import find_endpoints, find_openid_configuration, require_callable
 from broker.ehr.endpoints import Endpoints
+from broker.ehr.own_issuer import OwnIssuer
 from broker.ehr.pin import Pin
 from broker.ehr.site import Site
-from broker.errors import EhrError, EhrRefused
+from broker.errors import EhrError, EhrRefused, EhrUnreachable
 from broker.single_flight import SingleFlight
 
 log = structlog.get_logger()
@@ -48,13 +49,19 @@ class Discovery:
         self._asked: dict[str, float] = {}
         self._doubted: set[str] = set()
         self._flights: SingleFlight[Pin] = SingleFlight()
+        self._own_issuer = OwnIssuer(egress, clock)
 
     async def endpoints(self, site: Site) -> Endpoints:
         """Return the endpoints that may be used, the operator's own first (OR-02). Raises `EhrError`, `Unavailable`."""
         pin = await self._known.read(site)
         if pin is None or self._is_due(site, pin):
             pin = await self._flights.run(site.key, lambda: self._ask(site, pin))
-        return site.apply(pin.endpoints)
+        elif self._is_too_old(pin):  # unless it is being asked for right now
+            pin = await self._flights.run(site.key, self._give_up)
+        endpoints = site.apply(pin.endpoints)
+        if site.relies_on_issuer:
+            await self._own_issuer.require(site, endpoints)
+        return endpoints
 
     def doubt(self, site: Site, error: EhrError) -> None:
         """Look again soon: an endpoint answered as if it had moved (DS-13). `invalid_grant` says nothing of places."""
@@ -66,16 +73,23 @@ class Discovery:
         old = now >= pin.answered_at + CACHE_SECONDS or site.key in self._doubted
         return old and now >= self._asked.get(site.key, float("-inf")) + AGAIN_SECONDS
 
+    def _is_too_old(self, pin: Pin) -> bool:
+        return self._clock() > pin.answered_at + BRIDGE_SECONDS
+
+    async def _give_up(self) -> Pin:
+        raise EhrUnreachable("the EHR has not answered discovery for a week; it is asked again once a minute (DS-13)")
+
     async def _ask(self, site: Site, pin: Pin | None) -> Pin:
         self._asked[site.key] = self._clock()
         try:
             found = await find_endpoints(self._egress, site)
             if pin is None:  # later on, another origin is quarantined, whatever it is
                 found = require_callable(self._egress, found, unused=site.overrides)
-        except EhrError as error:
-            if pin is None or self._clock() > pin.answered_at + BRIDGE_SECONDS:
+        except Exception as error:  # whatever an EHR thinks of to say must not take away what is known of it
+            if pin is None or self._is_too_old(pin):
                 raise
-            log.warning("discovery_bridged", ehr=site.ehr, cause=error.detail)
+            cause = error.detail if isinstance(error, EhrError) else f"unforeseen: {type(error).__name__}"
+            log.warning("discovery_bridged", ehr=site.ehr, cause=cause)
             return pin
         self._doubted.discard(site.key)
         settled = await self._known.settle(site, found)

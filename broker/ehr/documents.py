@@ -9,6 +9,7 @@ from broker.egress import ANSWER_BYTES, Egress
 from broker.ehr.endpoints import Endpoints, parse_json_object, parse_oauth_uris, parse_smart_configuration
 from broker.ehr.site import Site
 from broker.errors import EhrAnswerLost, EhrError, EhrMisbehaved, EhrUnreachable
+from broker.origins import origin
 
 _TIMEOUT_SECONDS: Final = 10.0
 _ISSUER_TIMEOUT_SECONDS: Final = 3.0
@@ -38,19 +39,26 @@ async def find_endpoints(egress: Egress, site: Site) -> Endpoints:
 
 
 async def find_openid_configuration(
-    egress: Egress, issuer: str, *, place: Literal["append", "insert"], timeout: float = _TIMEOUT_SECONDS
+    egress: Egress,
+    issuer: str,
+    *,
+    place: Literal["append", "insert"],
+    timeout: float = _TIMEOUT_SECONDS,
+    document_name: Literal["openid-configuration", "oauth-authorization-server"] = "openid-configuration",
 ) -> dict[str, Any]:
     """Return the OpenID Provider's configuration (ID-02), from `place` or else from the other one (Q6).
 
     OpenID Connect Discovery §4 appends to the issuer, RFC 8414 §3 inserts before its path. Raises `EhrMisbehaved`,
     `EhrUnreachable`.
     """
-    name, parts, base = "/.well-known/openid-configuration", urlsplit(issuer), issuer.rstrip("/")
+    if not origin(issuer):
+        raise EhrMisbehaved("the issuer is not a URL (ID-02)")
+    name, parts, base = f"/.well-known/{document_name}", urlsplit(issuer), issuer.rstrip("/")
     appended, inserted = f"{base}{name}", f"{parts.scheme}://{parts.netloc}{name}{parts.path.rstrip('/')}"
     for url in dict.fromkeys((appended, inserted) if place == "append" else (inserted, appended)):
         if (document := await _document(egress, url, {"Accept": "application/json"}, timeout=timeout)) is not None:
             return document
-    raise EhrMisbehaved("the issuer has no openid-configuration (ID-02)")
+    raise EhrMisbehaved(f"the issuer has no {document_name} (ID-02)")
 
 
 def require_callable(egress: Egress, found: Endpoints, *, unused: Container[str] = ()) -> Endpoints:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 from broker.clock import Clock, Entropy
 from broker.dpop import OWN_ALGORITHMS, make_proof, new_key
@@ -11,13 +10,16 @@ from broker.egress import Answer
 from broker.ehr.endpoints import Endpoints, parse_json_object
 from broker.ehr.token_answer import TokenAnswer
 from broker.errors import EhrMisbehaved
+from broker.origins import origin
 from broker.secret import Secret
 
 _JTI_BYTES: Final = 16
 _NOT_OFFERED: Final = f"dpop = true, and the EHR lists none of {', '.join(OWN_ALGORITHMS)} for DPoP (OA-23)"
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}")
 """RFC 9449 §8.1: NQCHAR."""
-_ASKS: Final = re.compile(r'dpop\b.*\berror="?use_dpop_nonce\b', re.IGNORECASE)
+_ASKS: Final = ('error="use_dpop_nonce"', "error=use_dpop_nonce")
+_CHALLENGE_CHARACTERS: Final = 4096
+"""Of a challenge, no more is read."""
 
 
 class DpopProofs:
@@ -39,7 +41,7 @@ class DpopProofs:
             url=url,
             now=self._clock(),
             jti=self._entropy(_JTI_BYTES).hex(),
-            nonce=self._nonces.get(_origin(url)),
+            nonce=self._nonces.get(origin(url)),
             token=token,
         )
         return {"DPoP": proof}
@@ -49,7 +51,7 @@ class DpopProofs:
         nonce = headers.get("dpop-nonce", "")
         if not _NONCE.fullmatch(nonce):
             return False
-        self._nonces[_origin(url)] = nonce
+        self._nonces[origin(url)] = nonce
         return True
 
 
@@ -60,9 +62,8 @@ def grant_key(endpoints: Endpoints) -> Secret:
 
 def offered_algorithm(endpoints: Endpoints) -> Literal["ES256", "ES384"]:
     """Return what to sign proofs with. Raises `EhrMisbehaved` when the EHR lists no DPoP, or no algorithm of ours."""
-    listed = endpoints.document.get("dpop_signing_alg_values_supported")
     for algorithm in OWN_ALGORITHMS:
-        if isinstance(listed, list) and algorithm in listed:
+        if algorithm in endpoints.dpop_algorithms:
             return algorithm
     raise EhrMisbehaved(_NOT_OFFERED)
 
@@ -83,15 +84,15 @@ def require_bound(answer: TokenAnswer, key: Secret | None) -> None:
 
 
 def token_endpoint_wants_nonce(answer: Answer) -> bool:
-    """Whether a token request was refused for its nonce alone: then nothing was processed (§8)."""
-    document = parse_json_object(answer.body) if answer.status in {400, 401} else None
+    """Whether a token request was refused for its nonce alone, and told the right one: nothing was processed (§8)."""
+    if answer.status not in {400, 401} or not _NONCE.fullmatch(answer.headers.get("dpop-nonce", "")):
+        return False
+    document = parse_json_object(answer.body)
     return document is not None and document.get("error") == "use_dpop_nonce"
 
 
 def fhir_server_wants_nonce(status: int, headers: Mapping[str, str]) -> bool:
     """Whether a FHIR request was refused for its nonce alone (§9)."""
-    return status == 401 and _ASKS.search(headers.get("www-authenticate", "")) is not None
-
-
-def _origin(url: str) -> str:
-    return "{0.scheme}://{0.netloc}".format(urlsplit(url))
+    said = headers.get("www-authenticate", "")[:_CHALLENGE_CHARACTERS].lower()
+    _, _, parameters = said.partition("dpop ")  # no pattern: an EHR writes this, and could make it a slow one to match
+    return status == 401 and any(ask in parameters for ask in _ASKS)

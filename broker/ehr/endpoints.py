@@ -5,12 +5,14 @@ it; without a token endpoint, or without S256 among the PKCE methods that it lis
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from broker.errors import EhrMisbehaved
+from broker.origins import origin
 
 OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 URL_MEMBERS: Final = (
@@ -34,6 +36,8 @@ _OAUTH_PARTS: Final = {
 }
 _REQUIRED: Final = ("capabilities", "grant_types_supported", "code_challenge_methods_supported")
 _SSO: Final = "sso-openid-connect"
+_PLAIN: Final = re.compile(r"[\x21-\x5b\x5d-\x7e]+")
+"""Visible ASCII, without the backslash that browsers take for a slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Endpoints:
     """Shown, never a gate: athenahealth leaves refresh_token out and grants it (OT-01)."""
     authentication_methods: tuple[str, ...] = ()
     signing_algorithms: tuple[str, ...] = ()
+    dpop_algorithms: tuple[str, ...] = ()
+    """RFC 9449 §5.1."""
     iss_in_callback: bool = False
     """RFC 9207 §3: the callback carries `iss`, and one without it is refused (CB-08)."""
     pushed_requests_required: bool = False
@@ -112,6 +118,7 @@ def parse_smart_configuration(document: Mapping[str, Any], fhir_base: str) -> En
         grant_types=_texts(document.get("grant_types_supported")),
         authentication_methods=_texts(document.get("token_endpoint_auth_methods_supported")),
         signing_algorithms=_texts(document.get("token_endpoint_auth_signing_alg_values_supported")),
+        dpop_algorithms=_texts(document.get("dpop_signing_alg_values_supported")),
         iss_in_callback=document.get("authorization_response_iss_parameter_supported") is True,
         pushed_requests_required=document.get("require_pushed_authorization_requests") is True,
         warnings=tuple(_warnings(document, urls)),
@@ -183,13 +190,12 @@ def _warnings(document: Mapping[str, Any], urls: Mapping[str, str | None]) -> It
 
 
 def _endpoint(value: object, fhir_base: str) -> str | None:
-    """Make a URL absolute against the FHIR base (DS-07); None when it is absent or not http(s)."""
-    if not isinstance(value, str) or not value:
+    """Make a URL absolute against the FHIR base (DS-07); None if absent, not http(s), or ambiguous."""
+    if not isinstance(value, str) or not _PLAIN.fullmatch(value):
         return None
     try:
         url = urljoin(f"{fhir_base}/", value)
-        parts = urlsplit(url)
-        callable_at_all = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
+        callable_at_all = origin(url) and urlsplit(url).port != 0
     except ValueError:
         return None
     return url if callable_at_all else None

@@ -11,7 +11,6 @@ Checks, in order:
 Not checked here: who `fhirUser` is. The broker passes it on and never fetches it.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,10 +22,12 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from broker.clock import Clock
 from broker.ehr.discovery import Discovery
-from broker.ehr.endpoints import Endpoints, parse_json_object
+from broker.ehr.endpoints import Endpoints
 from broker.ehr.issuer_keys import IssuerKeys
 from broker.ehr.site import Site
+from broker.ehr.unverified import unverified_claims, unverified_header
 from broker.errors import EhrMisbehaved
+from broker.origins import origin
 from broker.secret import Secret
 
 ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "ES256", "ES384"]
@@ -74,7 +75,7 @@ class IdTokens:
         configuration = await self._discovery.openid_configuration(issuer, place=profile.metadata_path)
         if configuration.get("issuer") != issuer:
             raise EhrMisbehaved("the openid-configuration of the id_token's issuer names another one (ID-03, OA-17)")
-        jwks_uri = str(configuration.get("jwks_uri") or endpoints.jwks_uri or "")
+        jwks_uri = str(configuration.get("jwks_uri") or _own_jwks_uri(endpoints, issuer, site.fhir_base))
         claims = verify_signature(token, await self._issuer_keys.find(jwks_uri, key_id(token)))
         expected = Expected(issuers, client_id, profile.id_token_audiences, nonce)
         exception = check_claims(claims, expected, now=self._clock())
@@ -82,15 +83,21 @@ class IdTokens:
         return Identity(claims["iss"], claims["sub"], user if isinstance(user, str) else None, exception)
 
 
+def _own_jwks_uri(endpoints: Endpoints, issuer: str, fhir_base: str) -> str:
+    """Return where smart-configuration says the keys are, where it may say so: no EHR vouches for another's issuer.
+
+    Raises `EhrMisbehaved`.
+    """
+    named = endpoints.jwks_uri
+    if named is None or (origin(issuer) not in {origin(named), origin(fhir_base)}):
+        raise EhrMisbehaved("the openid-configuration of the id_token's issuer names no jwks_uri (ID-02)")
+    return named
+
+
 def key_id(token: Secret) -> str | None:
     """Return the `kid` that a token names, before anything is verified: it only picks among the issuer's keys."""
-    kid = (_part(token, 0) or {}).get("kid")
+    kid = (unverified_header(token) or {}).get("kid")
     return kid if isinstance(kid, str) else None
-
-
-def unverified_claims(token: Secret) -> dict[str, Any] | None:
-    """Return what a token claims, or None if it is none. For refusing by, never for believing (ID-08)."""
-    return _part(token, 1)
 
 
 def verify_signature(token: Secret, keys: KeySet) -> dict[str, Any]:
@@ -131,13 +138,3 @@ def _check_party(claims: Mapping[str, Any], audiences: list[Any], client_id: str
         raise EhrMisbehaved("the id_token's azp is not this client (ID-01)")
     if len(audiences) > 1 and "azp" not in claims:
         raise EhrMisbehaved("the id_token has several audiences and no azp (ID-01)")
-
-
-def _part(token: Secret, index: int) -> dict[str, Any] | None:
-    parts = token.reveal().split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        return parse_json_object(base64.urlsafe_b64decode(parts[index] + "=" * (-len(parts[index]) % 4)))
-    except ValueError:
-        return None

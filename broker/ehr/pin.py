@@ -12,10 +12,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from broker.ehr.endpoints import Endpoints
+from broker.origins import origin
 
 _LONGEST_DOCUMENT: Final = 64 * 1024
+_DEEPEST_DOCUMENT: Final = 32
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,260}")
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +79,16 @@ def moves(pinned: Endpoints, found: Endpoints) -> tuple[Move, ...]:
     since nothing is sent there. The issuer is compared exactly (ID-03), and losing it counts.
     """
     before, after = pinned.urls(), found.urls()
-    in_use = {origin(url) for url in before.values()}
+    in_use = {origin(url) for url in before.values()} - {""}
     moved = [
         Move(name, origin(before[name]) if name in before else None, origin(url))
         for name, url in after.items()
-        if origin(url) not in ({origin(before[name])} if name in before else in_use)
+        if not origin(url) or origin(url) not in ({origin(before[name])} if name in before else in_use)
     ]
     same = pinned.issuer == found.issuer or (found.issuer is None and _says_less(found, pinned))
     if not same and (pinned.issuer or origin(str(found.issuer)) not in in_use):
         moved.append(Move("issuer", pinned.issuer, found.issuer))
     return tuple(moved)
-
-
-def origin(url: str) -> str:
-    """Return scheme, host and port as one text, equal for equal places: `https://ehr.example:443`."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.hostname or ''}:{port}"
 
 
 def shown(place: str | None) -> str:
@@ -116,9 +107,23 @@ def _says_less(found: Endpoints, pinned: Endpoints) -> bool:
 
 
 def _bounded(endpoints: Endpoints) -> Endpoints:
-    """Leave a document out that would make the record large; what is read from it stays."""
-    fits = len(json.dumps(dict(endpoints.document))) <= _LONGEST_DOCUMENT
+    """Leave a document out that is large or deeply nested; what was read from it stays."""
+    document = dict(endpoints.document)
+    fits = _is_flat(document) and len(json.dumps(document)) <= _LONGEST_DOCUMENT
     return endpoints if fits else replace(endpoints, document={})
+
+
+def _is_flat(document: object) -> bool:
+    """Whether it is nested so little that it can be written and read again wherever that happens."""
+    level = [document]
+    for _ in range(_DEEPEST_DOCUMENT):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    return not level
 
 
 def _endpoints(members: Mapping[str, Any]) -> Endpoints:

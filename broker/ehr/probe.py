@@ -17,6 +17,7 @@ from broker.egress import ANSWER_BYTES, Answer, Egress, Handshake
 from broker.ehr.endpoints import Endpoints, parse_json_object, parse_oauth_uris, parse_smart_configuration
 from broker.ehr.issuer_keys import parse_jwks
 from broker.errors import EhrError, EhrMisbehaved
+from broker.origins import origin
 
 _TIMEOUT_SECONDS: Final = 10.0
 _STATEMENT_BYTES: Final = 16 << 20
@@ -81,7 +82,7 @@ class Probe:
         try:
             return await self._egress.fetch("GET", url, headers=headers, timeout=_TIMEOUT_SECONDS, limit=limit)
         except EhrError as error:
-            problems.append(f"{urlsplit(url).path}: {error.detail}")
+            problems.append(f"{_path(url)}: {error.detail}")
             return None
 
     async def _document(self, url: str, accept: str, problems: list[str]) -> dict[str, Any] | None:
@@ -90,11 +91,13 @@ class Probe:
             return None
         document = await asyncio.to_thread(parse_json_object, answer.body) if answer.status == 200 else None
         if document is None:
-            problems.append(f"{urlsplit(url).path}: status {answer.status}, and no JSON object (DS-14)")
+            problems.append(f"{_path(url)}: status {answer.status}, and no JSON object (DS-14)")
         return document
 
     async def _openid(self, endpoints: Endpoints | None, fhir_base: str) -> tuple[str | None, dict[str, Any] | None]:
         issuer = (endpoints.issuer if endpoints else None) or fhir_base
+        if not origin(issuer):
+            return None, None
         parts, name = urlsplit(issuer), "/.well-known/openid-configuration"
         places = {
             "append": f"{issuer.rstrip('/')}{name}",
@@ -146,6 +149,10 @@ def _endpoints(
     if found is None:
         problems.append("neither smart-configuration nor metadata names a token endpoint (DS-03, DS-11)")
     return found
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path if origin(url) else "a URL that cannot be read"
 
 
 def _media_type(answer: Answer | None) -> str:

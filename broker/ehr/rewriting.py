@@ -1,8 +1,9 @@
 """Turn the EHR's base URL into the broker's where a client follows it: `Bundle.link.url` and `fullUrl` (PX-06).
 
 A client that follows an unrewritten `next` link sends its handle to the EHR's host. The body is not parsed: FHIR
-decimals would not survive (`1.10` is not `1.1`), and a large Bundle would have to be held. Instead the members are
-recognised by what stands around them, over a window that slides across chunk borders, in bounded memory.
+decimals would not survive (`1.10` is not `1.1`), and a large Bundle would have to be held. Instead the links of the
+outermost Bundle are found by `PageUrls`, and elsewhere, where apps write, the members are recognised by what stands
+around them, over a window that slides across chunk borders, in bounded memory.
 """
 
 import json
@@ -11,18 +12,18 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+from broker.ehr.page_urls import LONGEST_URL, PageUrls
 from broker.secret import Secret
 
 _COLON: Final = rb"\s{0,64}:\s{0,64}"
 _COMMA: Final = rb"\s{0,64},\s{0,64}"
-_URL: Final = rb'"((?:[^"\\]|\\.){0,8192})"'
+_URL: Final = rb'"((?:[^"\\]|\\.){0,%d})"' % LONGEST_URL
 _MEMBERS: Final = re.compile(
     b"|".join(
         [
             rb'"fullUrl"' + _COLON + _URL,
             rb'"relation"' + _COLON + rb'"[^"\\]{0,256}"' + _COMMA + rb'"url"' + _COLON + _URL,
             rb'"url"' + _COLON + _URL + _COMMA + rb'"relation"' + _COLON,
-            rb'"entry"' + _COLON,
         ]
     )
 )
@@ -38,26 +39,36 @@ class UrlRewriter:
     """Rewrites a JSON body as it passes. Feed it chunks, then call `finish`.
 
     `extend_page` is given a link's path below the base and its query, and returns what to append to it (PX-07); it is
-    asked for links before the first entry only. What stands in entries may have been written by an app, and must not be
-    made a page link.
+    asked for links of the outermost Bundle only. What stands in entries may have been written by an app, and must not
+    be made a page link.
     """
 
     def __init__(self, ehr_base: str, broker_base: str, extend_page: ExtendPage = lambda _path, _query: "") -> None:
         self._ehr_base = ehr_base
         self._broker_base = broker_base
         self._extend_page = extend_page
+        self._page_urls = PageUrls()
         self._window = b""
-        self._in_entries = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be given out now; at most 34 KiB are held back, so that none is looked at often."""
-        self._window += chunk
+        """Return what can be given out now; at most 42 KiB are held back, so that none is looked at often."""
+        return b"".join(
+            b"".join((self._flush(), b'"', self._turn_page_url(piece), b'"')) if is_url else self._pass(piece)
+            for piece, is_url in self._page_urls.feed(chunk)
+        )
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        self._window += self._page_urls.finish()
+        return self._flush()
+
+    def _pass(self, text: bytes) -> bytes:
+        self._window += text
         if len(self._window) < 2 * _LONGEST_MEMBER:
             return b""
         return self._advance(len(self._window) - _LONGEST_MEMBER)
 
-    def finish(self) -> bytes:
-        """Return the rest."""
+    def _flush(self) -> bytes:
         return self._advance(len(self._window))
 
     def _advance(self, until: int) -> bytes:
@@ -68,33 +79,37 @@ class UrlRewriter:
         for match in _MEMBERS.finditer(self._window):
             if match.start() >= until:
                 break
-            kind = match.lastindex
-            if kind is None:
-                self._in_entries = True
-                continue
-            pieces += [self._window[position : match.start(kind)], self._turn(match[kind], kind)]
+            kind = match.lastindex or 0
+            turned = self._turn(match[kind], is_followed=kind != _FULL_URL)
+            pieces += [self._window[position : match.start(kind)], turned]
             position, end = match.end(kind), max(until, match.end())
         pieces.append(self._window[position:end])
         self._window = self._window[end:]
         return b"".join(pieces)
 
-    def _turn(self, written: bytes, kind: int) -> bytes:
+    def _turn_page_url(self, written: bytes) -> bytes:
+        if len(written) > LONGEST_URL:
+            return WITHHELD.encode()
+        return self._turn(written, is_followed=True, extend_page=self._extend_page)
+
+    def _turn(self, written: bytes, *, is_followed: bool, extend_page: ExtendPage = lambda _path, _query: "") -> bytes:
         try:
             url = str(json.loads(b'"' + written + b'"'))
         except ValueError:
             return WITHHELD.encode()
         turned = rewrite_url(url, self._ehr_base, self._broker_base)
         if turned is None:
-            return written if kind == _FULL_URL or not _is_absolute(url) else WITHHELD.encode()
+            return WITHHELD.encode() if is_followed and _is_absolute(url) else written
         path, mark, query = turned.removeprefix(self._broker_base).partition("?")
-        if mark and not self._in_entries:
-            turned += self._extend_page(path.removeprefix("/"), query)
+        if mark:
+            turned += extend_page(path.removeprefix("/"), query)
         return json.dumps(turned)[1:-1].encode()
 
 
 def _is_absolute(url: str) -> bool:
-    """Whether a client that follows it may leave this server."""
-    return url.startswith(("//", "\\")) or ":" in url.partition("/")[0]
+    """Whether a client that follows it may leave this server; URL parsers drop blanks, and take a backslash for `/`."""
+    plain = re.sub(r"[^!-~]", "", url)
+    return "\\" in plain or plain.startswith("//") or ":" in re.split("[/?#]", plain, maxsplit=1)[0]
 
 
 def rewrite_url(url: str, ehr_base: str, broker_base: str) -> str | None:

@@ -21,6 +21,8 @@ class Site:
     """In place of the one that discovery finds (OR-02)."""
     authorization_endpoint: str | None = None
     """As above."""
+    relies_on_issuer: bool = False
+    """Whether credentials go astray where the EHR says another's issuer is its own (CB-07, Q3)."""
 
     @property
     def key(self) -> str:
@@ -39,5 +41,6 @@ class Site:
         return {"Accept": accept, header: self.client_id} if self.client_id and header else {"Accept": accept}
 
     def apply(self, found: Endpoints) -> Endpoints:
-        """Return the endpoints with the operator's in place of the EHR's (OR-02)."""
-        return replace(found, **self.overrides)  # type: ignore[arg-type]  # only fields that hold a URL
+        """Return the endpoints with the operator's in place of the EHR's, and of its aliases for them (OR-02)."""
+        aliases = {name: url for name, url in found.mtls_endpoint_aliases.items() if name not in self.overrides}
+        return replace(found, mtls_endpoint_aliases=aliases, **self.overrides)  # type: ignore[arg-type]  # only URLs

@@ -128,7 +128,7 @@ def parse_retry_after(headers: Mapping[str, str]) -> float:
         return min(float(said), LONGEST_PAUSE_SECONDS)
     try:
         pause = parsedate_to_datetime(said) - parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
     return min(max(pause.total_seconds(), 0.0), LONGEST_PAUSE_SECONDS)
 

@@ -90,9 +90,8 @@ class TokenEndpoint:
     ) -> TokenAnswer:
         send = partial(self._post, url, authenticate, body, timeout, proof_key, refreshing=refreshing)
         answer = await send()
-        if proof_key is not None and self._proofs.learn(url, answer.headers) and token_endpoint_wants_nonce(answer):
+        if proof_key is not None and token_endpoint_wants_nonce(answer):
             answer = await send()
-            self._proofs.learn(url, answer.headers)
         return parse_answer(answer, bound=proof_key is not None)
 
     async def _post(
@@ -106,13 +105,17 @@ class TokenEndpoint:
         refreshing: bool = False,
     ) -> Answer:
         proof = authenticate(url, refreshing=refreshing)
+        url = proof.url or url
         headers = {
             "Accept": "application/json",
             "Content-Type": "application/x-www-form-urlencoded",
             **proof.headers,
-            **self._proofs.prove(proof_key, "POST", proof.url or url),
+            **self._proofs.prove(proof_key, "POST", url),
         }
         content = "&".join(filter(None, (body, urlencode(proof.fields)))).encode()
-        return await self._egress.fetch(
-            "POST", proof.url or url, headers=headers, content=content, timeout=timeout, identity=proof.identity
+        answer = await self._egress.fetch(
+            "POST", url, headers=headers, content=content, timeout=timeout, identity=proof.identity
         )
+        if proof_key is not None:
+            self._proofs.learn(url, answer.headers)
+        return answer

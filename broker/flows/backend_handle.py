@@ -1,8 +1,9 @@
 """`grant_type=client_credentials`: an app without a user gets a handle on a backend-services grant (spec §10)."""
 
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 
@@ -36,6 +37,10 @@ from broker.single_flight import SingleFlight
 from broker.store import keys
 from broker.store.connection import store_errors
 
+MOST_ASKED: Final = 30
+ASKED_SECONDS: Final = 60.0
+"""How many new grants one app has asked of EHRs in that time, on one replica: there are more sets of scopes than an EHR
+should have token requests."""
 _FAMILY_BYTES = 12
 
 
@@ -55,8 +60,10 @@ class BackendHandle:
     keyed_hash: KeyedHash
     clock: Clock
     entropy: Entropy
-    refused: dict[str, float] = field(default_factory=dict)
-    """Until when, in seconds, an EHR that does not know a registration is left alone (EP-03)."""
+    refused: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Until when, in seconds, an EHR is left alone that does not know a registration (EP-03)."""
+    asked: dict[str, deque[float]] = field(default_factory=dict)
+    """When each app last had an EHR asked."""
     flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
 
     async def __call__(
@@ -72,20 +79,30 @@ class BackendHandle:
         ehr = self.directory.ehr_by_audience(form["resource"])
         allowance = app.allowance(ehr.id, "backend")
         scopes = _within_policy(form.get("scope", ""), allowance)
-        grant = await self._grant(ehr, allowance, scopes)
+        grant = await self._grant(app, ehr, allowance, _whole_types(scopes, allowance))
         family = self.entropy(_FAMILY_BYTES).hex()
         return await self.issue_handle(app, grant, scopes, family=family, request_id=request_id, jkt=jkt)
 
-    async def _grant(self, ehr: EhrSettings, allowance: Allowance, scopes: Scopes) -> Grant:
+    async def _grant(self, app: App, ehr: EhrSettings, allowance: Allowance, scopes: Scopes) -> Grant:
         purpose = f"{allowance.registration.id}\0{ehr.fhir_base}\0{scopes}"
         pointer = keys.backend(self.keyed_hash("backend", purpose))
         return await self._known(pointer, allowance) or await self.flights.run(
-            pointer, lambda: self._ask(ehr, allowance, scopes, pointer)
+            pointer, lambda: self._ask(app, ehr, allowance, scopes, pointer)
         )
 
-    def _require_patience(self, registration: str) -> None:
+    def _require_measure(self, app: str) -> None:
+        """Raise `InvalidRequest` when an app has asked for too many new grants of late."""
+        now, times = self.clock(), self.asked.setdefault(app, deque(maxlen=MOST_ASKED))
+        if len(times) == MOST_ASKED and now < times[0] + ASKED_SECONDS:
+            raise InvalidRequest(
+                f"app {app} has asked for {MOST_ASKED} new backend grants within {ASKED_SECONDS:g} s",
+                public="Too many different scopes were asked for. Use those of earlier requests, or try again later.",
+            )
+        times.append(now)
+
+    def _require_patience(self, ehr: str, registration: str) -> None:
         """Raise `EhrUnreachable` when the EHR said a moment ago that it does not know the registration (EP-03)."""
-        pause = self.refused.get(registration, 0.0) - self.clock()
+        pause = self.refused.get((ehr, registration), 0.0) - self.clock()
         if pause > 0:
             raise EhrUnreachable(f"registration {registration} was answered invalid_client (EP-03)", retry_after=pause)
 
@@ -101,11 +118,12 @@ class BackendHandle:
         # The pointer is not sealed: whoever could write to the store could turn it to another grant.
         return grant if grant.state == "active" and grant.terms.registration == allowance.registration.id else None
 
-    async def _ask(self, ehr: EhrSettings, allowance: Allowance, scopes: Scopes, pointer: str) -> Grant:
+    async def _ask(self, app: App, ehr: EhrSettings, allowance: Allowance, scopes: Scopes, pointer: str) -> Grant:
         if (known := await self._known(pointer, allowance)) is not None:
             return known
         registration = allowance.registration
-        self._require_patience(registration.id)
+        self._require_patience(ehr.id, registration.id)
+        self._require_measure(app.id)
         self.audit.record(
             AuditRecord(
                 event="grant.create",
@@ -131,7 +149,7 @@ class BackendHandle:
         except EhrError as error:
             self.discovery.doubt(site, error)
             if isinstance(error, EhrRefused) and error.error == "invalid_client":
-                self.refused[registration.id] = self.clock() + REFUSED_SECONDS
+                self.refused[ehr.id, registration.id] = self.clock() + REFUSED_SECONDS
             raise
         granted = granted_scopes(answer, scopes, missing=ehr.profile.missing_scope).intersection(scopes)
         if not granted.resources:
@@ -160,3 +178,14 @@ def _within_policy(text: str, allowance: Allowance) -> Scopes:
     if not asked.narrows(allowance.scopes):
         raise InvalidScope("the scope is more than the app's policy allows")
     return asked
+
+
+def _whole_types(scopes: Scopes, allowance: Allowance) -> Scopes:
+    """Return what the EHR is asked for: without search parameters, as far as the registration has that.
+
+    The handle keeps them, and each request is held to them. At the EHR each that an app thinks of would be one grant
+    more.
+    """
+    registered = Scopes.parse(allowance.registration.scopes)
+    whole = (replace(scope, parameters=()) for scope in scopes.resources)
+    return scopes.union(Scopes(frozenset(scope for scope in whole if Scopes(frozenset({scope})).narrows(registered))))

@@ -1,4 +1,4 @@
-"""An app proves that it holds a key: at `/oauth/token` to have a handle bound to it, at `/fhir` to use it (HB-03).
+"""An app proves that it holds a key: to have a handle bound to it, to use it, and to ask about it (HB-03).
 
 What a proof must be is in `broker/dpop.py`. Here it is shown to be fresh: used once, on whichever replica, and with the
 broker's own nonce where `dpop_nonce` demands one (RFC 9449 §8, §9, §11.1).
@@ -16,10 +16,12 @@ from broker.credentials import KeyedHash
 from broker.dpop import WINDOW_SECONDS, DpopProof, Nonces, verify
 from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, UseDpopNonce
 from broker.handles import Handle
+from broker.policy import FindApp
 from broker.store import keys
 from broker.store.connection import store_errors
 
 TOKEN_ENDPOINT: Final = "/oauth/token"  # noqa: S105  # a path
+INTROSPECTION_ENDPOINT: Final = "/oauth/introspect"
 NONCE_HEADER: Final = "dpop-nonce"
 
 
@@ -41,7 +43,18 @@ class CheckDpop:
         """
         if not proofs and app.settings.dpop != "required":
             return None
-        proof = self._checked(proofs, "POST", TOKEN_ENDPOINT, None)
+        return await self._used_up(proofs, TOKEN_ENDPOINT)
+
+    async def at_introspection(self, app: App, proofs: Sequence[str]) -> str | None:
+        """Return the thumbprint of the key that a public app proves; None without a proof.
+
+        Of an app that authenticates no key is asked. Raises `InvalidDpopProof`, `StoreUnavailable`.
+        """
+        asked = proofs and app.settings.authentication == "none"
+        return await self._used_up(proofs, INTROSPECTION_ENDPOINT) if asked else None
+
+    async def _used_up(self, proofs: Sequence[str], path: str) -> str:
+        proof = self._checked(proofs, "POST", path, None)
         mark = keys.replay(self.keyed_hash("dpop", f"{proof.jkt}\0{proof.jti}"))
         with store_errors():
             fresh = await self.redis.set(mark, "1", nx=True, px=2 * WINDOW_SECONDS * 1000)
@@ -68,10 +81,18 @@ class CheckDpop:
         return proof
 
 
-def require_bound(handle: Handle, app: App | None) -> None:
-    """Raises `InvalidHandle` for a handle from before its app's policy said `dpop = "required"`."""
-    if app is not None and app.settings.dpop == "required" and handle.jkt is None:
-        raise InvalidHandle(f"handle {handle.id} is bound to no key, and app {app.id} must use DPoP", needs_proof=True)
+def require_bound(handle: Handle, find_app: FindApp) -> None:
+    """Raises `InvalidHandle` for an unbound handle of an app, or exchanged from one, that must use DPoP.
+
+    It is from before that app's policy said `dpop = "required"`: exchanging it through another app wins nothing.
+    """
+    if handle.jkt is not None:
+        return
+    for app in map(find_app, dict.fromkeys(handle.apps)):
+        if app is not None and app.settings.dpop == "required":
+            raise InvalidHandle(
+                f"handle {handle.id} is bound to no key, and app {app.id} must use DPoP", needs_proof=True
+            )
 
 
 def keep_binding(app: App, bound_to: str | None, jkt: str | None) -> None:

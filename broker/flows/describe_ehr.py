@@ -18,6 +18,7 @@ _FAILED_SECONDS: Final = 5.0
 """Anybody may ask for metadata, so a failure is remembered, too."""
 _TIMEOUT_SECONDS: Final = 10.0
 _STATEMENT_BYTES: Final = 16 << 20
+_SERVICE: Final = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,6 @@ class DescribeEhr:
         implementation = {**_dict(described.get("implementation")), "url": base}
         implementation.setdefault("description", "FHIR server behind a SMART token broker")
         return {**described, "rest": rest, "implementation": implementation}
-
-
-_SERVICE: Final = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 
 
 def _dict(value: object) -> dict[str, Any]:

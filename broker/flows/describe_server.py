@@ -4,7 +4,8 @@ Every document names the same endpoints, and lists what is true for the registra
 only the EHR can provide is listed if the EHR lists it, too.
 """
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,11 +33,21 @@ class DescribeServer:
     clock: Clock
     failed: dict[str, float] = field(default_factory=dict)
     """When an EHR was last asked in vain."""
+    _uses: Mapping[str, Collection[Use]] = field(init=False, repr=False)
+    """By EHR. Nothing in `broker.toml` changes, and anybody may ask, as often as they like."""
+    _whole: Mapping[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        every = [Use(app, allowance) for app in self.directory.apps for allowance in app.allowances]
+        object.__setattr__(self, "_uses", _by_ehr(every))
+        enabled = {ehr.id for ehr in self.directory.ehrs if ehr.enabled}
+        alive = [use for use in every if not enabled.isdisjoint(use.allowance.registration.ehr)]
+        object.__setattr__(self, "_whole", self._describe_whole(alive))
 
     async def smart_configuration(self, ehr_id: str) -> dict[str, Any]:
         """Return the façade's SMART configuration (SMART 2.2, DS-03 to DS-06). Raises `NotFound`, `Unavailable`."""
         ehr = self.directory.ehr(ehr_id)
-        uses = self._uses(ehr)
+        uses = self._uses.get(ehr.id, ())
         offered = capabilities(uses, await self._at_ehr(ehr))
         methods = [method for method in authentication_methods(uses) if method != "none"]  # SMART: client-public
         return {
@@ -51,7 +62,9 @@ class DescribeServer:
 
     def authorization_server(self) -> dict[str, Any]:
         """Return the metadata of the server as a whole (RFC 8414 §2, OpenID Connect Discovery §3)."""
-        uses = [use for ehr in self.directory.ehrs if ehr.enabled for use in self._uses(ehr)]
+        return dict(self._whole)
+
+    def _describe_whole(self, uses: Collection[Use]) -> dict[str, Any]:
         return {
             **self._endpoints(uses),
             **self._identity(),
@@ -65,10 +78,6 @@ class DescribeServer:
             "claims_supported": ["iss", "sub", "aud", "exp", "iat", "nonce", "fhirUser", "profile"],
             "request_uri_parameter_supported": False,  # OpenID Connect takes it for true where it is not said
         }
-
-    def _uses(self, ehr: EhrSettings) -> list[Use]:
-        every = (Use(app, allowance) for app in self.directory.apps for allowance in app.allowances)
-        return [use for use in every if ehr.id in use.allowance.registration.ehr]
 
     def _endpoints(self, uses: Collection[Use]) -> dict[str, Any]:
         oauth = f"{self.directory.public_url}/oauth"
@@ -106,6 +115,14 @@ class DescribeServer:
             self.failed[ehr.id] = self.clock()
             return None
         return listed or None
+
+
+def _by_ehr(uses: Collection[Use]) -> Mapping[str, Collection[Use]]:
+    found: defaultdict[str, list[Use]] = defaultdict(list)
+    for use in uses:
+        for ehr in use.allowance.registration.ehr:
+            found[ehr].append(use)
+    return found
 
 
 def _authentication(methods: list[str]) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from broker.audit import AuditRecord, AuditTrail
 from broker.clock import Clock
 from broker.errors import (
     InsufficientScope,
+    InvalidHandle,
     InvalidRequest,
     InvalidScope,
     InvalidTarget,
     NotFound,
     UnauthorizedClient,
 )
-from broker.flows.check_dpop import keep_binding
+from broker.flows.check_dpop import keep_binding, require_bound
 from broker.flows.issue_handle import REFRESHABLE, context_members, token_type
 from broker.flows.scope_text import for_audit, read_narrowed
 from broker.flows.tell_identity import TellIdentity, promised
@@ -128,7 +129,8 @@ class ExchangeHandle:
             raise _no_subject(f"app {app.id} may not exchange handles of app {handle.app}")
         try:
             self.directory.ehr(handle.ehr)
-        except NotFound as error:
+            require_bound(handle, self.directory.app)
+        except (NotFound, InvalidHandle) as error:
             raise _no_subject(error.detail) from None
         return handle, grant
 

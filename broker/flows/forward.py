@@ -1,6 +1,6 @@
 """One FHIR request, from handle to streamed answer. Read this first.
 
-    check the proof, where one comes along  →  redeem the handle  →  parse the interaction  →  decide
+    check the handle's form, and the proof where one comes along  →  redeem  →  parse the interaction  →  decide
                        →  take a use, where uses are counted  →  record  →  current token  →  send  →  relay
 
 Each step takes the last one's result. No token can be asked for without the permit that `decide` gives, and nothing is
@@ -20,7 +20,7 @@ from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, 
 from broker.flows.check_dpop import CheckDpop, require_bound
 from broker.flows.fhir_request import FhirRequest, require_no_token
 from broker.flows.relay import FhirAnswer, accept_for, relay
-from broker.handles import Handles
+from broker.handles import Handles, require_well_formed
 from broker.interactions import parse_interaction, parse_page
 from broker.paging import PageLinks
 from broker.policy import Permit, decide
@@ -59,12 +59,13 @@ class Forward:
         try:
             request.require_sound()
             self.directory.ehr(request.ehr)
+            require_well_formed(request.handle)
             proof = self.check_dpop.at_fhir(
                 request.proofs, method=request.method, path=request.path, handle=request.handle
             )
             handle, grant = await self.handles.redeem(request.handle, request.ehr, proof)
             request.tell_app(handle.app)
-            require_bound(handle, self.directory.app(handle.app))
+            require_bound(handle, self.directory.app)
             query, link = self.page_links.take(request.raw_query)
             body = await request.decided_body()
             if link is None:

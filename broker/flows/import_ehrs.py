@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin
 
 from broker.catalog import Catalog, Difference, merge
 from broker.clock import Clock
@@ -13,6 +14,7 @@ from broker.egress import Egress
 from broker.ehr.endpoints import parse_json_object
 from broker.errors import ConfigurationError, EhrMisbehaved
 from broker.listings import Listings, brands_named, read_listings
+from broker.origins import origin
 
 WELL_KNOWN: Final = "/.well-known/smart-configuration"
 _BUNDLE_BYTES: Final = 256 << 20
@@ -39,7 +41,7 @@ class ImportEhrs:
     egress: Egress
     clock: Clock
 
-    async def __call__(self, source: str, catalog: Catalog, *, profile: str) -> Import:
+    async def __call__(self, source: str, catalog: Catalog, *, profile: str, environment: str = "production") -> Import:
         """Read a file, the URL of a bundle, or the URL of a smart-configuration that names one (BR-02).
 
         Raises `ConfigurationError`, `EhrError`, `InvalidRequest`.
@@ -52,12 +54,12 @@ class ImportEhrs:
             listings, etag = await self._of_the_ehr(source, document), None
         else:
             listings = await asyncio.to_thread(read_listings, document)
-        ehrs, difference = merge(catalog, listings.found, profile=profile)
+        ehrs, difference = merge(catalog, listings.found, profile=profile, environment=environment)
         imported = datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Import(Catalog(source, etag, imported, ehrs), difference, listings.left_out)
 
     async def _of_the_ehr(self, source: str, configuration: Mapping[str, Any]) -> Listings:
-        bundle, _ = await self._read(str(configuration["user_access_brand_bundle"]), None)
+        bundle, _ = await self._read(_place_of_bundle(source, str(configuration["user_access_brand_bundle"])), None)
         listings = await asyncio.to_thread(read_listings, bundle or {})
         base = source.removesuffix(WELL_KNOWN)
         found = tuple(replace(listing, own=listing.fhir_base == base) for listing in listings.found)
@@ -77,11 +79,31 @@ class ImportEhrs:
         return document, answer.headers.get("etag")
 
 
+def _place_of_bundle(source: str, named: str) -> str:
+    """Return where a smart-configuration says the bundle is; one from elsewhere cannot name a file of this machine.
+
+    Raises `EhrMisbehaved`.
+    """
+    if "://" not in source:
+        return named
+    try:
+        url = urljoin(source, named)
+    except ValueError:
+        url = ""
+    if not origin(url):
+        raise EhrMisbehaved("user_access_brand_bundle is not an http(s) URL (BR-02)")
+    return url
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        document = parse_json_object(path.read_bytes())
+        with path.open("rb") as file:
+            body = file.read(_BUNDLE_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({type(error).__name__})") from None
+    if len(body) > _BUNDLE_BYTES:
+        raise ConfigurationError(f"{path} is longer than {_BUNDLE_BYTES} bytes")
+    document = parse_json_object(body)
     if document is None:
         raise ConfigurationError(f"{path} is not a JSON object. Fix: give a FHIR Bundle of Endpoints")
     return document

@@ -1,13 +1,33 @@
-"""`/oauth/introspect` (RFC 7662): an app asks about a handle of its own; anybody else's is just inactive (HB-06)."""
+"""`/oauth/introspect` (RFC 7662): an app asks about a handle of its own; anybody else's is just inactive (HB-06).
 
+So is one that every request would be refused with, such as after its app's policy was taken away: what is told is what
+the handle can do now, and not what it could when it was issued.
+
+A public app proves nothing by its name: of a handle that is bound to a key it is told nothing without a proof of that
+key, or a handle that was found would say whose record it is for.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail
+from broker.errors import (
+    BrokerError,
+    InsufficientScope,
+    InvalidDpopProof,
+    InvalidHandle,
+    ReauthorizationRequired,
+    Refusal,
+)
+from broker.flows.check_dpop import CheckDpop, require_bound
 from broker.flows.issue_handle import context_members, token_type
 from broker.flows.tell_identity import TellIdentity
+from broker.grants import Grant
 from broker.handles import Handle, Handles
+from broker.policy import effective_scopes
+from broker.scopes import Scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,35 +37,65 @@ class Introspect:
     directory: Directory
     handles: Handles
     tell_identity: TellIdentity
+    check_dpop: CheckDpop
     audit: AuditTrail
 
-    async def __call__(self, app: App, token: str, *, request_id: str) -> dict[str, Any]:
-        """Return the introspection response."""
+    async def __call__(self, app: App, token: str, *, request_id: str, proofs: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the introspection response; `proofs` are the DPoP headers.
+
+        Raises `InvalidDpopProof` for a bad one of a public app's, `StoreUnavailable`.
+        """
         found = await self.handles.find(token)
-        mine = found is not None and found[0].app == app.id and found[1].state == "active"
+        scopes: Scopes | None = None
+        refused: BrokerError | None = None
+        try:
+            jkt = await self.check_dpop.at_introspection(app, proofs)
+            scopes = self._usable(app, *found, jkt) if found else None
+        except (Refusal, ReauthorizationRequired) as error:
+            refused = error
         self.audit.record(
             AuditRecord(
                 event="handle.introspect",
-                outcome="allowed" if mine else "denied",
+                outcome="allowed" if scopes else "denied",
                 app=app.id,
                 handle=found[0].id if found else None,
                 grant=found[0].tag if found else None,
                 actors=" ".join(found[0].actors) or None if found else None,
+                reason=f"{refused.code}: {refused.detail}" if refused else None,
                 request_id=request_id,
             )
         )
-        if found is None or not mine:
-            return {"active": False}
-        handle, grant = found
+        if isinstance(refused, InvalidDpopProof):
+            raise refused
+        return self._told(*found, scopes) if found and scopes else {"active": False}
+
+    def _usable(self, app: App, handle: Handle, grant: Grant, jkt: str | None) -> Scopes:
+        """Return what a handle of the app can do as things stand. Raises what would refuse it at `/fhir`.
+
+        The scopes that open no resource are those that came with it: no later request is decided by them.
+        """
+        if handle.app != app.id:
+            raise InvalidHandle(f"handle {handle.id} is of app {handle.app}")
+        self.directory.ehr(handle.ehr)
+        require_bound(handle, self.directory.app)
+        if app.settings.authentication == "none" and handle.jkt not in {None, jkt}:
+            raise InvalidHandle(f"handle {handle.id} is bound to a key, and the proof is missing or of another one")
+        grant.require_usable()
+        resources = effective_scopes(handle, grant, self.directory.app).resources
+        if not resources:
+            raise InsufficientScope(f"nothing is left of the scope of handle {handle.id}")
+        return Scopes(resources, handle.scopes.others)
+
+    def _told(self, handle: Handle, grant: Grant, scopes: Scopes) -> dict[str, Any]:
         return {
             **context_members(grant.terms.context),
             **_narrowing(handle),
-            **self.tell_identity.claims(app.id, grant, handle.scopes),
+            **self.tell_identity.claims(handle.app, grant, scopes),
             "active": True,
             "client_id": handle.app,
             "token_type": token_type(handle.jkt),
             **({} if handle.jkt is None else {"cnf": {"jkt": handle.jkt}}),
-            "scope": str(handle.scopes),
+            "scope": str(scopes),
             "exp": int(handle.expires_at),
             "aud": self.directory.fhir_base(handle.ehr),
         }

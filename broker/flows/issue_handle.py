@@ -116,5 +116,6 @@ def context_members(context: LaunchContext) -> dict[str, Any]:
         "tenant": context.tenant,
         "intent": context.intent,
         "fhirContext": list(context.fhir_context) or None,
+        "appContext": context.app_context,
     }
     return {name: value for name, value in members.items() if value is not None}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 MOST_BYTES: Final = 16_384
-"""Of `fhirContext`, and of the vendor members that apps may see, as JSON each; beyond it, it is left out."""
+"""Of `fhirContext`, of `appContext`, and of the vendor members that apps may see, as JSON each; more is left out."""
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _FHIR_USER: Final = re.compile(r"(Patient|Practitioner|PractitionerRole|RelatedPerson|Person)/[A-Za-z0-9\-.]{1,64}")
 
@@ -25,6 +25,8 @@ class LaunchContext:
     tenant: str | None = None
     intent: str | None = None
     fhir_context: tuple[Mapping[str, Any], ...] = ()
+    app_context: str | None = None
+    """What a Task or a CDS Hooks card gives the app: opaque, so passed on as it came (AL-23)."""
     extensions: Mapping[str, Any] = field(default_factory=dict)
     """Vendor members that the EHR's profile lets apps see (CX-09)."""
     issuer: str | None = None
@@ -45,6 +47,7 @@ def read_context(
         tenant=_text(members.get("tenant")),
         intent=_text(members.get("intent")),
         fhir_context=_fhir_context(members.get("fhirContext")),
+        app_context=_opaque(members.get("appContext")),
         extensions=_extensions(members, extensions),
     )
 
@@ -79,6 +82,10 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= 2048 and value.isprintable() else None
 
 
+def _opaque(value: object) -> str | None:
+    return value if isinstance(value, str) and value and is_small(value) else None
+
+
 def _fhir_context(value: object) -> tuple[Mapping[str, Any], ...]:
     items = value if isinstance(value, list) else []
     objects = ({"reference": item} if isinstance(item, str) else item for item in items)
@@ -100,8 +107,8 @@ def _extensions(members: Mapping[str, Any], allowed: Collection[str]) -> Mapping
 
 
 def is_small(value: object) -> bool:
-    """Whether it is JSON of at most `MOST_BYTES`."""
+    """Whether it is JSON of at most `MOST_BYTES`, in UTF-8: what has none cannot be in an answer to an app either."""
     try:
-        return len(json.dumps(value).encode()) <= MOST_BYTES
+        return len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode()) <= MOST_BYTES
     except (ValueError, RecursionError):
         return False

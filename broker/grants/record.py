@@ -1,8 +1,7 @@
 """What a grant is: its terms, its tokens, its state."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from broker.ehr.dynamic_client import DynamicClient
 from broker.errors import ReauthorizationRequired, RelaunchRequired
@@ -57,8 +56,6 @@ class TokenSet:
     """Seconds that the EHR gave the access token; a refresh that does not say inherits them (RF-09)."""
     expected_end: float | None = None
     """When the refresh token ends, in seconds, where the EHR says so (RF-13)."""
-    members: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What else the last answer held, whoever may see it (TR-06)."""
     proof_key: Secret | None = None
     """The key that the tokens are bound to, as PEM; without it neither works (DPoP, OA-23)."""
     dynamic_client: DynamicClient | None = None

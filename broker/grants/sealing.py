@@ -31,7 +31,7 @@ def load_terms(text: bytes) -> Terms:
 
 def dump_tokens(tokens: TokenSet) -> bytes:
     """Return the token set as JSON, in the clear: for the vault alone."""
-    flat = {name: getattr(tokens, name) for name in ("renew_at", "expires_at", "lifetime", "expected_end", "members")}
+    flat = {name: getattr(tokens, name) for name in ("renew_at", "expires_at", "lifetime", "expected_end")}
     secrets = {name: secret.reveal() if (secret := getattr(tokens, name)) else None for name in _SECRETS}
     return json.dumps({**flat, **secrets, "dynamic_client": _dump_client(tokens.dynamic_client)}).encode()
 

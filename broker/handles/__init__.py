@@ -2,7 +2,7 @@
 
 from broker.handles.exchanged import MOST_DESCENDANTS, MOST_EXCHANGES, ExchangedHandles
 from broker.handles.handle import Ancestor, Handle, Issued, RefreshHandle, actors
-from broker.handles.handles import Handles
+from broker.handles.handles import Handles, require_well_formed
 
 __all__ = [
     "MOST_DESCENDANTS",
@@ -14,4 +14,5 @@ __all__ = [
     "Issued",
     "RefreshHandle",
     "actors",
+    "require_well_formed",
 ]

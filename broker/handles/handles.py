@@ -6,9 +6,9 @@ from typing import Any, cast
 from redis.asyncio import Redis
 
 from broker.clock import Clock
-from broker.credentials import HANDLE, REFRESH_HANDLE, present
+from broker.credentials import HANDLE, REFRESH_HANDLE, Presented, present
 from broker.dpop import WINDOW_SECONDS, DpopProof
-from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, NotFound, ReauthorizationRequired
+from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, ReauthorizationRequired
 from broker.grants import Grant, Grants
 from broker.handles.handle import ID_LENGTH, Ancestor, Handle, Issued, RefreshHandle
 from broker.issued import IssuedRecords, Made
@@ -17,6 +17,14 @@ from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
+
+
+def require_well_formed(text: str) -> Presented:
+    """Raise `InvalidHandle` for what cannot be a handle of ours: no look-up and no cryptography is spent on that."""
+    presented = present(HANDLE, text)
+    if presented is None:
+        raise InvalidHandle("malformed")
+    return presented
 
 
 class Handles:
@@ -126,10 +134,8 @@ class Handles:
             )
         return handle, grant
 
-    async def _find(self, text: str, ehr: str, proof: DpopProof | None = None) -> tuple[Handle, Grant]:
-        presented = present(HANDLE, text)
-        if presented is None:
-            raise InvalidHandle("malformed")
+    async def _find(self, text: str, ehr: str | None, proof: DpopProof | None = None) -> tuple[Handle, Grant]:
+        presented = require_well_formed(text)
         tag, digest = presented.tag, self._records.digest("handle", presented.secret)
         handle_key, grant_key = keys.issued(tag, "handle", digest), keys.grant(tag)
         if proof is None:
@@ -143,7 +149,7 @@ class Handles:
         if handle is None:
             raise InvalidHandle(f"handle {digest[:ID_LENGTH]} has expired")
         grant = await self._grants.unpack(tag, fields)
-        if handle.ehr != ehr or grant.terms.ehr != ehr:
+        if handle.ehr != grant.terms.ehr or ehr not in {None, handle.ehr}:
             raise InvalidHandle(f"handle {handle.id} is bound to EHR {handle.ehr}")
         if grant.state == "revoked":
             raise InvalidHandle(f"grant {tag} is revoked")
@@ -171,15 +177,9 @@ class Handles:
 
     async def find(self, text: str) -> tuple[Handle, Grant] | None:
         """Return a live handle for introspection, whichever EHR it is for; None when there is none."""
-        presented = present(HANDLE, text)
-        if presented is None:
-            return None
-        with store_errors():
-            fields = cast("dict[bytes, bytes]", await self._redis.hgetall(keys.grant(presented.tag)))
         try:
-            grant = await self._grants.unpack(presented.tag, fields)
-            return await self._find(text, grant.terms.ehr)
-        except (InvalidHandle, NotFound):
+            return await self._find(text, None)
+        except InvalidHandle:
             return None
 
     async def find_refresh(self, text: str) -> RefreshHandle:
@@ -201,10 +201,12 @@ class Handles:
     async def take_use(self, handle: Handle) -> None:
         """Take one use of a handle whose uses are counted, on whichever replica. Raises `InvalidHandle` after the last.
 
-        A handle that was exchanged takes one of each that it was exchanged for as well, where those are counted.
+        A handle that was exchanged takes one of each that it was exchanged for as well, where those are counted. With
+        the last one the handle ends, and all that was exchanged for it; the request that took it goes on.
         """
+        on = [keys.issued(handle.tag, "exchanged", handle.root)]
         counters = [keys.issued(handle.tag, "uses", digest) for digest in handle.counters]
-        if counters and not await self._take_use(self._redis, counters):
+        if counters and not await self._take_use(self._redis, on + counters):
             raise InvalidHandle(f"handle {handle.id} has no uses left")
 
     async def revoke(self, handle: Handle | RefreshHandle) -> None:

@@ -17,6 +17,9 @@ class Need:
     type: str
     letter: str
     parameters: Pairs = field(default=(), repr=False)
+    bound_to: str | None = field(default=None, repr=False, compare=False)
+    """The id of the one patient whom the request can only be about, as it was decided. Of a page: of its search. It is
+    how the need is met, not what is needed, so it makes no difference between two needs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ class Profile(BaseModel):
     client_id_in_body: Literal["never", "refresh", "always"]
     """Q2: whether an authenticated token request names `client_id` in its body, too."""
     assertion_audience: Literal["token_endpoint", "issuer"] | Literally
-    """Q3: `aud` of client assertions."""
+    """Q3: `aud` of client assertions. With `"issuer"`, each of several EHRs of a registration must have its endpoints
+    at its issuer's origin, or named by the issuer's own metadata.
+    """
     missing_scope: Literal["as_requested", "refuse"]
     """Q4: what a token response without `scope` grants."""
     metadata_path: Literal["append", "insert"]
@@ -37,7 +39,7 @@ class Profile(BaseModel):
     scope_dialect: Literal["v1", "v2", "auto"]
     """Q9: how scopes are written; `auto` is v2 where the EHR lists permission-v2."""
     bulk_kickoff: Literal["get", "post"]
-    """Q10: the method of `$export`."""
+    """Q10: the method of `$export`. No effect yet: there is no Bulk Data; `broker probe` says who offers it."""
     authorize_post: Literal["never", "ehr_launch", "any_launch"]
     """Where a long authorization request may be sent by POST, if the EHR lists authorize-post (AL-15, EP-11)."""
     resource_parameter: bool

@@ -3,13 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+
 from broker.clock import Clock
-from broker.errors import EhrError, ReauthorizationRequired
+from broker.errors import EhrError, NotFound, ReauthorizationRequired, Unavailable
 from broker.grants import Grant, Grants
 from broker.policy import Permit
 from broker.refresh.renewal import Renewal
+from broker.refresh.schedule import Schedule
 from broker.secret import Secret
 from broker.single_flight import SingleFlight
+
+log = structlog.get_logger()
 
 RENEWED_SECONDS: Final = 5.0
 """A token renewed this recently is not renewed because of a 401: another one would be refused as well (RF-06)."""
@@ -33,6 +38,7 @@ class Refresher:
 
     grants: Grants
     renewal: Renewal
+    schedule: Schedule
     clock: Clock
     flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
 
@@ -67,12 +73,20 @@ class Refresher:
         """
         if not grant.refreshable:
             raise ReauthorizationRequired(f"grant {grant.tag} has expired and has no refresh token")
-        return await self.flights.run(f"{grant.tag}:{grant.generation}", lambda: self.renewal.renew(grant))
+        return await self.flights.run(f"{grant.tag}:{grant.generation}", lambda: self._renew(grant))
 
     async def close(self) -> None:
         """Wait for refreshes under way."""
         await self.flights.close()
         await self.renewal.close()
+
+    async def _renew(self, grant: Grant) -> Grant:
+        renewed = await self.renewal.renew(grant)
+        try:
+            await self.schedule.watch(renewed)  # a replica with another configuration may have let it go (RF-07)
+        except (NotFound, Unavailable) as error:
+            log.info("renewed_grant_not_watched", grant=grant.tag, cause=error.detail)
+        return renewed
 
     async def _renew_in_time(self, grant: Grant) -> Grant:
         now = self.clock()

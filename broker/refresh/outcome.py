@@ -9,7 +9,7 @@ from broker.ehr.id_token import Identity
 from broker.ehr.token_answer import TokenAnswer
 from broker.errors import EhrMisbehaved, InvalidScope
 from broker.grants import LaunchContext, Terms, TokenSet, read_context
-from broker.grants.launch_context import complete, is_small
+from broker.grants.launch_context import complete
 from broker.scopes import Scopes
 from broker.secret import Secret
 
@@ -43,7 +43,6 @@ def token_set(
         expires_at=now + lifetime,
         lifetime=lifetime,
         expected_end=end or kept.expected_end,
-        members=answer.members if is_small(answer.members) else {},
         proof_key=proof_key or kept.proof_key,
         dynamic_client=kept.dynamic_client,
     )
@@ -105,12 +104,15 @@ def refreshed_terms(
 ) -> Terms:
     """Return the terms after a refresh: scopes can shrink, never grow (RF-11); absent context is filled in (CX-11).
 
-    It raises nothing: nobody else has the answer any more. Scopes that cannot be compared stay as they were.
+    It raises nothing: nobody else has the answer any more. Scopes that cannot be compared stay as they were, and so do
+    all when the answer has none or a blank: that would end a grant which the EHR has just renewed.
     """
     later = granted_context(answer, identity, fhir_base=terms.fhir_base, extensions=extensions)
     filled = replace(terms, context=complete(terms.context, later))
+    if not (answer.scope or "").strip():
+        return filled
     try:
         scopes = terms.scopes.intersection(granted_scopes(answer, terms.scopes))
     except InvalidScope:
         return filled
-    return replace(filled, scopes=scopes, scope_assumed=terms.scope_assumed and answer.scope is None)
+    return replace(filled, scopes=scopes, scope_assumed=False)

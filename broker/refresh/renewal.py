@@ -21,8 +21,9 @@ from redis.asyncio import Redis
 from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.clock import Clock, Entropy
 from broker.credentials import random_text
-from broker.ehr.id_token import Identity, IdTokens, unverified_claims
+from broker.ehr.id_token import Identity, IdTokens
 from broker.ehr.token_answer import TokenAnswer, at_server
+from broker.ehr.unverified import unverified_claims
 from broker.errors import (
     BrokerError,
     EhrAnswerLost,
@@ -34,7 +35,7 @@ from broker.errors import (
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet
 from broker.profiles import Profile
-from broker.refresh.asking import Asking
+from broker.refresh.asking import Ask, Asking
 from broker.refresh.ehr_side import EhrSide
 from broker.refresh.outcome import (
     names_another_patient,
@@ -126,7 +127,7 @@ class Renewal:
             tokens = await self.grants.open_tokens(grant)
             ask = await self.asking.prepare(grant, tokens)
             await self._intend(grant, owner)
-            answer = at_server(await ask(), grant.terms.fhir_base)
+            answer = await self._ask(grant, ask)
         except EhrAnswerLost as lost:
             if not self.asking.may_repeat(grant):
                 return await self._end(grant, "uncertain", f"the answer to a refresh was lost: {lost.detail}")
@@ -144,9 +145,23 @@ class Renewal:
                 self.ehr_side.doubt(grant.terms, error)
             await self._give_back(grant, owner, error)
             raise
+        except Exception as error:  # before the request, as `_ask` raises no other: nothing was sent
+            self._start_release(grant, owner)
+            self._record(grant, "failed", f"not sent ({type(error).__name__})")
+            raise
         if (breach := self._breach(grant, answer, tokens)) is not None:
             return await self._suspend(grant, answer, tokens, breach)
         return await self._commit(grant, owner, answer, tokens)
+
+    async def _ask(self, grant: Grant, ask: Ask) -> TokenAnswer:
+        """Send the request. Raises `EhrError` alone: from here on, whatever else goes wrong, it may have been sent."""
+        try:
+            return at_server(await ask(), grant.terms.fhir_base)
+        except BrokerError:
+            raise
+        except Exception as error:
+            log.exception("refresh_failed_unforeseen", grant=grant.tag)
+            raise EhrAnswerLost(f"the request failed unforeseen ({type(error).__name__})") from None
 
     def _breach(self, grant: Grant, answer: TokenAnswer, previous: TokenSet) -> str | None:
         """Say why the answer is about somebody else, or binds its tokens no more: a security event (CX-11, ID-08)."""
@@ -207,8 +222,9 @@ class Renewal:
             if identity.exception is not None:
                 rule = f"accepted by {identity.exception} of the profile"
                 self._record(grant, "allowed", rule, event="id_token.exception")
-        except BrokerError as error:
-            log.info("id_token_of_refresh_ignored", grant=grant.tag, cause=error.detail)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the tokens that came with it must be kept
+            cause = error.detail if isinstance(error, BrokerError) else type(error).__name__
+            log.info("id_token_of_refresh_ignored", grant=grant.tag, cause=cause)
             return None
         return identity
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from broker.errors import InvalidScope
@@ -20,7 +20,7 @@ _ANY: Final = ""
 class Scopes:
     """A set of scopes. `others` are launch, identity, refresh and vendor scopes (SC-10 to SC-13).
 
-    Raises `InvalidScope` when it would hold more than `MOST_RESOURCE_SCOPES`, or more than `MOST_FILTERS` for one type.
+    Raises `InvalidScope` when what is left of it is more than `MOST_RESOURCE_SCOPES`, or `MOST_FILTERS` for one type.
     """
 
     resources: frozenset[ResourceScope] = frozenset()
@@ -33,14 +33,15 @@ class Scopes:
     def parse(cls, text: str, *, lenient: bool = False) -> "Scopes":
         """Read a `scope` parameter (RFC 6749 §3.3; doubled and trailing spaces are harmless, OA-02).
 
-        Strict, for what an app or the operator wrote: raises `InvalidScope` naming the first malformed word.
+        Strict, for what an app or the operator wrote: raises `InvalidScope` naming the first malformed word, or for too
+        many, counted as written.
         Lenient, for what an EHR answered (SC-16): a malformed word, and what comes after too many, grants nothing.
         """
         words = text.split() if lenient else filter(None, text.split(" "))
         parsed = [read_word_leniently(word) if lenient else read_word(word) for word in words]
         resources = (scope for scope in parsed if isinstance(scope, ResourceScope))
         others = (word for word in parsed if isinstance(word, str))
-        return cls(frozenset(_first(MOST_RESOURCE_SCOPES, resources) if lenient else resources), frozenset(others))
+        return cls(frozenset(_limited(resources, lenient=lenient)), frozenset(others))
 
     def __str__(self) -> str:
         """Return the canonical text: v2, merged, sorted; it parses to an equal set."""
@@ -100,38 +101,55 @@ class Scopes:
 
 
 def _canonical(scopes: Iterable[ResourceScope]) -> frozenset[ResourceScope]:
-    """Unite letters (SC-07), then drop every letter that a wider scope already gives."""
+    """Unite letters (SC-07), and drop every letter that a wider scope already gives.
+
+    Only what is left counts. Each scope comes after those that can include it, and is held against what was kept of
+    them: never more than the limits allow, however many scopes come in.
+    """
     united: defaultdict[Place, str] = defaultdict(str)
     for scope in scopes:
         united[scope.place] += scope.letters
-        if len(united) > MOST_RESOURCE_SCOPES:
-            raise InvalidScope(f"more than {MOST_RESOURCE_SCOPES} different resource scopes")
-    shelves: defaultdict[tuple[str, str], list[ResourceScope]] = defaultdict(list)
-    for (level, type_, parameters), letters in united.items():
-        shelves[level, type_].append(ResourceScope(level, type_, in_order(letters), parameters))
-        if len(shelves[level, type_]) > MOST_FILTERS:
-            raise InvalidScope(f"more than {MOST_FILTERS} different filters for one type")
-    return frozenset(
-        ResourceScope(level, type_, left, scope.parameters)
-        for (level, type_), shelf in list(shelves.items())
-        for scope in shelf
-        if (left := _left_over(scope, shelf + shelves[level, "*"]))
-    )
+    limits = _Limits()
+    kept: defaultdict[tuple[str, str], list[ResourceScope]] = defaultdict(list)
+    for place, letters in sorted(united.items(), key=_wide_first):
+        level, type_, parameters = place
+        scope = ResourceScope(level, type_, in_order(letters), parameters)
+        wider = (one.letters for shelf in {type_, "*"} for one in kept[level, shelf] if one.includes(scope))
+        if left := in_order(set(letters).difference(*wider)):
+            limits.take(place)
+            kept[level, type_].append(ResourceScope(level, type_, left, parameters))
+    return frozenset(scope for shelf in kept.values() for scope in shelf)
 
 
-def _left_over(scope: ResourceScope, near: Iterable[ResourceScope]) -> str:
-    given = (wider.letters for wider in near if wider != scope and wider.includes(scope))
-    return in_order(set(scope.letters).difference(*given))
+def _wide_first(united: tuple[Place, str]) -> tuple[bool, int]:
+    (_, type_, parameters), _ = united
+    return type_ != "*", len(parameters)
 
 
-def _first(most: int, scopes: Iterable[ResourceScope]) -> Iterator[ResourceScope]:
-    places: set[Place] = set()
-    filters: Counter[tuple[str, str]] = Counter()
+def _limited(scopes: Iterable[ResourceScope], *, lenient: bool) -> Iterator[ResourceScope]:
+    limits = _Limits()
     for scope in scopes:
-        shelf = scope.level, scope.type
-        if scope.place not in places:
-            if len(places) >= most or filters[shelf] >= MOST_FILTERS:
+        try:
+            limits.take(scope.place)
+        except InvalidScope:
+            if lenient:
                 continue
-            places.add(scope.place)
-            filters[shelf] += 1
+            raise
         yield scope
+
+
+@dataclass(slots=True)
+class _Limits:
+    places: set[Place] = field(default_factory=set)
+    filters: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def take(self, place: Place) -> None:
+        """Count a place, once. Raises `InvalidScope` for one too many."""
+        if place in self.places:
+            return
+        if len(self.places) >= MOST_RESOURCE_SCOPES:
+            raise InvalidScope(f"more than {MOST_RESOURCE_SCOPES} different resource scopes")
+        if self.filters[place[:2]] >= MOST_FILTERS:
+            raise InvalidScope(f"more than {MOST_FILTERS} different filters for one type")
+        self.places.add(place)
+        self.filters[place[:2]] += 1

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from broker.settings.fields import Identifier, Origin, ScopeText, Table, Url, origin_of
+from broker.origins import origin
+from broker.settings.fields import Identifier, Origin, ScopeText, Table, Url
 from broker.settings.proof import (
     MOST_SECRETS,
     PROOFS,
@@ -64,7 +65,7 @@ class AppSettings(Table):
     @property
     def browser_origins(self) -> tuple[str, ...]:
         """The origins that are meant, as browsers write them."""
-        return tuple(map(origin_of, self.redirect_uris)) if self.origins is None else self.origins
+        return tuple(filter(None, map(origin, self.redirect_uris))) if self.origins is None else self.origins
 
     @property
     def known_certificates(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from broker.errors import InvalidScope
+from broker.origins import origin
 from broker.scopes import Scopes
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -37,8 +38,7 @@ def _base_url(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    parts = urlsplit(_url(text))
-    if text != origin_of(text) or not re.fullmatch(r"[a-z0-9.:\[\]-]+", parts.netloc):
+    if _url(text) != origin(text):
         raise ValueError("must be an origin, as browsers write it: https://host or https://host:port")
     return text
 
@@ -61,13 +61,6 @@ Url = Annotated[str, AfterValidator(_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 PrivateHost = Annotated[str, AfterValidator(_private_host)]
 Origin = Annotated[str, AfterValidator(_origin)]
-
-
-def origin_of(url: str) -> str:
-    """Return the origin of an http(s) URL as browsers write it (RFC 6454 §6.1): lower case, no default port."""
-    parts = urlsplit(url.lower())
-    default = {"https": ":443", "http": ":80"}[parts.scheme]
-    return f"{parts.scheme}://{parts.netloc.removesuffix(default)}"
 
 
 def is_loopback(url: str) -> bool:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from broker.clock import Clock, system_clock
 from broker.errors import ConfigurationError
 from broker.secret import Secret
-from broker.settings.catalogs import append_catalogs
+from broker.settings.catalogs import apply_catalogs
 from broker.settings.model import Settings
 from broker.settings.places import Place, line_of, name_of
 from broker.settings.proof_rules import find_proof_faults
@@ -30,7 +30,7 @@ def load(path: Path, environ: Mapping[str, str], clock: Clock = system_clock) ->
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from None
     own_ehrs = len(tables["ehr"]) if isinstance(tables.get("ehr"), list) else 0
-    imported, faults = append_catalogs(tables, path.parent)
+    imported, faults = apply_catalogs(tables, path.parent)
     faults += _resolve_secrets(tables, path.parent, environ)
     faults += _resolve_key_files(tables, path.parent)
     try:

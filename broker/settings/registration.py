@@ -26,8 +26,8 @@ class RegistrationSettings(Table):
     """`[[registration]]`: the broker's client registration at one EHR, or at one vendor's many."""
 
     id: Identifier
-    ehr: tuple[Identifier, ...] = Field(min_length=1)
-    """One id, or a list of them."""
+    ehr: tuple[Identifier, ...]
+    """In the file: one id, or a list of them; `catalog:FILE` stands for a catalog's enabled EHRs, if there are any."""
     environment: Environment = "production"
     flow: Literal["launch", "backend"]
     client_id: str = Field(min_length=1, max_length=512)
@@ -49,20 +49,23 @@ class RegistrationSettings(Table):
     scopes: ScopeText
     app: Identifier | None = None
     """The app that an EHR launch at `/launch/{registration}` opens."""
-    callback: Literal["own", "shared"] = "own"
-    """Several EHRs: a redirect URI for each, or one for all, where each must announce `iss` in callbacks (CB-07)."""
+    callback: Literal["own", "shared"] | None = None
+    """A redirect URI for each EHR, or one for all, where each must announce `iss` in callbacks (CB-07).
+
+    By default several EHRs, and those of a catalog, have their own.
+    """
     frame_ancestors: tuple[Origin, ...] = ()
     """Whose pages may show a launch in a frame (CB-11); such a launch also works without cookies (AL-22)."""
 
     @property
     def has_own_callbacks(self) -> bool:
-        """Whether the path of the redirect URI tells which of several EHRs is meant."""
-        return len(self.ehr) > 1 and self.callback == "own"
+        """Whether the path of the redirect URI tells which EHR is meant."""
+        return self.callback == "own" or (self.callback is None and len(self.ehr) > 1)
 
     @property
     def shares_callback(self) -> bool:
-        """Whether only `iss` tells which of several EHRs is meant."""
-        return len(self.ehr) > 1 and self.callback == "shared"
+        """Whether only `iss` tells which EHR is meant."""
+        return self.callback == "shared"
 
     @model_validator(mode="before")
     @classmethod

@@ -101,8 +101,6 @@ def _registrations(settings: Settings) -> Iterator[Fault]:
                     ("registration", index, "client_id"),
                     f"EHR {ehr_id!r} takes HTTP Basic raw, where a client_id that holds a colon cannot be told (Q1)",
                 )
-        if registration.callback == "shared" and len(registration.ehr) == 1:
-            yield ("registration", index, "callback"), "one EHR has nothing to share: callback is for several"
         if registration.app is not None:
             for text in _launched_app(registration, apps.get(registration.app), apps):
                 yield ("registration", index, "app"), text

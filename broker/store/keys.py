@@ -2,7 +2,6 @@
 
 from typing import Final
 
-PREFIX: Final = "sb:"
 ANY_GRANT: Final = "sb:{*}:grant"
 SCHEDULE: Final = "sb:schedule"
 """A sorted set: the tags of grants that are renewed even if nobody asks, by the time in seconds to look at them."""

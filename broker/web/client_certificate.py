@@ -7,13 +7,12 @@ authenticate by certificate.
 """
 
 import base64
-import binascii
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from cryptography.x509 import Certificate, load_der_x509_certificate, load_pem_x509_certificates
+from cryptography.x509 import Certificate, InvalidVersion, load_der_x509_certificate, load_pem_x509_certificates
 from starlette.types import Scope
 
 from broker.errors import InvalidRequest
@@ -51,7 +50,7 @@ class ClientCertificates:
             return None
         try:
             return _parse(values[0])
-        except (ValueError, binascii.Error):
+        except (ValueError, InvalidVersion):
             self.report(_UNREADABLE, request_id)
             raise InvalidRequest(_UNREADABLE) from None
 

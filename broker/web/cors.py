@@ -70,9 +70,10 @@ class Cors:
 
         It is answered without authentication, because browsers send it without (Fetch §4.8).
         """
-        asked = dict(scope["headers"])
+        if scope["method"] != "OPTIONS":
+            return None
         methods = _methods(scope["path"])
-        if scope["method"] != "OPTIONS" or methods is None or b"access-control-request-method" not in asked:
+        if methods is None or all(name != b"access-control-request-method" for name, _ in scope["headers"]):
             return None
         allowed = self.headers(scope, 400)
         if not any(name == b"access-control-allow-origin" for name, _ in allowed):

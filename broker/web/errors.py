@@ -14,7 +14,7 @@ import structlog
 from starlette.responses import Response
 
 from broker.dpop import ALGORITHMS
-from broker.errors import BrokerError, EhrUnreachable, InvalidClient, InvalidHandle, Unavailable, UseDpopNonce
+from broker.errors import BrokerError, EhrUnreachable, InvalidClient, InvalidHandle, UseDpopNonce
 
 log = structlog.get_logger()
 
@@ -48,9 +48,7 @@ def oauth_error(error: BrokerError, *, request_id: str) -> Response:
     headers = {**NO_STORE, "X-Request-Id": request_id}
     if isinstance(error, InvalidClient):
         headers["WWW-Authenticate"] = 'Basic realm="token broker"'
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = "1"
-    headers |= _nonce(error)
+    headers |= _nonce(error) | _pause(error)
     body = json.dumps({"error": error.oauth, "error_description": error.public})
     # RFC 6749 §5.2 answers 400 to all that the client got wrong, except 401 to a client that did not prove itself.
     kept = isinstance(error, InvalidClient) or error.status in {404, 413} or error.status >= 500
@@ -74,16 +72,21 @@ def fhir_error(
             asks = DPOP if isinstance(error, InvalidHandle) and error.needs_proof else scheme
             algorithms = f', algs="{" ".join(ALGORITHMS)}"' if asks == DPOP else ""
             headers["WWW-Authenticate"] = f'{asks} realm="token broker"{challenge}{algorithms}'
-    headers |= _nonce(error)
-    if error.status == 503:
-        pause = error.retry_after if isinstance(error, EhrUnreachable) else None
-        headers["Retry-After"] = str(max(1, math.ceil(pause or 0)))
+    headers |= _nonce(error) | _pause(error)
     return Response(operation_outcome(error), error.status, headers, "application/fhir+json")
 
 
 def _nonce(error: BrokerError) -> dict[str, str]:
     """RFC 9449 §8: a refusal for want of a nonce brings it."""
     return {"DPoP-Nonce": error.nonce} if isinstance(error, UseDpopNonce) else {}
+
+
+def _pause(error: BrokerError) -> dict[str, str]:
+    """What comes again may be tried again: after the seconds that the EHR asked for, else after one."""
+    if error.status != 503:
+        return {}
+    asked = error.retry_after if isinstance(error, EhrUnreachable) else None
+    return {"Retry-After": str(max(1, math.ceil(asked or 0)))}
 
 
 def operation_outcome(error: BrokerError) -> bytes:

@@ -1,6 +1,6 @@
 """What EHRs redirect browsers to: `/launch/{registration}` and `/callback/{registration}`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 
@@ -60,13 +60,17 @@ def launch_routes(
         """The same, posted by the broker's own page with what the tab has kept (AL-22)."""
 
         async def finish(rid: str) -> Redirect | AskTab:
-            given = await parameters.form(request, rid)
-            if TAB_KEY not in given:
-                refusal = InvalidRequest("a callback was posted, and not by the broker's page")
-                raise parameters.refused(refusal, rid)
+            given = await _posted_by_tab(request, parameters, rid)
             presented = presented_by(request, given, public_url=public_url)
             return await finish_launch(registration, ehr, given, presented, request_id=rid)
 
         return await answer(registration, request, finish)
 
     return router
+
+
+async def _posted_by_tab(request: Request, parameters: Parameters, rid: str) -> Mapping[str, str]:
+    given = await parameters.form(request, rid)
+    if TAB_KEY not in given:
+        raise parameters.refused(InvalidRequest("a callback was posted, and not by the broker's page"), rid)
+    return given

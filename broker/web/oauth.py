@@ -56,7 +56,7 @@ def authorize_routes(authorize_app: AuthorizeApp, parameters: Parameters, *, pub
 
 
 @dataclass(frozen=True, slots=True)
-class _Authenticate:
+class Authenticate:
     """Has the app of a request prove who it is, and lets its pages read the answer."""
 
     authenticate_app: AuthenticateApp
@@ -65,6 +65,7 @@ class _Authenticate:
     public_url: str
 
     async def __call__(self, request: Request, form: Mapping[str, str], rid: str) -> App:
+        """Raises `InvalidClient`, `StoreUnavailable`."""
         certificate, endpoint = self.certificates.read(request.scope, rid), self.public_url + request.url.path
         proof = Proof(form, self.parameters.authorization(request, rid), certificate, endpoint=endpoint)
         app = await self.authenticate_app(proof, request_id=rid)
@@ -73,18 +74,10 @@ class _Authenticate:
 
 
 def token_routes(
-    token: Token,
-    introspect: Introspect,
-    revoke: RevokeHandle,
-    authenticate_app: AuthenticateApp,
-    certificates: ClientCertificates,
-    parameters: Parameters,
-    *,
-    public_url: str,
+    token: Token, introspect: Introspect, revoke: RevokeHandle, authenticate: Authenticate, parameters: Parameters
 ) -> APIRouter:
     """Build the endpoints that apps call themselves."""
     router = APIRouter(tags=["oauth"])
-    authenticate = _Authenticate(authenticate_app, certificates, parameters, public_url)
 
     @router.post("/oauth/token")
     async def token_endpoint(request: Request) -> Response:
@@ -108,10 +101,11 @@ def token_routes(
         try:
             form = await parameters.form(request, rid)
             app = await authenticate(request, form, rid)
-            answer = await introspect(app, parameters.required(form, "token", rid), request_id=rid)
+            proofs = request.headers.getlist("dpop")
+            answer = await introspect(app, parameters.required(form, "token", rid), request_id=rid, proofs=proofs)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
-        return JSONResponse(answer, headers={**NO_STORE, "X-Request-Id": rid})
+        return JSONResponse(answer, headers={**NO_STORE, "X-Request-Id": rid, **introspect.check_dpop.headers(proofs)})
 
     @router.post("/oauth/revoke")
     async def revocation_endpoint(request: Request) -> Response:

@@ -1,18 +1,21 @@
 """Read what a request says, strictly: no parameter twice, empty ones absent, bounded sizes (OA-01)."""
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from broker.errors import InvalidClient, InvalidRequest, Refusal, TooLarge
 
 Report = Callable[[str, str], None]
 """Writes an audit record: the cause, and the request's id."""
 FORM_BYTES: Final = 64 * 1024
+FORM_SECONDS: Final = 10.0
+"""How long a form may take to arrive, in all."""
 QUERY_BYTES: Final = 64 * 1024
 _MOST_PARAMETERS: Final = 100
 _REQUEST_ID: Final = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F\-]{8,56}")
@@ -79,16 +82,26 @@ def query_parameters(request: Request) -> dict[str, str]:
 
 
 async def form_parameters(request: Request) -> dict[str, str]:
-    """Read a form body of at most 64 KiB. Raises `InvalidRequest`, `TooLarge`."""
+    """Read a form body of at most 64 KiB within 10 s. Raises `InvalidRequest`, `TooLarge`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/x-www-form-urlencoded":
         raise InvalidRequest("not a form", public="The body must be application/x-www-form-urlencoded.")
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            return parse_parameters(await _form_body(request))
+    except TimeoutError:
+        raise InvalidRequest("the form stalled", public="The body came too slowly.") from None
+    except ClientDisconnect:
+        raise InvalidRequest("the app went away while sending") from None
+
+
+async def _form_body(request: Request) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > FORM_BYTES:
             raise TooLarge("the form is too long")
-    return parse_parameters(bytes(body))
+    return bytes(body)
 
 
 def request_id(headers: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +10,7 @@ from broker.errors import InvalidRequest
 from broker.flows.ask_ehr import Redirect
 from broker.flows.presented import TAB_KEY, AskTab, Presented
 from broker.launches import LAUNCH_SECONDS
+from broker.origins import origin
 from broker.web.errors import NO_STORE, frame_policy
 from broker.web.pages import go_on_page, look_in_tab_page
 
@@ -57,7 +57,7 @@ def presented_by(request: Request, form: Mapping[str, str] | None, *, public_url
     Raises `InvalidRequest` when another site's page posts a proof: it would be that site's own launch (CB-02).
     """
     tab_key = form.get(TAB_KEY) if form is not None else None
-    if tab_key is not None and request.headers.get("origin") != _origin(public_url):
+    if tab_key is not None and request.headers.get("origin") != origin(public_url):
         raise InvalidRequest("a proof was posted from a page that is not the broker's (CB-02)")
     return Presented(launch_cookies(request, secure=public_url.startswith("https://")), tab_key)
 
@@ -66,11 +66,3 @@ def launch_cookies(request: Request, *, secure: bool) -> Mapping[str, str]:
     """Return the launch cookies under their plain names; on https only those that carry the `__Host-` prefix count."""
     prefix = _HOST_PREFIX if secure else ""
     return {name.removeprefix(prefix): value for name, value in request.cookies.items() if name.startswith(prefix)}
-
-
-def _origin(url: str) -> str:
-    """Return the origin of a URL as browsers write it (RFC 6454 §6.2)."""
-    parts = urlsplit(url)
-    default = {"https": 443, "http": 80}.get(parts.scheme)
-    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in {None, default} else "")

@@ -2,12 +2,17 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.catalog import parse
+from broker.catalog import Catalog, parse
+from broker.egress import Egress
+from broker.errors import ConfigurationError
+from broker.flows import import_ehrs
 from tests.commands.program import Operator, Said
+from tests.ehr.server import reply, scripted_server
 from tests.stage import Sandbox
 
 LOOPBACK = "--allow-loopback-http"
@@ -17,6 +22,13 @@ async def bring(operator: Operator, source: str, *more: str, status: int = 0) ->
     said = await operator.run("ehrs", "import", source, "--catalog", "ehrs/all.json", LOOPBACK, *more)
     assert said.status == status, said.err
     return said
+
+
+async def bring_one(operator: Operator) -> str:
+    (operator.home / "list.json").write_text(bundle("Clinic", "https://clinic.example/r4"))
+    await bring(operator, "list.json")
+    (name,) = rows(operator)
+    return name
 
 
 def rows(operator: Operator) -> dict[str, Any]:
@@ -138,3 +150,78 @@ async def test_an_id_that_no_catalog_holds_is_named(operator: Operator) -> None:
     said = await operator.run("ehrs", "enable", "nowhere", "--catalog", "ehrs/all.json")
 
     assert (said.status, "no catalog holds nowhere" in said.err) == (78, True)
+
+
+async def test_all_that_is_listed_is_enabled_at_once_and_all_is_disabled_at_once(
+    operator: Operator, sandbox: Sandbox
+) -> None:
+    """(EP-01, BR-05)"""
+    await bring(operator, f"{sandbox.origin}/endpoints.json?count=30")
+    (operator.home / "list.json").write_text(bundle("Clinic", "https://clinic.example/r4"))
+    await bring(operator, "list.json")  # the thirty are not listed there
+
+    said = await operator.run("ehrs", "enable", "--all", "--catalog", "ehrs/all.json")
+    (name,) = (entry.id for entry in rows(operator).values() if entry.enabled)
+    assert (said.status, rows(operator)[name].name) == (0, "Clinic")
+    assert f"enabled {name}; restart the broker" in said.out
+
+    await bring(operator, f"{sandbox.origin}/endpoints.json?count=30")
+    said = await operator.run("ehrs", "enable", "--all", "--catalog", "ehrs/all.json")
+    assert "enabled 30 EHRs; restart the broker" in said.out
+    assert sum(entry.enabled for entry in rows(operator).values()) == 31
+
+    said = await operator.run("ehrs", "disable", "--all", "--catalog", "ehrs/all.json")
+    assert "disabled 31 EHRs; restart the broker" in said.out
+    assert not any(entry.enabled for entry in rows(operator).values())
+
+
+@pytest.mark.parametrize("given", [[], ["clinic", "--all"]])
+@pytest.mark.parametrize("command", ["enable", "disable"])
+async def test_which_ehrs_are_meant_is_said_once(operator: Operator, command: str, given: list[str]) -> None:
+    await bring_one(operator)
+    said = await operator.run("ehrs", command, *given, "--catalog", "ehrs/all.json")
+
+    assert (said.status, "it is not said which EHRs" in said.err) == (78, True)
+
+
+async def test_ehrs_are_imported_for_an_environment(operator: Operator) -> None:
+    """(EP-02)"""
+    (operator.home / "list.json").write_text(bundle("Clinic", "https://clinic.example/r4"))
+    await bring(operator, "list.json", "--environment", "non_production")
+    (name,) = rows(operator)
+
+    assert rows(operator)[name].environment == "non_production"
+    assert "is not one of" in (await bring(operator, "list.json", "--environment", "test", status=2)).err
+
+
+async def test_a_list_at_a_private_address_is_read_only_when_its_host_is_named(operator: Operator) -> None:
+    """(DS-15): else nothing is sent."""
+    source = ("https://127.0.0.1:1/endpoints.json", "--catalog", "ehrs/all.json")
+    unnamed = await operator.run("ehrs", "import", *source)
+    named = await operator.run("ehrs", "import", *source, "--allow-private-host", "127.0.0.1")
+
+    assert "allow_private_hosts does not name it" in unnamed.err
+    assert "does not name" not in named.err
+    assert named.status == 1  # nobody listens there
+
+
+@pytest.mark.parametrize("written", ["{path}", "file://{path}", "local.json", "https://["])
+async def test_a_server_cannot_have_a_file_of_this_machine_imported(operator: Operator, written: str) -> None:
+    """What its smart-configuration names is looked for where that came from (BR-02)."""
+    (operator.home / "local.json").write_text(bundle("Inside", "https://inside.example/r4"))
+    named = written.format(path=operator.home / "local.json")
+    async with scripted_server(
+        {import_ehrs.WELL_KNOWN: reply(json.dumps({"user_access_brand_bundle": named}))}
+    ) as server:
+        await bring(operator, f"{server.url}{import_ehrs.WELL_KNOWN}", status=1)
+
+    assert not (operator.home / "ehrs" / "all.json").exists()
+
+
+async def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(BR-01)"""
+    monkeypatch.setattr(import_ehrs, "_BUNDLE_BYTES", 16)
+    (tmp_path / "list.json").write_text(bundle("Clinic", "https://clinic.example/r4"))
+
+    with pytest.raises(ConfigurationError, match=r"list\.json is longer than 16 bytes"):
+        await import_ehrs.ImportEhrs(Egress(), time.time)(str(tmp_path / "list.json"), Catalog(), profile="generic")

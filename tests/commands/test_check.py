@@ -1,10 +1,19 @@
 """`broker check`: everything that would stop a start, in one go."""
 
+import asyncio
 import re
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from broker.cli.check import CERTIFICATE_SECONDS, certificate_finding
 from broker.store.embedded import EmbeddedServer
 from tests.commands.program import Operator
 from tests.stage import BrokerStage
@@ -161,3 +170,91 @@ async def test_secrets_that_end_and_apps_that_cannot_authenticate_are_found(
     assert texts["fault"].startswith("app etl authenticates by tls_client_auth, and no proxy is declared")
     assert re.fullmatch(r"app reports: secret \w{8} expires in [23] days. Fix: broker apps secret", texts["warning"])
     assert (await declared.run("check", "--offline")).status == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "level", "said"),
+    [
+        (CERTIFICATE_SECONDS + 1, "ok", "it ends on 2026-10-31"),
+        (CERTIFICATE_SECONDS, "warning", "it ends on 2026-10-31. Fix: "),
+        (1, "warning", "it ends on 2026-10-01. Fix: "),
+        (0, "warning", "it ended on 2026-10-01. Fix: "),
+    ],
+)
+def test_a_certificate_is_warned_of_from_thirty_days_before_its_end(left: int, level: str, said: str) -> None:
+    """(OR-05)"""
+    now = datetime(2026, 10, 1, 12, tzinfo=UTC).timestamp()
+
+    found = certificate_finding("public_url", now + left, now)
+
+    assert (found.part, found.level) == ("certificate", level)
+    assert found.text.startswith(f"public_url: {said}")
+
+
+def self_signed(folder: Path, days: int) -> Path:
+    """Write a certificate for 127.0.0.1 that has so many days left, and its key, into one file."""
+    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=days, hours=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), True)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / f"{days}.pem"
+    file.write_bytes(private + builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return file
+
+
+def last_day(file: Path) -> str:
+    return f"{x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc:%Y-%m-%d}"
+
+
+async def certificates(operator: Operator, *options: str) -> list[tuple[str, str]]:
+    said = await operator.run("check", "--json", *options)
+    return [(one["level"], one["text"].partition(". Fix")[0]) for one in said.json() if one["part"] == "certificate"]
+
+
+@pytest.mark.parametrize(("days", "level"), [(29, "warning"), (300, "ok")])
+async def test_the_certificate_of_the_public_url_is_looked_at(at_stage: Operator, days: int, level: str) -> None:
+    """(OR-05)"""
+    file = self_signed(at_stage.home, days)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(file)
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=tls) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        config = at_stage.home / "broker.toml"
+        config.write_text(re.sub(r'public_url = ".*"', f'public_url = "{url}"', config.read_text()))
+        trusting, seen = at_stage.but(SSL_CERT_FILE=str(file)), f"public_url: it ends on {last_day(file)}"
+
+        assert await certificates(trusting) == [(level, seen)]
+        assert await certificates(at_stage, "--offline") == []
+        unknown = "the certificate does not verify, or no TLS version is shared (TK-08)"
+        assert await certificates(at_stage) == [("warning", f"public_url: it cannot be seen from here: {unknown}")]
+
+
+async def test_the_certificates_of_registrations_are_looked_at_without_connecting(at_stage: Operator) -> None:
+    """(OR-05, OA-19): of a chain, the first to end counts."""
+    long, short = self_signed(at_stage.home, 300), self_signed(at_stage.home, 20)
+    (at_stage.home / "chain.pem").write_bytes(long.read_bytes() + short.read_bytes())
+    (at_stage.home / "empty.pem").write_text("-----BEGIN CERTIFICATE-----\n\n-----END CERTIFICATE-----\n")
+    config = at_stage.home / "broker.toml"
+    table = """
+[[registration]]
+id = "{0}"
+ehr = "sandbox"
+flow = "backend"
+client_id = "broker"
+authentication = "tls_client_auth"
+certificate = "file:{0}.pem"
+certificate_key = "file:{0}.pem"
+scopes = "system/*.rs"
+"""
+    config.write_text(config.read_text() + "".join(map(table.format, ("chain", "empty", "300"))))
+
+    assert await certificates(at_stage, "--offline") == [
+        ("warning", f"registration chain: it ends on {last_day(short)}"),
+        ("fault", "registration empty: it cannot be read (ValueError)"),
+        ("ok", f"registration 300: it ends on {last_day(long)}"),
+    ]

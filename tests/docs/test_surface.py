@@ -101,7 +101,9 @@ def test_every_log_event_worth_an_alert_is_documented() -> None:
     logged = {
         event
         for path in ROOT.glob("broker/**/*.py")
-        for event in re.findall(r"log\.(?:warning|error|critical)\(\s*\"([a-z_]+)\"", path.read_text(encoding="utf-8"))
+        for event in re.findall(
+            r"log\.(?:warning|error|exception|critical)\(\s*\"([a-z_]+)\"", path.read_text(encoding="utf-8")
+        )
     }
     documented = {code(row[0]) for row in rows(read("docs/operations.md"), "`event` | Means")}
 

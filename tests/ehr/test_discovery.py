@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -5,6 +6,7 @@ from structlog.testing import capture_logs
 
 from broker.egress import Egress
 from broker.ehr.discovery import AGAIN_SECONDS, BRIDGE_SECONDS, CACHE_SECONDS, Discovery
+from broker.ehr.endpoints import parse_smart_configuration
 from broker.errors import EhrError, EhrMisbehaved, EhrRefused, EhrUnreachable
 from tests.ehr.documents import DOCUMENT, statement
 from tests.ehr.known import RememberedEndpoints, site
@@ -278,7 +280,7 @@ async def test_a_token_endpoint_that_could_never_be_called_is_not_pinned(
     """Plain http, a private address, a user name (DS-15, TK-08)."""
     ehr.answers[WELL_KNOWN] = reply(json.dumps({**DOCUMENT, "token_endpoint": url}))
 
-    with pytest.raises(EhrMisbehaved, match="the token endpoint cannot be used"):
+    with pytest.raises(EhrMisbehaved, match=r"the token endpoint cannot be used|token_endpoint is not a URL"):
         await discovery.endpoints(site(f"{ehr.url}/r4"))
 
     assert known.pins == {}
@@ -387,3 +389,71 @@ async def test_an_issuer_that_is_found_under_another_name_is_shown(
         assert (await discovery.endpoints(site(f"{ehr.url}/r4"))).warnings == warnings
 
     assert [line["text"] for line in logs] == list(warnings)
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0, AGAIN_SECONDS])
+async def test_what_is_known_is_not_used_any_longer_between_two_tries_either(
+    discovery: Discovery, ehr: ScriptedServer, clock: Clock, pause: float
+) -> None:
+    """A week is a week, although the EHR is asked once a minute only (DS-13)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here = site(f"{ehr.url}/r4")
+    await discovery.endpoints(here)
+    ehr.answers.clear()
+    clock.now += BRIDGE_SECONDS + 1
+    with pytest.raises(EhrError):
+        await discovery.endpoints(here)
+    clock.now += pause
+
+    with pytest.raises(EhrError):
+        await discovery.endpoints(here)
+    ehr.answers[WELL_KNOWN] = SOUND
+    clock.now += AGAIN_SECONDS
+
+    first, second = await asyncio.gather(discovery.endpoints(here), discovery.endpoints(here))
+    assert first == second
+
+
+@pytest.mark.parametrize("issuer", ["https://[", "https://x\\@ehr.example", "http://h:99999"])
+async def test_an_issuer_that_cannot_be_read_takes_nothing_away(
+    discovery: Discovery, ehr: ScriptedServer, clock: Clock, known: RememberedEndpoints, issuer: str
+) -> None:
+    """It is another one, so it waits for an operator (DS-15)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here = site(f"{ehr.url}/r4")
+    await discovery.endpoints(here)
+    ehr.answers[WELL_KNOWN] = reply(json.dumps({**DOCUMENT, "capabilities": ["sso-openid-connect"], "issuer": issuer}))
+    clock.now += CACHE_SECONDS
+
+    assert (await discovery.endpoints(here)).issuer is None
+    assert [move.member for move in known.pins[here.key].moves] == ["issuer"]
+
+
+async def test_whatever_goes_wrong_with_an_answer_what_was_known_is_used(
+    egress: Egress, ehr: ScriptedServer, clock: Clock, known: RememberedEndpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what nobody has thought of; the kind of error is logged, and nothing that the EHR wrote (DS-13)."""
+    ehr.answers[WELL_KNOWN] = SOUND
+    here, discovery = site(f"{ehr.url}/r4"), Discovery(egress, clock, known)
+    await discovery.endpoints(here)
+    clock.now += CACHE_SECONDS
+
+    async def fail(*_: object) -> None:
+        raise UnicodeError("canary")
+
+    monkeypatch.setattr("broker.ehr.discovery.find_endpoints", fail)
+    with capture_logs() as logs:
+        assert (await discovery.endpoints(here)).token_endpoint == "https://auth.example/token"
+
+    assert [(line["event"], line["cause"]) for line in logs] == [("discovery_bridged", "unforeseen: UnicodeError")]
+
+
+def test_the_operators_endpoint_is_not_replaced_by_the_ehrs_alias_for_it() -> None:
+    """A certificate is shown, and a code given, where the operator says (OR-02, OA-19)."""
+    aliases = {"token_endpoint": "https://alias.example/token", "revocation_endpoint": "https://alias.example/revoke"}
+    found = parse_smart_configuration({**DOCUMENT, "mtls_endpoint_aliases": aliases}, "https://ehr.example/r4")
+
+    used = site("https://ehr.example/r4", token_endpoint="https://operator.example/token").apply(found)
+
+    assert used.token_endpoint == "https://operator.example/token"
+    assert used.mtls_endpoint_aliases == {"revocation_endpoint": "https://alias.example/revoke"}

@@ -11,9 +11,9 @@ from joserfc.jwk import ECKey
 from broker.clock import system_entropy
 from broker.dpop import DpopProof, new_key, verify
 from broker.egress import Answer, Egress
-from broker.ehr.client_auth import client_secret_basic
+from broker.ehr.client_auth import Authenticate, Authentication, client_secret_basic
 from broker.ehr.dpop import DpopProofs, binding_warning, fhir_server_wants_nonce, grant_key, require_bound
-from broker.ehr.endpoints import Endpoints
+from broker.ehr.endpoints import parse_smart_configuration
 from broker.ehr.fhir_server import FhirServer
 from broker.ehr.token_answer import TokenAnswer, parse_answer
 from broker.ehr.token_endpoint import TokenEndpoint
@@ -93,6 +93,17 @@ class TestTokenEndpoint:
             await refresh(egress, ehr)
         assert (caught.value.error, len(ehr.requests)) == ("use_dpop_nonce", 2)
 
+    async def test_a_nonce_belongs_to_the_place_that_was_asked_in_fact(
+        self, egress: Egress, ehr: ScriptedServer
+    ) -> None:
+        """RFC 9449 §8.2, RFC 8705 §5: an alias for clients with a certificate is at another origin (OA-19, OA-23)."""
+        ehr.answers["/alias"] = in_turn(wanted("n-1"), reply(BOUND))
+        alias = Authenticate(lambda _: Authentication(url=f"{ehr.url}/alias"), "broker")
+        await TokenEndpoint(egress, proofs(NOW)).refresh(
+            "https://ehr.example/token", alias, refresh_token=Secret("rt"), timeout=5, proof_key=KEY
+        )
+        assert [proof_of(request, f"{ehr.url}/alias").nonce for request in ehr.requests] == [None, "n-1"]
+
     @pytest.mark.parametrize(
         "answer",
         [
@@ -143,7 +154,8 @@ def _answer(kind: str) -> Answer:
 )
 def test_the_grants_key_fits_what_the_ehr_lists(listed: Any, curve: str | None) -> None:
     """(OA-23)"""
-    endpoints = Endpoints("https://ehr.example/token", document={"dpop_signing_alg_values_supported": listed})
+    document = {"token_endpoint": "https://ehr.example/token", "dpop_signing_alg_values_supported": listed}
+    endpoints = parse_smart_configuration(document, "https://ehr.example/r4")
     if curve is None:
         with pytest.raises(EhrMisbehaved, match="lists none of ES256, ES384"):
             grant_key(endpoints)
@@ -228,6 +240,11 @@ class TestFhirServer:
     def test_only_a_challenge_for_a_nonce_is_one(self, status: int, challenge: str, *, wants: bool) -> None:
         """RFC 9449 §9 (OA-23)."""
         assert fhir_server_wants_nonce(status, {"www-authenticate": challenge}) is wants
+
+    def test_a_challenge_of_any_length_is_read_in_no_time(self) -> None:
+        """(OA-23): with a pattern that goes back and forth, this would take longer than a test may."""
+        assert not fhir_server_wants_nonce(401, {"www-authenticate": "dpop " * 200_000})
+        assert not fhir_server_wants_nonce(401, {"www-authenticate": f"{'x' * 4096}, {CHALLENGE}"})
 
 
 def test_nonces_of_one_origin_are_no_others() -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.egress import Answer, Egress
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 from tests.ehr.server import ScriptedServer, hang_up, reply, scripted_server, silence
+from tests.stories.held import until
 
 
 async def get(egress: Egress, url: str, *, timeout: float = 5, limit: int = 1 << 20) -> Answer:
@@ -387,3 +388,25 @@ def test_each_ehr_has_its_own_connections(egress: Egress) -> None:
 
     assert one is same
     assert one is not other
+
+
+async def test_an_ehr_that_does_not_answer_fills_its_own_places_and_no_others(
+    egress: Egress, ehr: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that found no place was certainly not sent (RF-08)."""
+    monkeypatch.setattr("broker.egress.egress.MOST_CONNECTIONS", 3)
+    ehr.answers["/token"] = silence
+    async with scripted_server({"/token": reply("{}")}) as other:
+        hanging = [asyncio.create_task(get(egress, f"{ehr.url}/token", timeout=30)) for _ in range(3)]
+        await until(lambda: len(ehr.requests) == 3)
+
+        with pytest.raises(EhrUnreachable, match="too many requests"):
+            await get(egress, f"{ehr.url}/token", timeout=0.2)
+        assert (await get(egress, f"{other.url}/token")).status == 200
+
+        for one in hanging:
+            one.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        ehr.answers["/token"] = reply("{}")
+        assert (await get(egress, f"{ehr.url}/token")).status == 200
+    assert len(ehr.requests) == 4

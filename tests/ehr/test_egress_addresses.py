@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from broker.egress import Egress
 from broker.egress.addresses import Address, AllowedHosts, kind_of
+from broker.egress.connecting import Lookups
 from broker.errors import EhrMisbehaved, EhrUnreachable
 from tests.ehr.server import ScriptedServer, reply, scripted_server
 from tests.ehr.test_egress import certificate_for, get
@@ -313,3 +314,61 @@ async def status(
         return (await get(egress, f"{url}/")).status
     finally:
         await egress.close()
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b"])
+async def test_a_host_that_is_no_name_was_certainly_not_reached(egress: Egress, host: str) -> None:
+    """(DS-15): the resolver refuses to encode it, which is no `OSError`."""
+    with pytest.raises(EhrUnreachable, match="ConnectError"):
+        await get(egress, f"https://{host}/")
+
+
+class Resolvers:
+    """Of two names, `dead.example` is not answered until told so; counts the lookups."""
+
+    def __init__(self, *, found: bool = True) -> None:
+        self.answered = asyncio.Event()
+        self.asked: list[str] = []
+        self._found = found
+
+    async def __call__(self, host: str, _port: int) -> Sequence[Address]:
+        self.asked.append(host)
+        if host == "dead.example":
+            await self.answered.wait()
+        if not self._found:
+            raise OSError
+        return [ip_address("127.0.0.1")]
+
+
+async def test_a_name_that_is_not_answered_is_asked_for_once_at_a_time_even_when_nobody_waits() -> None:
+    """Resolvers have few threads, and no way to call a lookup off: one name must not take them all."""
+    resolver = Resolvers()
+    lookups = Lookups(resolver)
+    for _ in range(3):
+        waiting = [asyncio.create_task(lookups.resolve("dead.example", 443)) for _ in range(12)]
+        await asyncio.sleep(0)
+        for waiter in waiting:
+            waiter.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert await lookups.resolve("alive.example", 443) == [ip_address("127.0.0.1")]
+    assert resolver.asked == ["dead.example", "alive.example"]
+
+    late = asyncio.create_task(lookups.resolve("dead.example", 443))
+    await asyncio.sleep(0)
+    resolver.answered.set()
+    assert await late == [ip_address("127.0.0.1")]
+    assert resolver.asked == ["dead.example", "alive.example"]
+
+
+async def test_a_name_that_was_not_found_is_not_asked_for_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolvers(found=False)
+    lookups, loop = Lookups(resolver), asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+
+    for later, asked in ((0.0, 1), (1.9, 1), (2.0, 2)):
+        monkeypatch.setattr(loop, "time", lambda later=later: now + later)
+        with pytest.raises(OSError):  # noqa: PT011  # it has no text
+            await lookups.resolve("gone.example", 443)
+        assert len(resolver.asked) == asked

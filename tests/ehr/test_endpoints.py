@@ -361,3 +361,27 @@ def test_what_is_not_a_json_object_is_no_document(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"{}", b' {"a":1} ', b'\xef\xbb\xbf{"a":1}', '{"a":"ü"}'.encode()])
 def test_a_json_object_is_a_document(body: bytes) -> None:
     assert parse_json_object(body) is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example\\@auth.example/authorize",
+        "https://auth.example\\evil",
+        "https://x@auth.example/authorize",
+        "https://x:y@auth.example/authorize",
+        "//x@auth.example/authorize",
+        " https://auth.example/authorize",
+        "https://auth.ex\tample/authorize",
+        "https://auth.example/a b",
+        "https://auth.example/\x00",
+        "https://auth.exämple/authorize",
+        "https://auth.example/\u00e4",
+    ],
+)
+def test_a_url_that_not_everybody_reads_alike_counts_as_absent(url: str) -> None:
+    """A browser goes to another host than the one that was compared (DS-07, DS-15)."""
+    found = parse_smart_configuration({**DOCUMENT, "authorization_endpoint": url}, "https://ehr.example")
+
+    assert found.authorization_endpoint is None
+    assert "authorization_endpoint is not a URL, so it counts as absent (DS-07)" in found.warnings

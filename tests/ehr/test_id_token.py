@@ -16,15 +16,15 @@ from broker.ehr.id_token import (
     Identity,
     IdTokens,
     check_claims,
-    unverified_claims,
     verify_signature,
 )
 from broker.ehr.issuer_keys import AGAIN_SECONDS, KEPT_SECONDS, MOST_SETS, IssuerKeys, parse_jwks
+from broker.ehr.unverified import unverified_claims
 from broker.errors import EhrMisbehaved
 from broker.profiles import profile
 from broker.secret import Secret
 from tests.ehr.known import RememberedEndpoints, site
-from tests.ehr.server import ScriptedServer, reply
+from tests.ehr.server import ScriptedServer, reply, scripted_server
 
 NOW = 1_800_000_000
 ISSUER = "https://auth.example/"
@@ -360,6 +360,24 @@ async def test_the_key_set_of_the_smart_configuration_is_second_choice(egress: E
     identity = await verify(egress, issuer, {**CLAIMS, "iss": issuer.url}, jwks_uri=f"{issuer.server.url}/keys")
 
     assert identity.subject == "user-1"
+
+
+async def test_an_ehr_does_not_vouch_for_another_ones_issuer(egress: Egress, issuer: Issuer) -> None:
+    """Where that one's configuration names no keys, those that the EHR names are not used instead (ID-02, ID-03)."""
+    issuer.configure(issuer=issuer.url)
+    async with scripted_server({"/keys": reply(json.dumps(JWKS))}) as evil:
+        with pytest.raises(EhrMisbehaved, match="names no jwks_uri"):
+            await verify(egress, issuer, {**CLAIMS, "iss": issuer.url}, jwks_uri=f"{evil.url}/keys")
+        assert evil.requests == []
+        own = await verify(
+            egress,
+            issuer,
+            {**CLAIMS, "iss": issuer.url},
+            jwks_uri=f"{evil.url}/keys",
+            fhir_base=f"{issuer.server.url}/r4",
+        )
+
+    assert own.subject == "user-1"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.ehr.endpoints import Endpoints, parse_smart_configuration
-from broker.ehr.pin import Move, Pin, moves, origin, shown
+from broker.ehr.pin import Move, Pin, moves, shown
+from broker.origins import origin
 from tests.ehr.documents import DOCUMENT
 
 PINNED = Endpoints(
@@ -41,14 +42,14 @@ def test_what_stays_at_its_place_is_taken(member: str, url: str | None) -> None:
 @pytest.mark.parametrize(
     ("member", "url", "before", "after"),
     [
-        ("token_endpoint", "https://evil.example/token", "https://auth.example:443", "https://evil.example:443"),
-        ("token_endpoint", "https://auth.example:8443/token", "https://auth.example:443", "https://auth.example:8443"),
-        ("token_endpoint", "http://auth.example/token", "https://auth.example:443", "http://auth.example:80"),
-        ("token_endpoint", "https://login.example/token", "https://auth.example:443", "https://login.example:443"),
-        ("token_endpoint", "https://auth.example.evil.example/", "https://auth.example:443", None),
-        ("token_endpoint", "https://auth.example@evil.example/", "https://auth.example:443", None),
-        ("authorization_endpoint", "https://evil.example/authorize", "https://login.example:443", None),
-        ("jwks_uri", "https://evil.example/jwks", "https://auth.example:443", None),
+        ("token_endpoint", "https://evil.example/token", "https://auth.example", "https://evil.example"),
+        ("token_endpoint", "https://auth.example:8443/token", "https://auth.example", "https://auth.example:8443"),
+        ("token_endpoint", "http://auth.example/token", "https://auth.example", "http://auth.example"),
+        ("token_endpoint", "https://login.example/token", "https://auth.example", "https://login.example"),
+        ("token_endpoint", "https://auth.example.evil.example/", "https://auth.example", None),
+        ("token_endpoint", "https://auth.example@evil.example/", "https://auth.example", None),
+        ("authorization_endpoint", "https://evil.example/authorize", "https://login.example", None),
+        ("jwks_uri", "https://evil.example/jwks", "https://auth.example", None),
         ("introspection_endpoint", "https://evil.example/introspect", None, None),
         ("revocation_endpoint", "https://evil.example/revoke", None, None),
         ("registration_endpoint", "https://evil.example/register", None, None),
@@ -113,7 +114,7 @@ def test_after_an_approval_the_old_place_is_the_strange_one() -> None:
     moved = replace(PINNED, token_endpoint="https://new.example/token")
 
     assert Pin(PINNED, 1).meet(moved, 2).approve().meet(PINNED, 3).moves == (
-        Move("token_endpoint", "https://new.example:443", "https://auth.example:443"),
+        Move("token_endpoint", "https://new.example", "https://auth.example"),
     )
 
 
@@ -164,3 +165,37 @@ def test_a_large_document_is_left_out_of_the_record_and_what_was_read_from_it_st
     assert len(record) < 5000
     assert Pin.decode(record) == Pin(replace(endpoints, document={}), 1, replace(endpoints, document={}))
     assert json.loads(record)["endpoints"]["token_endpoint"] == DOCUMENT["token_endpoint"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example\\@auth.example/token",
+        "https://evil.example\\.auth.example/token",
+        "https://x@auth.example/token",
+        "https://auth.example /token",
+        "https://auth.ex\tample/token",
+    ],
+)
+def test_what_a_browser_finds_elsewhere_is_at_no_place_in_use(url: str) -> None:
+    """Not even where the record in use holds the same: it was written before this was looked at (DS-15)."""
+    for before in (PINNED, replace(PINNED, token_endpoint=url)):
+        assert [move.member for move in moves(before, replace(PINNED, token_endpoint=url))] == ["token_endpoint"]
+
+
+def test_a_deeply_nested_document_is_left_out_of_the_record() -> None:
+    """It would be beyond what can be written or read again (DS-15)."""
+    deep: dict[str, object] = {}
+    for _ in range(500):
+        deep = {"x": [deep]}
+    endpoints = parse_smart_configuration({**DOCUMENT, "x": deep}, "https://ehr.example")
+
+    assert Pin.decode(Pin(endpoints, 1).encode()) == Pin(replace(endpoints, document={}), 1)
+
+
+def test_what_an_ehr_signs_proofs_with_is_known_without_its_large_document() -> None:
+    """(OA-23)"""
+    document = {**DOCUMENT, "dpop_signing_alg_values_supported": ["ES256"], "x": "x" * 70_000}
+    record = Pin(parse_smart_configuration(document, "https://ehr.example"), 1).encode()
+
+    assert Pin.decode(record).endpoints.dpop_algorithms == ("ES256",)

@@ -291,6 +291,7 @@ NOON = "Mon, 23 Nov 2026 12:00:00 GMT"
         ({"retry-after": "Tue, 23 Nov 2027 12:00:00 GMT", "date": NOON}, LONGEST_PAUSE_SECONDS),
         ({"retry-after": "Mon, 23 Nov 2026 12:02:00 GMT"}, 0),
         ({"retry-after": "Mon, 23 Nov 2026 12:02:00", "date": NOON}, 0),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "date": NOON}, 0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date_and_at_most_a_day(headers: dict[str, str], seconds: float) -> None:

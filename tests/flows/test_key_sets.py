@@ -49,9 +49,18 @@ def source(server: KeyServer, stale_seconds: float = 0.0) -> KeySource:
 
 @pytest.mark.parametrize(
     ("control", "seconds"),
-    [("max-age=30", 30), ('public, MAX-AGE="30"', 30), ("max-age=9000", 300), ("s-maxage=1", 300), ("", 300)],
+    [
+        ("max-age=30", 30),
+        ('public, MAX-AGE="30"', 30),
+        ("max-age=9000", 300),
+        ("s-maxage=1", 300),
+        ("", 300),
+        ("max-age=1", 10),
+        ("no-store", 10),
+        ("private, no-cache, max-age=60", 10),
+    ],
 )
-async def test_keys_are_kept_no_longer_than_their_server_says(
+async def test_keys_are_kept_no_longer_than_their_server_says_or_for_a_moment(
     server: KeyServer, key_sets: KeySets, clock: Clock, control: str, seconds: int
 ) -> None:
     """CA-10."""
@@ -62,15 +71,16 @@ async def test_keys_are_kept_no_longer_than_their_server_says(
         assert len(server.fetches) == fetches
 
 
-@pytest.mark.parametrize("control", ["no-store", "private, no-cache, max-age=60"])
-async def test_keys_that_may_not_be_kept_are_fetched_each_time(
+@pytest.mark.parametrize("control", ["no-cache", "no-store", "max-age=0"])
+async def test_strangers_cannot_have_a_server_asked_with_each_assertion(
     server: KeyServer, key_sets: KeySets, control: str
 ) -> None:
     """CA-10."""
     server.cache_control = control
-    for fetches in (1, 2, 3):
-        await key_sets.key(source(server), "a")
-        assert len(server.fetches) == fetches
+    for number in range(40):
+        with pytest.raises(InvalidClient):
+            await key_sets.key(source(server), f"made up {number}")
+    assert len(server.fetches) == 1
 
 
 async def test_an_unknown_kid_is_asked_for_once_in_a_while(server: KeyServer, key_sets: KeySets, clock: Clock) -> None:
@@ -87,13 +97,17 @@ async def test_an_unknown_kid_is_asked_for_once_in_a_while(server: KeyServer, ke
     assert (await key_sets.key(source(server), "b")).kid == "b"
 
 
-async def test_a_source_that_fails_is_left_in_peace_and_nothing_stale_is_used(
+async def test_a_source_that_fails_is_left_in_peace_and_its_old_set_used_meanwhile(
     server: KeyServer, key_sets: KeySets, clock: Clock
 ) -> None:
     """CA-10."""
     await key_sets.key(source(server), "a")
     clock.now, server.status = clock.now + 300, 500
-    for wait, fetches in ((0, 2), (9, 2), (1, 3)):
+    for wait, fetches in ((0, 2), (9, 2)):
+        clock.now += wait
+        assert (await key_sets.key(source(server), "a")).kid == "a"
+        assert len(server.fetches) == fetches
+    for wait, fetches in ((1, 3), (9, 3), (1, 4)):
         clock.now += wait
         with pytest.raises(InvalidClient, match="the JWK Set of app etl could not be read"):
             await key_sets.key(source(server), "a")
@@ -129,7 +143,7 @@ async def test_a_file_is_read_again_when_its_time_is_over_or_a_kid_is_new(
     assert (await key_sets.key(bundle, "b")).kid == "b"
 
     path.unlink()
-    clock.now += 300
+    clock.now += 310
     with pytest.raises(InvalidClient, match=r"the JWK Set of issuer mesh could not be read: its file .* \(errno 2\)"):
         await key_sets.key(bundle, "b")
 

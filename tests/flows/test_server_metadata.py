@@ -67,7 +67,7 @@ def test_what_no_app_may_have_is_not_listed(word: str, capability: set[str]) -> 
 
 
 def test_without_an_app_to_launch_there_is_no_ehr_launch() -> None:
-    """DS-16, DS-17."""
+    """DS-16."""
     missing = {"launch-ehr", "context-ehr-patient", "context-ehr-encounter"}
 
     assert set(capabilities(uses(LAUNCH, launched=False), EHR_CAPABILITIES)) == (EHR_CAPABILITIES | OWN) - missing

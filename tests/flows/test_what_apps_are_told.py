@@ -54,7 +54,7 @@ def test_the_ehr_is_asked_for_the_context_that_the_app_asks_for_and_no_other(ask
 
 
 def test_context_comes_as_smart_defines_it_and_absent_members_are_left_out() -> None:
-    """(CX-01) (CX-02) (CX-03) (CX-05) (CX-06) (CX-07) (CX-08) (CX-09): each in its own type, extensions as allowed."""
+    """(CX-01) (CX-02) (CX-03) (CX-05) (CX-06) (CX-07) (CX-08) (CX-09) (AL-23): each in its own type."""
     context = LaunchContext(
         patient="p1",
         encounter="e1",
@@ -64,6 +64,7 @@ def test_context_comes_as_smart_defines_it_and_absent_members_are_left_out() -> 
         tenant="clinic",
         intent="reconcile-medications",
         fhir_context=({"reference": "ImagingStudy/1"},),
+        app_context="opaque to the broker",
         extensions={"__epic.dstu2.patient": "d1"},
         issuer="https://ehr.example",
         subject="person",
@@ -77,6 +78,7 @@ def test_context_comes_as_smart_defines_it_and_absent_members_are_left_out() -> 
         "tenant": "clinic",
         "intent": "reconcile-medications",
         "fhirContext": [{"reference": "ImagingStudy/1"}],
+        "appContext": "opaque to the broker",
         "__epic.dstu2.patient": "d1",
     }
     assert context_members(LaunchContext()) == {}

@@ -23,6 +23,7 @@ NAMES = (
     "tenant",
     "intent",
     "fhirContext",
+    "appContext",
 )
 
 
@@ -44,6 +45,7 @@ def test_a_whole_context_is_read() -> None:
         tenant="clinic",
         intent="reconcile-medications",
         fhirContext=[{"reference": "Task/1", "role": "launch"}],
+        appContext='{"card": 7}',
     ) == LaunchContext(
         patient="p1",
         encounter="e1",
@@ -53,10 +55,11 @@ def test_a_whole_context_is_read() -> None:
         tenant="clinic",
         intent="reconcile-medications",
         fhir_context=({"reference": "Task/1", "role": "launch"},),
+        app_context='{"card": 7}',
     )
 
 
-EXTENSIONS = ["__epic.dstu2.patient", "https://vendor.example/x", "appContext", "profile"]
+EXTENSIONS = ["__epic.dstu2.patient", "https://vendor.example/x", "profile"]
 
 
 @pytest.mark.parametrize("name", EXTENSIONS)
@@ -72,6 +75,14 @@ def test_a_vendor_member_without_end_is_not_passed_on() -> None:
     context = read_context({"__x": "x" * 20_000}, fhir_user=None, fhir_base=BASE, extensions=("__x",))
 
     assert context.extensions == {}
+
+
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), float("-inf")])
+def test_what_no_answer_could_carry_on_is_not_passed_on(value: object) -> None:
+    """CX-09, CX-03: half a surrogate pair is valid in JSON and has no UTF-8; Python reads NaN, and JSON has none."""
+    members = {"__x": [value], "fhirContext": [{"reference": "Task/1", "identifier": {"value": value}}]}
+
+    assert read_context(members, fhir_user=None, fhir_base=BASE, extensions=("__x",)) == LaunchContext()
 
 
 def test_what_came_later_fills_in_and_changes_nothing() -> None:
@@ -189,6 +200,27 @@ def test_a_text_is_bounded_and_printable(name: str, written: object, meant: str 
 def test_the_fhir_context_is_a_list_of_objects(written: object, meant: tuple[dict[str, str], ...]) -> None:
     """CX-03, CX-04: strings of the second edition are converted."""
     assert read(fhirContext=written).fhir_context == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("x", "x"),
+        ('{"step":\n "two"}', '{"step":\n "two"}'),
+        ("é" * 8000, "é" * 8000),
+        ("x" * 16_382, "x" * 16_382),
+        ("x" * 16_383, None),
+        ("\ud800", None),
+        ("", None),
+        (None, None),
+        (5, None),
+        ({"card": 7}, None),
+        (["x"], None),
+    ],
+)
+def test_the_context_for_the_app_is_a_text_that_nobody_reads(written: object, meant: str | None) -> None:
+    """AL-23."""
+    assert read(appContext=written).app_context == meant
 
 
 @pytest.mark.parametrize("type_", ["Patient", "Practitioner", "PractitionerRole", "RelatedPerson", "Person"])

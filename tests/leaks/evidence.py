@@ -1,17 +1,20 @@
 """What a run left behind in every sink, and what must not be found there."""
 
+import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx2
 from joserfc.jwk import ECKey, RSAKey
 
+from broker.audit import STREAM_KEY
 from broker.credentials import KeyedHash
 from broker.errors import BrokerError
 from broker.keys.identity import IdentityKey
@@ -19,11 +22,13 @@ from broker.keys.signing import SigningKeys
 from broker.launches import Launch, Launches
 from broker.secret import Secret
 from broker.settings import RegistrationSettings
-from tests.stage import App
+from tests.stage import App, BrokerStage
 from tests.stage.app import ORIGIN
 
 LEGITIMATE = "·"
 """Stands in an answer where a credential is handed to the one it is for."""
+_STEP = re.compile(r'((?:href|data-key)="|name="(?:code|state|launch)" value=")[^"]*')
+"""What a page that goes on by itself gives the tab to keep, and to bring to where it goes."""
 
 
 @dataclass
@@ -130,6 +135,9 @@ def _text_of(answer: httpx2.Response, body: str, evidence: Evidence) -> str:
         if (id_token := answer.json().get("id_token")) and _claims(id_token)["iss"] == own_issuer:
             evidence.add("id_token of the broker's own", id_token)
             body = body.replace(json.dumps(id_token), f'"{LEGITIMATE}"', 1)
+    if answer.status_code == 200 and ' id="next"' in body:
+        evidence.add("tab key", *re.findall(r'data-key="([^"]+)"', body))
+        body = _STEP.sub(rf"\1{LEGITIMATE}", body)
     return "\n".join([str(answer.status_code), *headers, body])
 
 
@@ -143,11 +151,14 @@ def _handed_over(name: str, value: str, evidence: Evidence) -> str:
         evidence.add("cookie", cookie)
         value = value.replace(f"={cookie};", f"={LEGITIMATE};", 1)
     elif name == "location" and value.startswith("http"):
-        rightful = ("code", "launch", "state") if value.startswith(ORIGIN) else ("state", "nonce", "launch")
+        rightful = (
+            ("code", "launch", "state") if value.startswith(ORIGIN) else ("state", "nonce", "launch", "request_uri")
+        )
         for parameter, given in parse_qsl(urlsplit(value).query):
             if parameter in rightful:
                 evidence.add("code" if parameter == "code" else f"{parameter} in a redirect", given)
-                value = value.replace(f"{parameter}={given}", f"{parameter}={LEGITIMATE}", 1)
+                for spelled in (given, quote(given, safe="")):
+                    value = value.replace(f"{parameter}={spelled}", f"{parameter}={LEGITIMATE}", 1)
     return f"{name}: {value}"
 
 
@@ -168,3 +179,16 @@ async def redis_text(redis: Any) -> str:
                 raise AssertionError(f"a type that this dump does not know: {other!r}")
         lines.append(b"\n".join([key, *value]))
     return b"\n".join(lines).decode("latin-1")
+
+
+async def stage_sinks(stage: BrokerStage) -> dict[str, str]:
+    """Return what this broker has left in its own sinks, once the audit trail's copy has caught up."""
+    redis: Any = stage.redis
+    while await redis.xlen(STREAM_KEY) < len(stage.audit_lines()):  # noqa: ASYNC110  # the shipper says it in no other way
+        await asyncio.sleep(0.01)
+    stream = [fields[b"record"].decode() for _, fields in await redis.xrange(STREAM_KEY)]
+    return {
+        "audit_file": "\n".join(stage.audit_lines()),
+        "audit_stream": "\n".join(stream),
+        "redis": await redis_text(redis),
+    }

@@ -9,7 +9,7 @@ import base64
 import json
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,21 @@ from unittest.mock import patch
 
 import httpx2
 import structlog
+from joserfc.jwk import RSAKey
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from broker import log
-from broker.audit import STREAM_KEY, AuditRecord
+from broker.audit import AuditRecord
 from broker.errors import NotFound
 from broker.launches import AppRequest
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer, wheel_server
 from tests.leaks.echoing_ehr import EchoingEhr, running_echo
-from tests.leaks.evidence import Evidence, listening, redis_text, watched
+from tests.leaks.evidence import Evidence, listening, stage_sinks, watched
+from tests.leaks.newer import newer_journeys, open_newer, watched_keys
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 from tests.stage.app import LAUNCH_URI, REDIRECT_URI
 from tests.stage.broker import APP_SECRET_TEXT, KEY
@@ -209,21 +211,28 @@ def add_own_keys(run: Run) -> None:
     evidence.phi.append(SEARCHED)
 
 
-async def read_sinks(run: Run, spans: InMemorySpanExporter, log_file: Path) -> dict[str, str]:
-    """Return what stands in each sink now."""
-    redis: Any = run.stage.redis
-    lines = len(run.stage.audit_lines())
-    while await redis.xlen(STREAM_KEY) < lines:  # noqa: ASYNC110  # the shipper says it in no other way
-        await asyncio.sleep(0.01)
-    stream = [fields[b"record"].decode() for _, fields in await redis.xrange(STREAM_KEY)]
+async def read_sinks(
+    run: Run, spans: InMemorySpanExporter, log_file: Path, earlier: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what stands in each sink now; `earlier` is what the stage before left in its own."""
+    now = await stage_sinks(run.stage)
     sys.stderr.flush()
     return {
         "log": log_file.read_text(),  # noqa: ASYNC240  # nothing else waits
-        "audit_file": "\n".join(run.stage.audit_lines()),
-        "audit_stream": "\n".join(stream),
-        "redis": await redis_text(redis),
         "traces": "\n".join(span.to_json() for span in spans.get_finished_spans()),
+        **{name: f"{earlier[name]}\n{text}" for name, text in now.items()},
     }
+
+
+async def play_newer(sandbox: Sandbox, redis: Any, folder: Path, evidence: Evidence) -> dict[str, str]:
+    """Play what came later at a stage of its own; returns what is left in its sinks, and empties the store."""
+    key = RSAKey.generate_key(2048, {"kid": "platform"})
+    with watched_keys(evidence):
+        async with open_newer(sandbox, redis, folder, key) as stage:
+            await newer_journeys(stage, evidence, key)
+            sinks = await stage_sinks(stage)
+    await redis.flushall()
+    return sinks
 
 
 async def plant(run: Run, evidence: Evidence) -> None:
@@ -246,7 +255,7 @@ async def plant(run: Run, evidence: Evidence) -> None:
     await (await run.app()).http.get(f"{run.stage.public_url}/planted")
 
 
-async def play(folder: Path, sandbox: Sandbox, log_file: Path) -> dict[str, Any]:
+async def play(folder: Path, sandbox: Sandbox, demanding: Sandbox, log_file: Path) -> dict[str, Any]:
     """Play everything, and return the evidence before and after planting."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
@@ -258,6 +267,7 @@ async def play(folder: Path, sandbox: Sandbox, log_file: Path) -> dict[str, Any]
         async with AsyncExitStack() as opened:
             redis = connect(server.url())
             opened.push_async_callback(redis.aclose)
+            earlier = await play_newer(demanding, redis, folder / "newer", evidence)
             echo = await opened.enter_async_context(running_echo())
             more = MORE.format(fhir_base=echo.fhir_base, redirect_uri=REDIRECT_URI, launch_uri=LAUNCH_URI)
             stage = await opened.enter_async_context(
@@ -268,18 +278,19 @@ async def play(folder: Path, sandbox: Sandbox, log_file: Path) -> dict[str, Any]
             for journey in journeys:
                 await journey(run)
             add_own_keys(run)
-            evidence.sinks = await read_sinks(run, spans, log_file)
+            evidence.sinks = await read_sinks(run, spans, log_file, earlier)
             clean = evidence.document()
             await plant(run, evidence)
-            evidence.sinks = await read_sinks(run, spans, log_file)
+            evidence.sinks = await read_sinks(run, spans, log_file, earlier)
             return {"clean": clean, "planted": evidence.document()}
 
 
 def main() -> None:
     """Write `evidence.json` into the folder that is given; standard error is `log.txt` there."""
     folder = Path(sys.argv[1])
-    with running_sandbox() as sandbox:
-        evidence = asyncio.run(play(folder, sandbox, folder / "log.txt"))
+    (folder / "newer").mkdir()
+    with running_sandbox() as sandbox, running_sandbox("--pushed-requests", "required") as demanding:
+        evidence = asyncio.run(play(folder, sandbox, demanding, folder / "log.txt"))
     (folder / "evidence.json").write_text(json.dumps(evidence))
 
 

@@ -121,3 +121,14 @@ def test_two_ehrs_of_one_name_have_two_ids() -> None:
 
     assert isinstance(first, Entry)
     assert first.id != second.id
+
+
+def test_new_entries_get_the_environment_and_known_ones_keep_theirs() -> None:
+    """(EP-02)"""
+    catalog = imported(CLINIC)
+    entries, _ = merge(catalog, [CLINIC, OTHER], profile="epic", environment="non_production")
+
+    assert {entry.name: entry.environment for entry in entries} == {
+        "Good Clinic": "production",
+        "Other": "non_production",
+    }

@@ -70,7 +70,7 @@ async def test_a_bad_jwt_is_refused(public: App, keys: Keys, stage: BrokerStage,
 
 
 async def test_a_jwt_signed_with_another_key_is_refused(public: App, keys: Keys, stage: BrokerStage) -> None:
-    """smart_backend_services_invalid_jwt: the key that is published is the key that signs (CA-01, OA-13)."""
+    """smart_backend_services_invalid_jwt: the key that is published is the key that signs (OA-13)."""
     answer = await post(public, backend_form(stage, keys, assertion={"key": keys.foreign}))
 
     assert_oauth_error(answer, 401, "invalid_client")

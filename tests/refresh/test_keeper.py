@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from broker.grants import Grant, LaunchContext, Terms
-from broker.refresh.keeper import Step, next_step
+from broker.refresh.keeper import Step, next_step, next_try
 from broker.scopes import Scopes
 
 KEPT = Grant(
@@ -48,3 +48,9 @@ PATIENTLESS = replace(KEPT, terms=replace(KEPT.terms, context=LaunchContext()))
 def test_a_grant_is_kept_while_it_lives_and_somebody_uses_it(grant: Grant, now: float, step: Step) -> None:
     """RF-07, CX-11."""
     assert next_step(grant, now=now, unused_seconds=1060) == step
+
+
+@pytest.mark.parametrize(("left", "pause"), [(3600, 450), (800, 100), (120, 15), (1, 15), (-5, 15)])
+def test_an_ehr_that_is_down_for_long_is_asked_less_often_and_never_too_late(left: float, pause: float) -> None:
+    """RF-07, RF-08."""
+    assert next_try(KEPT, now=KEPT.expires_at - left) == KEPT.expires_at - left + pause

@@ -183,6 +183,9 @@ BAD_ASSERTIONS: dict[str, tuple[Forge, str]] = {
     "exp far": (lambda k, aud: k.assertion("signed", aud, claims={"exp": now(400)}), "lives longer than 300 s"),
     "exp endless": (lambda k, aud: k.assertion("signed", aud, claims={"exp": float("inf")}), "no usable exp"),
     "exp not a number": (lambda k, aud: k.assertion("signed", aud, claims={"exp": float("nan")}), "no usable exp"),
+    "exp immense": (lambda k, aud: k.assertion("signed", aud, claims={"exp": 10**400}), "no usable exp"),
+    "iat immense": (lambda k, aud: k.assertion("signed", aud, claims={"iat": 10**400}), "iat is not a time"),
+    "nbf immense": (lambda k, aud: k.assertion("signed", aud, claims={"nbf": -(10**400)}), "nbf is not a time"),
     "exp as text": (lambda k, aud: k.assertion("signed", aud, claims={"exp": str(now(60))}), "no usable exp"),
     "exp true": (lambda k, aud: k.assertion("signed", aud, claims={"exp": True}), "no usable exp"),
     "no exp": (lambda k, aud: k.assertion("signed", aud, claims={"exp": None}), "no usable exp"),
@@ -392,7 +395,7 @@ class TestAssertions:
         assert await status("ec", keys.ec) == 401, "the old key is gone"
 
         key_server.key_set = {"keys": []}
-        borrowed_clock.advance(301)
+        borrowed_clock.advance(311)
         with audited(stage, "app.authenticate", "denied", "the JWK Set of app rotated could not be read"):
             assert await status("new", new) == 401
 

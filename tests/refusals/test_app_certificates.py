@@ -14,7 +14,7 @@ from cryptography import x509
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer
-from tests.refusals.certificates import certificate, der, nginx, rfc9440
+from tests.refusals.certificates import certificate, der, nginx, of_version_8, rfc9440, with_odd_names
 from tests.refusals.refusal import assert_oauth_error, assert_outcome, audited
 from tests.stage import BrokerStage, MovableClock, Sandbox, open_stage
 from tests.stage.broker import APP_SECRET_TEXT
@@ -26,8 +26,11 @@ HEADER = CertificateHeader("Client-Cert", (ip_network("127.0.0.2"), ip_network("
 SPIFFE_ID = "spiffe://example.org/ns/ehr/sa/etl"
 
 
+NO_NAMES, EDI_PARTY = bytes.fromhex("3000"), bytes.fromhex("3006a504a1020c00")
+"""What alternative names can be: none, and of a kind that is not supported."""
+ETL: list[x509.GeneralName] = [x509.DNSName("www.example"), x509.DNSName("etl.acme.example")]
 BY_DN = certificate()
-BY_DNS = certificate("CN=x", names=[x509.DNSName("www.example"), x509.DNSName("etl.acme.example")])
+BY_DNS = certificate("CN=x", names=ETL)
 BY_URI = certificate("CN=x", names=[x509.UniformResourceIdentifier(SPIFFE_ID)])
 OWN = certificate("CN=self")
 IN_KEYS = certificate("CN=in keys")
@@ -150,6 +153,8 @@ async def test_no_certificate_is_good_for_another_app(
             certificate("CN=x", names=[x509.UniformResourceIdentifier(f"{SPIFFE_ID}2")]),
             "names somebody else",
         ),
+        ("by-dns", with_odd_names(certificate("CN=x", names=ETL, odd_extension=NO_NAMES)), "names somebody else"),
+        ("by-dns", with_odd_names(certificate("CN=x", odd_extension=EDI_PARTY)), "names somebody else"),
         ("own", certificate("CN=self"), "is not one of the app's"),
     ],
 )
@@ -217,6 +222,7 @@ async def test_two_headers_are_one_too_many(stage: BrokerStage, proxy: httpx2.As
         rfc9440(OWN).strip(":"),
         f"{rfc9440(OWN)};a=1",
         f"{rfc9440(OWN)}, {rfc9440(BY_DN)}",
+        of_version_8(OWN),
         nginx(OWN)[:-40],
         nginx(OWN) + nginx(BY_DN),
     ],

@@ -157,6 +157,15 @@ class TestFhir:
         assert_outcome(answer, 401, "invalid_token", challenge=BAD_HANDLE)
         assert [key async for key in stage.redis.scan_iter(match="sb:*:proof:*")] == marks
 
+    @pytest.mark.parametrize("handle", ["garbage", UNKNOWN[:-1] + "!", "sbr_" + UNKNOWN.removeprefix(HANDLE)])
+    async def test_for_what_cannot_be_a_handle_no_signature_is_verified(
+        self, stage: BrokerStage, prover: Prover, handle: str
+    ) -> None:
+        """(HB-03): else anybody could have the broker work for nothing."""
+        with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "malformed"):
+            answer = await prover.fhir(handle, "Patient", proofs=["canary-proof"])
+        assert_outcome(answer, 401, "invalid_token", challenge=BAD_HANDLE)
+
 
 class TestToken:
     @pytest.mark.parametrize(("sent", "cause"), WRONG[1:])

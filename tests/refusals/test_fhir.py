@@ -470,7 +470,7 @@ class TestPageLinks:
             ("_getpages=", "_getpages=x"),
             ("_count=5", "_count=50"),
             ("_sbpage=", "_sbpage=x"),
-            ("_sbpage=W", "_sbpage=."),
+            ("_sbpage=", "_sbpage=."),
             ("?", "?_include=*&"),
             ("?_getpages", "/Patient?_getpages"),
             ("?", "?name=x&"),

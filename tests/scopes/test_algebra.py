@@ -1,13 +1,15 @@
 """The algebra of scopes against an oracle that shares no code with it, and the laws that a set of permissions has."""
 
 from dataclasses import replace
+from functools import reduce
 from random import Random
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidScope
-from broker.scopes import Scopes
+from broker.scopes import MOST_FILTERS, Scopes
 from tests.scopes.oracle import UNIVERSE, V1, Atom, allowed
 from tests.scopes.writing import others, texts, words, words_written
 
@@ -157,6 +159,24 @@ def test_union_and_intersection_absorb_and_distribute(a: Scopes, b: Scopes, c: S
     assert a.intersection(a.union(b)) == a
     assert a.intersection(b.union(c)) == a.intersection(b).union(a.intersection(c))
     assert a.intersection(Scopes()) == Scopes()
+
+
+@pytest.mark.parametrize("count", [1, 6, MOST_FILTERS])
+@pytest.mark.parametrize("wider", ["", "patient/*.r", "patient/*.s?category=0"])
+def test_as_many_filters_as_there_may_be_meet_themselves(count: int, wider: str) -> None:
+    """SC-05: what two filters make together is narrower than each, and does not count."""
+    filters = " ".join(f"patient/Observation.rs?category={number}" for number in range(count))
+    scopes = Scopes.parse(filters).union(Scopes.parse(wider))
+    assert scopes.intersection(scopes) == scopes == scopes.union(scopes)
+
+
+def test_what_a_wider_scope_gives_does_not_count() -> None:
+    narrow = [Scopes.parse(f"patient/Observation.rs?category={number}") for number in range(MOST_FILTERS + 1)]
+    most = reduce(Scopes.union, narrow[:-1])
+    with pytest.raises(InvalidScope, match="more than 16"):
+        most.union(narrow[-1])
+    every = Scopes.parse("patient/*.rs")
+    assert most.union(every).union(narrow[-1]) == every
 
 
 FRAGMENTS = (

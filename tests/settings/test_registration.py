@@ -85,7 +85,6 @@ def test_a_client_certificate_is_two_files_beside_the_settings(tmp_path: Path, m
         (TLS + 'certificate = "file:nowhere.pem"', "does not exist"),
         (TLS + 'certificate = "file:text.pem"', "is not PEM"),
         ('authentication = "none"\nsend_jku = true', "send_jku belongs to authentication = 'private_key_jwt'"),
-        ('callback = "shared"', "one EHR has nothing to share"),
         ('callback = "any"', "Input should be 'own' or 'shared'"),
     ],
 )

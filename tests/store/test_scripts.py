@@ -642,7 +642,8 @@ async def test_whatever_is_kept_for_an_exchanged_handle_has_an_end(redis: Redis)
 
 
 async def take_use(redis: Redis, *digests: str) -> bytes:
-    return b"%d" % await script("take_use")(redis, [keys.issued(TAG, "uses", digest) for digest in digests])
+    counters = [keys.issued(TAG, "uses", digest) for digest in digests]
+    return b"%d" % await script("take_use")(redis, [keys.issued(TAG, "exchanged", "root"), *counters])
 
 
 async def test_a_handle_works_as_many_times_as_it_has_uses_whoever_asks(redis: Redis) -> None:
@@ -651,8 +652,9 @@ async def test_a_handle_works_as_many_times_as_it_has_uses_whoever_asks(redis: R
     await issue(redis, "root")
     await exchange(redis, "root:a", uses=7)
 
-    assert await tally(take_use(redis, "a") for _ in range(MANY)) == {b"1": 7, b"0": MANY - 7}
+    assert await take_use(redis, "a") == b"1"
     assert 59_000 < await redis.pttl(keys.issued(TAG, "uses", "a")) <= 60_000, "taking one prolongs nothing"
+    assert await tally(take_use(redis, "a") for _ in range(MANY)) == {b"1": 6, b"0": MANY - 6}
 
 
 async def test_a_use_is_taken_from_every_counter_or_from_none(redis: Redis) -> None:
@@ -664,9 +666,36 @@ async def test_a_use_is_taken_from_every_counter_or_from_none(redis: Redis) -> N
     await exchange(redis, "root:a:c", uses=9)
 
     assert await tally(take_use(redis, "a", "b") for _ in range(MANY)) == {b"1": 2, b"0": MANY - 2}
+    assert await redis.get(keys.issued(TAG, "uses", "a")) == b"1"
     assert await tally(take_use(redis, "a", "c") for _ in range(MANY)) == {b"1": 1, b"0": MANY - 1}
-    assert await take_use(redis, "c") == b"1"
-    assert await redis.get(keys.issued(TAG, "uses", "c")) == b"7"
+
+
+async def test_the_last_use_ends_a_handle_with_all_that_was_exchanged_for_it_and_with_nothing_else(
+    redis: Redis,
+) -> None:
+    """HB-02, HB-05."""
+    await put(redis)
+    await issue(redis, "root")
+    for way, uses in (("root:a", 2), ("root:a:b", 1), ("root:a:c", 9), ("root:d", 9)):
+        await exchange(redis, way, uses=uses)
+
+    assert await take_use(redis, "a", "b") == b"1"
+    assert await handles(redis) == {"root", "a", "c", "d"}
+    assert await take_use(redis, "a", "c") == b"1"
+    assert await handles(redis) == {"root", "d"}
+    assert {key for key in await named(redis) if ":uses:" in key} == {keys.issued(TAG, "uses", "d")}
+    assert await redis.zrange(keys.issued(TAG, "exchanged", "root"), 0, -1) == [b"root:d"]
+
+
+async def test_handles_that_are_used_up_leave_room_for_others(redis: Redis) -> None:
+    """HB-05."""
+    await put(redis)
+    await issue(redis, "root")
+    for n in range(MANY):
+        assert await exchange(redis, f"root:h{n}", uses=1, most=2) == b"ok"
+        assert await take_use(redis, f"h{n}") == b"1"
+
+    assert await handles(redis) == {"root"}
 
 
 async def test_a_counter_that_is_gone_counts_as_used_up(redis: Redis) -> None:

@@ -59,6 +59,14 @@ async def backend(prover: Prover, **more: Any) -> httpx2.Response:
     return await prover.token(grant_type="client_credentials", scope=scope, resource=prover.base, **more)
 
 
+async def introspected(prover: Prover, handle: str, *, proofs: list[str] | None = None) -> httpx2.Response:
+    url = f"{prover.origin}/oauth/introspect"
+    shown = [prover.proof("POST", url)] if proofs is None else proofs
+    form = {"token": handle} | ({} if prover.auth else {"client_id": prover.client_id})
+    headers = [("DPoP", proof) for proof in shown]
+    return await prover.http.post(url, data=form, auth=prover.auth or httpx2.USE_CLIENT_DEFAULT, headers=headers)
+
+
 class TestFacingApps:
     async def test_a_handle_is_bound_to_the_key_of_its_request(self, stage: BrokerStage, prover: Prover) -> None:
         """(HB-03, OA-23)"""
@@ -74,9 +82,32 @@ class TestFacingApps:
     async def test_introspection_names_the_key(self, prover: Prover) -> None:
         """RFC 9449 §6.2 (HB-03)."""
         given = await prover.standalone()
-        form = {"token": given["access_token"], "client_id": prover.client_id}
-        said = (await prover.http.post(f"{prover.origin}/oauth/introspect", data=form)).json()
+        said = (await introspected(prover, given["access_token"])).json()
         assert (said["active"], said["token_type"], said["cnf"]) == (True, "DPoP", {"jkt": prover.thumbprint})
+
+    async def test_a_found_handle_does_not_tell_a_public_app_whose_it_is(
+        self, stage: BrokerStage, prover: Prover
+    ) -> None:
+        """(HB-03, HB-06)"""
+        handle = (await prover.standalone())["access_token"]
+        url, thief = f"{prover.origin}/oauth/introspect", ECKey.generate_key("P-256")
+        used = prover.proof("POST", url)
+        assert (await introspected(prover, handle, proofs=[used])).json()["active"]
+
+        for proofs in ([], [prover.proof("POST", url, key=thief)]):
+            assert (await introspected(prover, handle, proofs=proofs)).json() == {"active": False}
+            assert "bound to a key, and the proof is missing" in audit_of(stage, "handle.introspect")[-1]["reason"]
+        for proofs in ([used], [prover.proof("POST", f"{prover.origin}/oauth/token")], [prover.proof("POST", url)] * 2):
+            answer = await introspected(prover, handle, proofs=proofs)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+            assert audit_of(stage, "handle.introspect")[-1]["outcome"] == "denied"
+
+    async def test_an_app_that_authenticates_needs_no_proof_to_ask(self, stage: BrokerStage) -> None:
+        """(HB-06)"""
+        async with proving(stage, "reports") as prover:
+            handle = (await backend(prover)).json()["access_token"]
+            said = (await introspected(prover, handle, proofs=[])).json()
+        assert (said["active"], said["cnf"]) == (True, {"jkt": prover.thumbprint})
 
     async def test_an_app_without_proofs_gets_a_bearers_handle(self, prover: Prover) -> None:
         """(HB-03)"""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.stage import BrokerStage, Sandbox, open_stage
+from tests.ehr.server import reply, scripted_server
+from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import APP_SECRET_TEXT, EHR, days_ahead
 
 SECRET = "s/+: %2F?é"
@@ -123,3 +124,51 @@ async def test_a_backend_registration_with_a_secret_works_where_it_is_wanted(
         await app.close()
 
     assert answer.status_code == 200, answer.text
+
+
+MANY = """
+[[ehr]]
+id = "stranger"
+fhir_base = "{base}"
+token_endpoint = "{url}/token"
+[[registration]]
+id = "many"
+ehr = ["sandbox", "stranger"]
+flow = "backend"
+client_id = "many"
+authentication = "private_key_jwt"
+scopes = "system/*.rs"
+[[app]]
+id = "batch"
+authentication = "client_secret_basic"
+[[app.secret]]
+hash = "{hash}"
+expires = {expires}
+[[app.access]]
+registration = "many"
+scopes = "system/*.rs"
+"""
+
+
+async def test_an_ehr_that_does_not_know_a_registration_says_nothing_for_another(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """EP-03: the broker leaves an EHR alone for a moment, and only that one."""
+    refusing = reply('{"error":"invalid_client"}', status="401 Unauthorized")
+    digest = "sha256:" + hashlib.sha256(APP_SECRET_TEXT.encode()).hexdigest()
+    async with scripted_server({"/token": refusing}) as stranger:
+        base = sandbox.fhir_base.replace("127.0.0.1", "localhost")
+        more = MANY.format(base=base, url=stranger.url, hash=digest, expires=days_ahead(300))
+        async with open_stage(sandbox, redis, tmp_path, more=more) as stage:
+            keys_at = f"{stage.public_url}/jwks/many"
+            proof = {"authentication": "private_key_jwt", "jwks_uri": keys_at, "grant_types": ["client_credentials"]}
+            sandbox.register(client_id="many", scopes="system/*.rs", **proof)
+            app = App(stage.base, "batch", auth=("batch", APP_SECRET_TEXT))
+            asked = {"grant_type": "client_credentials", "scope": "system/Patient.rs"}
+            refused = [await app.token(**asked, resource=stage.base.replace("/sandbox", "/stranger")) for _ in range(2)]
+            known = await app.token(**asked, resource=stage.base)
+            await app.close()
+
+    assert [answer.status_code for answer in refused] == [502, 503]
+    assert known.status_code == 200
+    assert len(stranger.requests) == 1

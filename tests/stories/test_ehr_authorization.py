@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.ehr import authorization
+from tests.ehr.server import reply, scripted_server
 from tests.refusals.refusal import assert_page, query_of
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 from tests.stage.app import LAUNCH_URI, ORIGIN
@@ -284,6 +285,38 @@ async def test_at_a_shared_redirect_uri_iss_tells_whose_code_it_is(
             assert landing.parameters["error"] == "invalid_request"
             assert cause in reasons(stage, "launch.finish")[-1]
             assert stage.sandbox.counts()["token.authorization_code"] == 0
+
+
+@pytest.mark.parametrize(("callback", "audience"), [('callback = "shared"', ""), ("", 'assertion_audience = "issuer"')])
+async def test_an_ehr_that_claims_anothers_issuer_gets_neither_code_nor_assertion(
+    redis: Redis, tmp_path: Path, callback: str, audience: str
+) -> None:
+    """CB-07, Q3: of one registration, the one EHR would be sent what is good at the other."""
+    document = {
+        "capabilities": ["launch-standalone"],
+        "grant_types_supported": [],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+    }
+    with running_sandbox("--response-iss") as good:
+        async with scripted_server() as evil:
+            named = {"authorization_endpoint": f"{evil.url}/authorize", "token_endpoint": f"{evil.url}/token"}
+            evil.answers["/r4/.well-known/smart-configuration"] = reply(
+                json.dumps({**document, **named, "issuer": good.issuer})
+            )
+            second = f'{evil.url}/r4"\nassertion_audience = "issuer' if audience else f"{evil.url}/r4"
+            more = SHARED.format(second=second, callback=callback)
+            async with open_stage(good, redis, tmp_path, more=more, ehr=audience) as stage:
+                base = stage.base.replace("/sandbox", "/second")
+                app = App(base, "viewer", browser=Tab(stops_at=ORIGIN))
+                landing = await app.authorize(scope="launch/patient patient/*.rs")
+                await app.close()
+
+                assert landing.parameters["error"] == "server_error"
+                assert "names an issuer that does not name its" in reasons(stage, "app.authorize")[-1]
+                assert {request.target.partition("?")[0] for request in evil.requests} == {
+                    "/r4/.well-known/smart-configuration"
+                }
 
 
 @pytest.fixture

@@ -1,15 +1,20 @@
 """Grants that would not survive being left alone (RF-07), over replicas and through failures."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from broker.app import Broker, open_broker
-from broker.refresh.keeper import AGAIN_SECONDS
+from broker.grants import Grant
+from broker.refresh.keeper import AGAIN_SECONDS, AT_ONCE_PER_EHR, WAITING_PER_EHR
+from broker.settings import Settings
 from broker.store import keys
 from tests.stage import Sandbox
 from tests.stage.broker import KEY
@@ -27,10 +32,12 @@ async def mortal(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> AsyncIterato
 
 
 @asynccontextmanager
-async def replica(held: Held, state: Path, every: float | None = None) -> AsyncIterator[Broker]:
+async def replica(
+    held: Held, state: Path, every: float | None = None, *, settings: Settings | None = None
+) -> AsyncIterator[Broker]:
     stage = held.stage
     async with open_broker(
-        stage.broker.settings,
+        settings or stage.broker.settings,
         redis=stage.redis,
         keys=[KEY],
         audit_file=state / "replica.jsonl",
@@ -141,3 +148,92 @@ async def test_a_use_is_written_down_once_in_a_while(held: Held) -> None:
     await held.read()
 
     assert (await held.grant()).used_at >= first
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"app": lambda known: tuple(app for app in known if app.id != "growth-chart")},
+        {"ehr": lambda known: tuple(ehr.model_copy(update={"enabled": False}) for ehr in known)},
+    ],
+    ids=["app", "ehr"],
+)
+async def test_a_replica_that_does_not_know_the_app_or_the_ehr_leaves_the_grant_to_others(
+    mortal: Held, tmp_path: Path, unknown: dict[str, Callable[[Any], Any]]
+) -> None:
+    """(RF-07): while a new configuration is rolled out, some replicas do not have it yet."""
+    settings = mortal.stage.broker.settings
+    older = settings.model_copy(update={name: change(getattr(settings, name)) for name, change in unknown.items()})
+    mortal.stage.clock.advance(DUE)
+    async with replica(mortal, tmp_path, settings=older) as behind:
+        await behind.keeper.look()
+    assert mortal.refreshes() == 0
+    assert await scheduled(mortal) == pytest.approx(mortal.stage.clock() + AGAIN_SECONDS, abs=5)
+
+    await mortal.stage.redis.zadd(keys.SCHEDULE, {mortal.tag: mortal.stage.clock()})
+    await mortal.stage.broker.keeper.look()
+
+    assert (await mortal.grant()).generation == 2
+
+
+async def test_a_grant_that_nobody_knows_any_more_is_let_go_when_its_token_has_ended(
+    mortal: Held, tmp_path: Path
+) -> None:
+    settings = mortal.stage.broker.settings.model_copy(update={"app": ()})
+    mortal.stage.clock.advance(ENDED)
+    async with replica(mortal, tmp_path, settings=settings) as behind:
+        await behind.keeper.look()
+
+    assert await scheduled(mortal) is None
+
+
+async def test_a_grant_that_was_let_go_by_mistake_is_kept_again_once_it_is_used(mortal: Held) -> None:
+    """(RF-07)."""
+    await mortal.stage.redis.delete(keys.SCHEDULE)
+    mortal.stage.clock.advance(DUE)
+
+    assert (await mortal.read()).status_code == 200
+
+    assert await scheduled(mortal) == (await mortal.grant()).renew_at
+
+
+@dataclass
+class DeadEhr:
+    """Many grants of an EHR that never answers, beside one of another."""
+
+    healthy: Grant
+    dead: Mapping[str, Grant]
+    asked: Counter[str] = field(default_factory=Counter)
+
+    async def read(self, tag: str) -> Grant:
+        return self.dead.get(tag, self.healthy)
+
+    async def renew(self, grant: Grant) -> Grant:
+        self.asked[grant.terms.ehr] += 1
+        if grant.tag in self.dead:
+            await asyncio.Event().wait()
+        return replace(grant, renew_at=grant.renew_at + 1000)
+
+
+async def test_an_ehr_that_does_not_answer_keeps_no_other_ehrs_grants(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """(RF-07) (RF-08)."""
+    more = f'[[ehr]]\nid = "dead"\nfhir_base = "https://dead.example/r4"\n{ALIVE}\n'
+    async with held_at(sandbox, redis, tmp_path, ehr=ALIVE, more=more) as held:
+        held.stage.clock.advance(DUE)
+        healthy, keeper = await held.grant(), held.stage.broker.keeper
+        tags = [f"dead{number:08d}" for number in range(WAITING_PER_EHR + 50)]
+        dead = {tag: replace(healthy, tag=tag, terms=replace(healthy.terms, ehr="dead")) for tag in tags}
+        fake: Any = DeadEhr(healthy, dead)
+        await redis.zadd(keys.SCHEDULE, dict.fromkeys(tags, 1.0))
+        keeper = replace(keeper, grants=fake, refresher=fake)
+
+        running = asyncio.create_task(keeper.run(0.01))
+        await until(lambda: fake.asked["sandbox"] == 1)
+
+        assert fake.asked == {"sandbox": 1, "dead": AT_ONCE_PER_EHR}
+        assert keeper.waiting["dead"] == len(keeper.renewing) == WAITING_PER_EHR
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert (keeper.waiting["dead"], keeper.renewing) == (0, set())

@@ -1,13 +1,17 @@
 """Walking a search whose pages are nasty: tokens that die, links that are absolute and wrong (spec §21, case 17)."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from broker.ehr.rewriting import WITHHELD
-from tests.stage import App, BrokerStage
+from tests.stage import App, BrokerStage, Sandbox, open_stage
+from tests.stage.broker import APP_SECRET_TEXT
 from tests.stories.held import audit_of, code_of, upstream
+from tests.stories.test_exchange import acting
 
 CATEGORY = "category=http://terminology.hl7.org/CodeSystem/observation-category"
 FILTERED = f"launch/patient patient/Patient.r patient/Observation.s?{CATEGORY}|laboratory"
@@ -98,6 +102,26 @@ async def test_the_pages_of_a_search_that_a_scope_allows_by_its_filter_are_allow
     assert bare.status_code == 403
     assert upstream(stage.sandbox) == before
     assert "_sbpage" not in stage.sandbox.journal("fhir")[-1]["parameters"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_everything_of_a_patient_is_walked_though_the_ehrs_token_reaches_further(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, style: str
+) -> None:
+    """(PX-07) (PX-14): no page after the first says whose it is; what the broker adds to its link does."""
+    scope = "launch/patient patient/*.rs user/Practitioner.rs"
+    async with open_stage(sandbox, redis, tmp_path, more=acting("mixed", "growth-chart", scope)) as stage:
+        stage.sandbox.switch(page_links=style)
+        app = App(stage.base, "mixed", auth=("mixed", APP_SECRET_TEXT))
+        given = await app.standalone(scope=scope)
+        assert "user/Practitioner.rs" in given["scope"].split()
+
+        path: str | None = f"Patient/{given['patient']}/$everything?_count=5"
+        for _ in range(3):
+            assert path is not None
+            bundle = await search(app, given["access_token"], path)
+            path = link(app, bundle)
+        await app.close()
 
 
 @pytest.mark.parametrize(

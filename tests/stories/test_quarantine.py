@@ -95,6 +95,22 @@ async def test_a_browser_is_not_sent_to_another_authorization_endpoint(
     assert stranger.connections == 0
 
 
+@pytest.mark.parametrize("url", ["{stranger}\\@{known}/oauth2/authorize", "http://x@{known}/oauth2/authorize"])
+async def test_a_url_that_a_browser_reads_otherwise_sends_nobody_anywhere(
+    secret_stage: BrokerStage, secret_app: App, stranger: ScriptedServer, url: str
+) -> None:
+    """Its host is the known one by the book, and another one in the address line; nobody is told a name (DS-15)."""
+    await secret_app.standalone()
+    await doubt(secret_stage, secret_app)
+    bad = url.format(stranger=stranger.url, known=host(secret_stage.sandbox.origin))
+    secret_stage.sandbox.fault("discovery_members", times=-1, set={"authorization_endpoint": bad})
+
+    landing = await secret_app.authorize()
+
+    assert landing.parameters["error"] == "server_error"
+    assert stranger.connections == 0
+
+
 async def test_a_refresh_token_stays_with_the_known_host(
     sandbox: Sandbox, redis: Redis, tmp_path: Path, stranger: ScriptedServer
 ) -> None:

@@ -6,11 +6,15 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from redis.asyncio import Redis
 
+from broker.ehr.id_token import IdTokens
+from broker.ehr.token_endpoint import TokenEndpoint
+from broker.errors import ReauthorizationRequired
+from broker.refresh.asking import Asking
 from broker.refresh.renewal import REFUSED_SECONDS
 from broker.store import keys
 from broker.store.scripts import script
@@ -20,6 +24,7 @@ from tests.stories.held import (
     ENDED,
     FOREVER,
     Held,
+    audit_of,
     bearers,
     code_of,
     held_at,
@@ -275,3 +280,59 @@ async def test_an_answer_that_comes_after_all_ends_the_uncertainty(held: Held) -
 
     assert ((await held.grant()).state, (await held.grant()).cause) == ("active", None)
     assert (await held.read()).status_code == 200
+
+
+# What nobody foresaw
+
+
+def unforeseen(*_: object, **__: object) -> NoReturn:
+    raise RecursionError
+
+
+async def test_what_goes_wrong_before_a_refresh_is_sent_costs_nothing(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RF-05, RF-08: whatever it is, the lease is given back."""
+    refresher = held.stage.broker.keeper.refresher
+    with monkeypatch.context() as broken:
+        broken.setattr(Asking, "prepare", unforeseen)
+        with pytest.raises(RecursionError):
+            await refresher.renew(await held.grant())
+
+    assert (await refresher.renew(await held.grant())).generation == 2
+    assert audit_of(held.stage, "grant.refresh")[1]["reason"] == "not sent (RecursionError)"
+    assert held.refreshes() == 1
+
+
+async def test_what_goes_wrong_while_a_refresh_is_sent_may_have_lost_its_answer(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RF-05."""
+    monkeypatch.setattr(TokenEndpoint, "refresh", unforeseen)
+
+    with pytest.raises(ReauthorizationRequired):
+        await held.stage.broker.keeper.refresher.renew(await held.grant())
+
+    grant = await held.grant()
+    assert (grant.state, grant.cause) == (
+        "uncertain",
+        "the answer to a refresh was lost: the request failed unforeseen (RecursionError)",
+    )
+
+
+async def test_a_refresh_token_is_kept_whatever_the_id_token_beside_it_does(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CX-11, RF-03: who signed in is good to know, and the refresh token cannot be had again."""
+    sandbox.fault("token_members", times=FOREVER, drop=["id_token"], set={})
+    async with held_at(sandbox, redis, tmp_path) as held:
+        assert (await held.grant()).terms.context.subject is None
+        sandbox.clear_faults()
+        sandbox.fault("token_refresh_id_token")
+        monkeypatch.setattr(IdTokens, "verify", unforeseen)
+        held.stage.clock.advance(DUE)
+
+        assert (await held.read()).status_code == 200
+
+        assert ((await held.grant()).state, (await held.grant()).generation) == ("active", 2)
+        assert (await held.grant()).terms.context.subject is None

@@ -157,7 +157,7 @@ async def test_what_epic_says_of_breaking_the_glass_or_of_too_much_is_told_and_n
 
 
 async def test_where_a_patient_was_merged_the_redirect_is_not_followed(held: Held) -> None:
-    """(PX-05): the other id may be another person's chart, which the handle was not given for."""
+    """(PX-05, PX-15): the other id may be another person's chart, which the handle was not given for."""
     held.stage.sandbox.fault("fhir_merged")
 
     answer = await held.read()

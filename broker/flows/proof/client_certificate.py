@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import (
     Certificate,
     DNSName,
+    DuplicateExtension,
     ExtensionNotFound,
     Name,
     SubjectAlternativeName,
     UniformResourceIdentifier,
+    UnsupportedGeneralNameType,
 )
 
 from broker.apps import App
@@ -42,7 +44,7 @@ def _names(app: App, certificate: Certificate) -> bool:
         return certificate.subject == Name.from_rfc4514_string(settings.tls_client_auth_subject_dn)
     try:
         names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except (ExtensionNotFound, ValueError):
+    except (ExtensionNotFound, DuplicateExtension, UnsupportedGeneralNameType, ValueError):
         return False
     if settings.tls_client_auth_san_dns is not None:
         return settings.tls_client_auth_san_dns in names.get_values_for_type(DNSName)

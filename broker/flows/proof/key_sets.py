@@ -20,7 +20,8 @@ from broker.single_flight import SingleFlight
 CACHE_SECONDS: Final = 300.0
 """Longest that a set is used without asking again; less where its server's Cache-Control says so (CA-10)."""
 COOLDOWN_SECONDS: Final = 10.0
-"""How long a source is left in peace that failed, and one that was just read, by a `kid` that anybody can make up."""
+"""How long a source is left in peace that failed or was just read, whatever its Cache-Control says: anybody can send
+an assertion, and make its `kid` up. For as long a set is used on when it cannot be read again."""
 _TIMEOUT_SECONDS: Final = 5.0
 _JSON: Final = {"Accept": "application/json"}
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})", re.IGNORECASE)
@@ -39,7 +40,8 @@ class KeySource:
     issuer: str | None = None
     """Whose openid-configuration names the URL."""
     stale_seconds: float = 0.0
-    """How long a set is still used after it should have been read again, while it cannot be."""
+    """How long a set is still used after it should have been read again, while it cannot be; never less than
+    `COOLDOWN_SECONDS`, in which nobody asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class KeySets:
         kept = self.kept.get(source.name)
         if kept is not None and self.clock() < kept.fresh_until:
             return kept
-        usable = kept if kept is not None and self.clock() < kept.fresh_until + source.stale_seconds else None
+        stale_seconds = max(source.stale_seconds, COOLDOWN_SECONDS)
+        usable = kept if kept is not None and self.clock() < kept.fresh_until + stale_seconds else None
         if not self._may_ask(source):
             if usable is None:
                 raise InvalidClient(f"the JWK Set of {source.name} could not be read a moment ago")
@@ -142,9 +145,9 @@ def _of_file(path: Path) -> dict[str, Any] | None:
 def _fresh_seconds(answer: Answer) -> float:
     control = answer.headers.get("cache-control", "")
     if _NEVER_KEPT.search(control):
-        return 0.0
+        return COOLDOWN_SECONDS
     age = _MAX_AGE.search(control)
-    return min(CACHE_SECONDS, float(age[1])) if age else CACHE_SECONDS
+    return max(COOLDOWN_SECONDS, min(CACHE_SECONDS, float(age[1]))) if age else CACHE_SECONDS
 
 
 def _named(keys: KeySet, kid: str) -> list[Key]:

@@ -14,10 +14,12 @@ from broker.apps import App
 from broker.clock import Clock
 from broker.credentials import KeyedHash
 from broker.ehr.client_auth import JWT_BEARER
+from broker.ehr.unverified import unverified_claims
 from broker.errors import InvalidClient
 from broker.flows.proof.key_sets import KeySets, KeySource
 from broker.flows.proof.proof import Proof
-from broker.flows.proof.signed_jwt import LEEWAY_SECONDS, check_times, read_header, unverified_claims, verify
+from broker.flows.proof.signed_jwt import LEEWAY_SECONDS, check_times, read_header, verify
+from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import store_errors
 
@@ -41,7 +43,7 @@ class PrivateKeyJwt:
         assertion = proof.assertion
         if assertion is None or proof.form.get("client_assertion_type") != JWT_BEARER:
             raise InvalidClient("client_assertion or client_assertion_type is missing, or not jwt-bearer (CA-08)")
-        if unverified_claims(assertion).get("sub") != app.id:
+        if (unverified_claims(Secret(assertion)) or {}).get("sub") != app.id:
             raise InvalidClient("client_id is not the one that authenticates (OA-12)")
         header = read_header(assertion, ALGORITHMS)
         if header.jku not in (None, app.settings.jwks_uri):

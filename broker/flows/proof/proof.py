@@ -8,8 +8,9 @@ from urllib.parse import unquote_plus
 
 from cryptography.x509 import Certificate
 
+from broker.ehr.unverified import unverified_claims
 from broker.errors import InvalidClient, InvalidRequest
-from broker.flows.proof.signed_jwt import unverified_claims
+from broker.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Proof:
         """Return whom an assertion names, to find the key that must have signed it."""
         if self.assertion is None:
             return ""
-        subject = unverified_claims(self.assertion).get("sub")
+        subject = (unverified_claims(Secret(self.assertion)) or {}).get("sub")
         if not isinstance(subject, str):
             raise InvalidClient("the assertion is not a JWT with a subject")
         return subject

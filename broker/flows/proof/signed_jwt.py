@@ -4,8 +4,6 @@ Keys that a token brings itself or points to (`jwk`, `x5c`, `jku`, `x5u`) are ne
 """
 
 import asyncio
-import base64
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
@@ -14,12 +12,15 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key
 
-from broker.ehr.endpoints import parse_json_object
+from broker.ehr.unverified import unverified_header
 from broker.errors import InvalidClient
+from broker.secret import Secret
 
 LEEWAY_SECONDS: Final = 5
 LONGEST: Final = 8192
 """Characters."""
+_LAST: Final = 2**53
+"""Seconds: whole numbers beyond it are not exact as a float, and some are none at all."""
 _TYPES: Final = frozenset({"JWT", "JOSE"})
 _KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC"}
 
@@ -37,7 +38,7 @@ def read_header(token: str, algorithms: Collection[str]) -> Header:
     """Read a token's header. Raises `InvalidClient` for one that could never verify (CA-02, OA-26)."""
     if len(token) > LONGEST:
         raise InvalidClient(f"the assertion is longer than {LONGEST} characters")
-    header = _part(token, 0)
+    header = unverified_header(Secret(token)) or {}
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise InvalidClient(f"the assertion's alg is not one of {', '.join(sorted(algorithms))} (CA-09, OA-26)")
@@ -70,23 +71,8 @@ def check_times(claims: Mapping[str, Any], *, now: float, longest: float) -> flo
 
 
 def is_time(value: object) -> TypeGuard[float]:
-    """Whether a claim is a NumericDate (RFC 7519 §2)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def unverified_claims(token: str) -> dict[str, Any]:
-    """Return what a token claims, to find out whose it might be; nothing where it is none."""
-    return _part(token, 1)
-
-
-def _part(token: str, index: int) -> dict[str, Any]:
-    parts = token.split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        return parse_json_object(base64.urlsafe_b64decode(parts[index] + "=" * (-len(parts[index]) % 4))) or {}
-    except ValueError:
-        return {}
+    """Whether a claim is a NumericDate (RFC 7519 §2), of a size that can be reckoned with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LAST
 
 
 def _decode(token: str, algorithm: str, key: Key) -> dict[str, Any]:

@@ -84,7 +84,7 @@ async def test_epic_lists_five_scopes_and_no_clinical_one(ehr: Driver) -> None:
 
 
 async def test_oracle_advertises_smart_v1_of_a_tenant_and_another_issuer_in_id_tokens(ehr: Driver) -> None:
-    """(OR-02, OR-06, OR-07)"""
+    """(OR-02, OR-07)"""
     document = await play(ehr, "oracle")
     assert document["token_endpoint"] == f"{ORIGIN}/tenants/lakeside/protocols/oauth2/profiles/smart-v1/token"
     assert document["token_endpoint_auth_methods_supported"] == ["client_secret_basic", "private_key_jwt"]

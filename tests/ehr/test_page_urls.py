@@ -1,0 +1,165 @@
+"""Links of the outermost Bundle: no spelling of JSON or of a URL brings a client to follow one elsewhere."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.ehr.page_urls import LONGEST_URL, PageUrls
+from broker.ehr.rewriting import WITHHELD, UrlRewriter
+
+EHR = "https://ehr.example/fhir/R4"
+OURS = "https://broker.example/fhir/epic"
+ELSEWHERE = "https://evil.example/fhir?p=2"
+
+
+def rewrite(*chunks: bytes) -> bytes:
+    rewriter = UrlRewriter(EHR, OURS, lambda _path, _query: "&more")
+    return b"".join([*map(rewriter.feed, chunks), rewriter.finish()])
+
+
+def cut(body: bytes, places: list[int]) -> list[bytes]:
+    borders = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
+    return [body[start:end] for start, end in pairwise(borders)]
+
+
+def link_urls(body: bytes) -> list[Any]:
+    return [link["url"] for link in json.loads(body)["link"]]
+
+
+LINKS = [
+    '{"relation":"next","url":"$"}',
+    '{"url":"$","relation":"next"}',
+    '{"url":"$"}',
+    '{"relation":"next","id":"1","url":"$"}',
+    '{"url":"$","id":"1","relation":"next"}',
+    '{"relation":"next","extension":[{"url":"u","valueString":"x"}],"url":"$"}',
+    '{"url":"$","extension":[{"url":"u"}],"relation":"next"}',
+    '{"relation":"n\\"ext","url":"$"}',
+    '{"relation":"next","u\\u0072l":"$"}',
+    '{"\\u0072elation":"next","\\u0075\\u0072\\u006c":"$"}',
+    '{"relation":"next" , "url"' + " " * 99 + ":" + "\\n" * 99 + '"$"}',
+    '{"relation":"' + "x" * 300 + '","url":"$"}',
+    '{"' + "x" * 20_000 + '":1,"url":"$"}',
+]
+BUNDLES = [
+    '{"resourceType":"Bundle","link":[*]}',
+    '{"link" : [ {"relation":"self","url":"$"}, * ],"entry":[]}',
+    '{"l\\u0069nk":[*]}',
+    '{"entry":[{"resource":{"link":[{"x":"}"}],"a":[[],{},"\\"]"]}},{"b":{"c":[{}]}}],"link":[*]}',
+    '{"link":[],"entry":[{}],"link":[*]}',
+    '{"total":1,"a":"{\\"link\\":[","link":[*],"b":2}',
+    '\ufeff{"link":[*]}',
+]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_is_found_however_it_is_written(bundle: str, link: str) -> None:
+    """(PX-02) (PX-06) (PX-07)."""
+    body = bundle.replace("*", link).replace("\\n", "\n" if "\\n" in link else "\\n")
+
+    for url, ours in ((f"{EHR}?p=2", f"{OURS}?p=2&more"), (ELSEWHERE, WITHHELD)):
+        assert rewrite(body.replace("$", url).encode()) == body.replace("$", ours).encode()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        ELSEWHERE,
+        "HTTPS://evil.example",
+        "https:evil.example",
+        "//evil.example",
+        r"\\t//evil.example",
+        r"\\u0000https://evil.example",
+        r"\\u00a0//evil.example",
+        r"ht\\ntps://evil.example",
+        r"/\\t/evil.example",
+        r"/\\\\evil.example",
+        r"\\\\\\\\evil.example",
+        r"\\/\\/evil.example",
+        r"\\u002f\\u002fevil.example",
+        "javascript:alert(1)",
+        "x" * (LONGEST_URL + 1),
+        ELSEWHERE + "x" * 50_000,
+        EHR + "?" + "x" * LONGEST_URL,
+    ],
+)
+def test_a_url_that_may_lead_elsewhere_is_withheld(url: str) -> None:
+    """(PX-02)."""
+    url = url.replace("\\\\", "\\")
+    for body in ('{"link":[{"id":"1","url":"$"}]}', '{"link":[{"relation":"next","url":"$"}],"entry":[]}'):
+        assert rewrite(body.replace("$", url).encode()) == body.replace("$", WITHHELD).encode()
+
+
+@pytest.mark.parametrize("url", ["", "?page=2", "?t=10:30", "Patient?page=a/b:c", "/fhir/R4/Patient", "#x:y"])
+def test_a_relative_url_stays(url: str) -> None:
+    assert link_urls(rewrite(json.dumps({"link": [{"url": url}]}).encode())) == [url]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"resourceType":"Patient","link":[{"other":{"reference":"Patient/2"},"extension":[{"url":"https://x.example"}]}]}',
+        '{"a":{"link":[{"url":"https://x.example"}]}}',
+        '[{"link":[{"url":"https://x.example"}]}]',
+        '{"link":[{"relation":"https://x.example"}],"url":"https://x.example"}',
+        '{"links":[{"url":"https://x.example"}],"a":{"link":1}}',
+    ],
+)
+def test_another_url_stays(body: str) -> None:
+    assert rewrite(body.encode()) == body.encode()
+
+
+def test_a_list_in_place_of_a_url_leads_nowhere_else() -> None:
+    """(PX-02): JavaScript makes text of it."""
+    assert link_urls(rewrite(json.dumps({"link": [{"url": [[ELSEWHERE]]}]}).encode())) == [[[WITHHELD]]]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_is_found_wherever_it_is_cut(link: str) -> None:
+    """(PX-02)."""
+    body = BUNDLES[3].replace("*", link).replace("$", ELSEWHERE).encode()
+    whole = rewrite(body)
+
+    assert rewrite(*(body[n : n + 1] for n in range(len(body)))) == whole
+    for place in range(0, len(body), 1 + len(body) // 200):
+        assert rewrite(body[:place], body[place:]) == whole
+
+
+keys = st.sampled_from(["link", "url", "relation", "entry", "id"])
+values = st.recursive(
+    st.sampled_from([ELSEWHERE, f"{EHR}?p=2", "x", "", '"', "\\", 1.5, None, True]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=20,
+)
+links = st.lists(st.dictionaries(st.sampled_from(["relation", "id", "extension", "a"]), values), min_size=1, max_size=4)
+
+
+def leads_elsewhere(url: object) -> bool:
+    return "evil.example" in str(url)
+
+
+@given(found=links, before=values, after=values, comes_last=st.booleans(), places=st.lists(st.integers(0), max_size=5))
+def test_no_link_of_any_bundle_leads_elsewhere(
+    found: list[dict[str, Any]], before: object, after: object, *, comes_last: bool, places: list[int]
+) -> None:
+    """(PX-02): and nothing else of the Bundle is touched by where it is cut."""
+    members = [{**link, "url": ELSEWHERE} if comes_last else {"url": ELSEWHERE, **link} for link in found]
+    body = json.dumps({"before": before, "link": members, "entry": after}).encode()
+
+    written = rewrite(*cut(body, places))
+
+    assert written == rewrite(body)
+    assert link_urls(written) == [WITHHELD] * len(found)
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0), max_size=5))
+def test_pieces_are_the_same_bytes_whatever_they_are(body: bytes, places: list[int]) -> None:
+    page_urls = PageUrls()
+    pieces = [piece for chunk in cut(body, places) for piece, _ in page_urls.feed(chunk)]
+
+    assert b"".join([*pieces, page_urls.finish()]) == body

@@ -1,0 +1,124 @@
+"""Connections that ask for nothing, or not in time: each takes one of the places there are."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from broker.web import server
+from broker.web.server import server_config
+
+HEAD = b"GET / HTTP/1.1\r\nHost: broker.example\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: broker.example\r\nContent-Length: 9\r\n\r\n"
+SOON = 0.2
+Connect = Callable[[], socket.socket]
+
+
+class Answering:
+    """Answers each request as soon as it is let."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.let.set()
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await self.let.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def served(application: Answering) -> AsyncIterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        running = uvicorn.Server(server_config(application))
+        task = asyncio.create_task(running.serve([listening]))
+        try:
+            while not running.started:  # noqa: ASYNC110  # uvicorn says it in no other way
+                await asyncio.sleep(0.01)
+            yield listening.getsockname()[1]
+        finally:
+            running.should_exit = True
+            await task
+
+
+async def open_to(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+async def is_closed_by_the_server(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(5):
+        return await reader.read() == b""
+
+
+@pytest.fixture
+def application() -> Answering:
+    return Answering()
+
+
+@pytest.fixture
+async def port(application: Answering, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    monkeypatch.setattr(server, "HEAD_SECONDS", SOON)
+    async with served(application) as port:
+        yield port
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", HEAD], ids=["nothing", "a letter", "no end"])
+async def test_a_connection_without_a_whole_head_is_closed(port: int, sent: bytes) -> None:
+    reader, writer = await open_to(port)
+    writer.write(sent)
+    assert await is_closed_by_the_server(reader)
+    writer.close()
+
+
+async def test_a_head_that_trickles_in_wins_no_time(port: int) -> None:
+    reader, writer = await open_to(port)
+    closed = asyncio.create_task(is_closed_by_the_server(reader))
+    while not closed.done():
+        writer.write(b"G")
+        await asyncio.sleep(SOON / 4)
+    assert closed.result()
+    writer.close()
+
+
+@pytest.mark.parametrize("before", [HEAD + b"\r\n", POST], ids=["done", "body outstanding"])
+async def test_a_connection_that_was_used_has_no_longer_for_the_next_head(port: int, before: bytes) -> None:
+    reader, writer = await open_to(port)
+    writer.write(before)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+    writer.write(b"G")
+    assert await is_closed_by_the_server(reader)
+    writer.close()
+
+
+async def test_a_request_under_way_is_not_cut_off(port: int, application: Answering) -> None:
+    application.let.clear()
+    reader, writer = await open_to(port)
+    writer.write(HEAD + b"\r\n")
+    await asyncio.sleep(2 * SOON)
+    application.let.set()
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+    writer.close()
+
+
+async def test_idle_connections_keep_nobody_out_for_long(
+    application: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", SOON)
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 6)
+    async with served(application) as port:
+        idle = [await open_to(port) for _ in range(6)]
+        kept_out, writer = await open_to(port)
+        writer.write(HEAD + b"\r\n")
+        assert (await kept_out.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 503")
+        writer.close()
+        assert all([await is_closed_by_the_server(reader) for reader, _ in idle])
+
+        reader, writer = await open_to(port)
+        writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        for _, each in [*idle, (reader, writer)]:
+            each.close()
