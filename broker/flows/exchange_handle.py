@@ -143,10 +143,9 @@ class ExchangeHandle:
     def _narrowed_scopes(self, asked: str | None, subject: Handle, grant: Grant, app: App) -> Scopes:
         wanted = read_narrowed(asked, subject.scopes)
         try:
-            allowed = allowed_to((*subject.apps, app.id), grant, self.directory.app)
+            left = allowed_to((*subject.apps, app.id), grant, self.directory.app, held=wanted)
         except InsufficientScope as error:
             raise UnauthorizedClient(error.detail) from None
-        left = wanted.intersection(allowed)
         if not left.resources:
             raise InvalidScope(f"nothing of the scope is left for app {app.id}")
         return Scopes(left.resources, promised(left.others, grant.terms.context) - REFRESHABLE)

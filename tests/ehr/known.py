@@ -1,6 +1,7 @@
 """What discovery remembers, without a store."""
 
 from collections.abc import Callable
+from typing import Any
 
 from broker.clock import system_entropy
 from broker.ehr.dpop import DpopProofs
@@ -26,7 +27,7 @@ class RememberedEndpoints:
         return self.pins[site.key]
 
 
-def site(fhir_base: str, *, vendor: str = "generic", **members: str) -> Site:
+def site(fhir_base: str, *, vendor: str = "generic", **members: Any) -> Site:
     return Site(ehr="ehr", fhir_base=fhir_base, profile=profile(vendor), **members)
 
 
