@@ -14,6 +14,7 @@ from broker.credentials import KeyedHash, new_tag
 from broker.ehr.discovery import Discovery
 from broker.ehr.dpop import grant_key, require_bound
 from broker.ehr.scope_words import ScopeWords
+from broker.ehr.token_answer import TokenAnswer
 from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import (
     EhrError,
@@ -32,7 +33,8 @@ from broker.keys.signing import SigningKeys
 from broker.refresh.outcome import granted_scopes, share_of_life, token_set
 from broker.refresh.renewal import REFUSED_SECONDS
 from broker.scopes import Scopes
-from broker.settings import EhrSettings
+from broker.secret import Secret
+from broker.settings import EhrSettings, RegistrationSettings
 from broker.single_flight import SingleFlight
 from broker.store import keys
 from broker.store.connection import store_errors
@@ -134,23 +136,7 @@ class BackendHandle:
                 reason="client_credentials",
             )
         )
-        site = self.directory.site(ehr, registration)
-        try:
-            endpoints = await self.discovery.endpoints(site)
-            proof_key = grant_key(endpoints) if registration.dpop else None
-            answer = await self.token_endpoint.client_credentials(
-                endpoints.token_endpoint,
-                await self.signing_keys.authenticate(registration, ehr.profile, endpoints),
-                scope=(await self.scope_words.say(scopes, site, endpoints)).text,
-                timeout=ehr.token_timeout,
-                proof_key=proof_key,
-            )
-            require_bound(answer, proof_key)
-        except EhrError as error:
-            self.discovery.doubt(site, error)
-            if isinstance(error, EhrRefused) and error.error == "invalid_client":
-                self.refused[ehr.id, registration.id] = self.clock() + REFUSED_SECONDS
-            raise
+        answer, proof_key = await self._request(ehr, registration, scopes)
         granted = granted_scopes(answer, scopes, missing=ehr.profile.missing_scope).intersection(scopes)
         if not granted.resources:
             raise EhrMisbehaved(f"EHR {ehr.id} granted no resource scope to registration {registration.id}")
@@ -169,6 +155,29 @@ class BackendHandle:
         with store_errors():
             await self.redis.set(pointer, grant.tag, ex=86_400)
         return grant
+
+    async def _request(
+        self, ehr: EhrSettings, registration: RegistrationSettings, scopes: Scopes
+    ) -> tuple[TokenAnswer, Secret | None]:
+        """Return the EHR's answer, and the key that its token is bound to, if it is."""
+        site = self.directory.site(ehr, registration)
+        try:
+            endpoints = await self.discovery.endpoints(site)
+            proof_key = grant_key(endpoints) if registration.dpop else None
+            answer = await self.token_endpoint.client_credentials(
+                endpoints.token_endpoint,
+                await self.signing_keys.authenticate(registration, ehr.profile, endpoints),
+                scope=(await self.scope_words.say(scopes, site, endpoints)).text,
+                timeout=ehr.token_timeout,
+                proof_key=proof_key,
+            )
+            require_bound(answer, proof_key)
+        except EhrError as error:
+            self.discovery.doubt(site, error)
+            if isinstance(error, EhrRefused) and error.error == "invalid_client":
+                self.refused[ehr.id, registration.id] = self.clock() + REFUSED_SECONDS
+            raise
+        return answer, proof_key
 
 
 def _within_policy(text: str, allowance: Allowance) -> Scopes:
