@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from broker.refresh.schedule import Schedule
-from broker.store import keys
+from broker.store import connection, keys
 from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
 from broker.store.scripts import script
@@ -29,6 +29,13 @@ ENDLESS = {
     "sb:pin:": "a pin that expired would let another host in",
     "sb:audit": "the audit stream is bounded by its length",
 }
+
+
+@pytest.fixture(autouse=True)
+def _patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty calls at once each open a connection: a busy machine must not decide who wins a race."""
+    for limit in ("WAIT_SECONDS", "CONNECT_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(connection, limit, 10.0)
 
 
 @pytest.fixture(scope="module")
