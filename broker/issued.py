@@ -50,11 +50,14 @@ class IssuedRecords:
     async def make(
         self, prefix: str, kind: str, tag: str, fields: Mapping[str, Any], *, lifetime: int, ends_by: float = inf
     ) -> Made:
-        """Make a credential that stands for `fields`, for `lifetime` seconds, and not beyond `ends_by` (seconds)."""
+        """Make a credential that stands for `fields`, for `lifetime` seconds, and not beyond `ends_by` (seconds).
+
+        Each is for one EHR, which `fields` names.
+        """
         secret = mint(prefix, tag, self._entropy)
         digest = self.digest(kind, secret)
         dated = {**fields, "expires_at": min(self._clock() + lifetime, ends_by)}
-        sealed = await self._vault.seal(self._bound(kind, tag, digest), json.dumps(dated).encode())
+        sealed = await self._vault.seal(self._bound(kind, tag, digest), json.dumps(dated).encode(), ehr=fields["ehr"])
         return Made(secret, digest, sealed)
 
     async def open(self, kind: str, tag: str, digest: str, sealed: bytes) -> Opened | None:

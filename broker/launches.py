@@ -92,7 +92,7 @@ class Launches:
             "nonce": launch.nonce.reveal(),
             "app_request": asdict(launch.app_request) if launch.app_request else None,
         }
-        sealed = await self._vault.seal(self._bound(digest), json.dumps(fields).encode())
+        sealed = await self._vault.seal(self._bound(digest), json.dumps(fields).encode(), ehr=launch.ehr)
         with store_errors():
             await self._redis.set(keys.launch(digest), sealed, px=LAUNCH_SECONDS * 1000)
 

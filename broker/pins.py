@@ -89,7 +89,7 @@ class Pins:
         return last
 
     async def _write(self, site: Site, read: bytes, pin: Pin) -> bool:
-        sealed = await self.vault.seal(self._context(site), pin.encode())
+        sealed = await self.vault.seal(self._context(site), pin.encode(), ehr=site.ehr)
         return bool(await self.replace(self.redis, [keys.pin(self._digest(site))], [read, sealed]))
 
     def _digest(self, site: Site) -> str:

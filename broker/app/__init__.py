@@ -26,7 +26,7 @@ from broker.refresh.keeper import Keeper
 from broker.settings import Settings
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
-from broker.vault import LocalKeyring, RecordContext, Vault
+from broker.vault import KeyEncryptionKeys, RecordContext, Vault
 
 AUDIT_STREAM_LENGTH = 1_000_000
 """Records the Redis stream keeps, roughly; the file keeps all."""
@@ -57,7 +57,7 @@ async def open_broker(
     settings: Settings,
     *,
     redis: Redis,
-    keys: Sequence[bytes],
+    kek: KeyEncryptionKeys,
     audit_file: Path | None,
     certificate_header: CertificateHeader | None = None,
     clock: Clock = system_clock,
@@ -65,7 +65,7 @@ async def open_broker(
     is_draining: Callable[[], bool] = lambda: False,
     keep_every: float | None = KEEP_SECONDS,
 ) -> AsyncIterator[Broker]:
-    """Build every room, and close in reverse what has to be closed. `redis` stays the caller's to close.
+    """Build every room, and close in reverse what has to be closed. `redis` and `kek` stay the caller's to close.
 
     `certificate_header` is how declared proxies pass on apps' certificates; without it no app authenticates by one.
     Every `keep_every` seconds grants are renewed that would not survive being left alone (RF-07); None leaves that to
@@ -75,7 +75,7 @@ async def open_broker(
     """
     async with AsyncExitStack() as closing:
         audit = AuditTrail(file=audit_file, ship=_ship_to(redis), clock=clock)
-        vault = Vault(LocalKeyring(keys, entropy), report_broken=_report_to(audit), entropy=entropy)
+        vault = Vault(kek, report_broken=_report_to(audit), entropy=entropy)
         egress = Egress(
             allow_loopback_http=settings.allow_loopback_http, allow_private_hosts=settings.allow_private_hosts
         )

@@ -36,6 +36,7 @@ from broker.settings.deployment import key_encryption_keys
 from broker.settings.proof_rules import expiring_secrets, without_proxy
 from broker.store.connection import NO_STORE, connect, server_facts
 from broker.store.embedded import running_url
+from broker.vault import LocalKeyring
 from broker.vault.keyring import read_key_file
 
 MOST_CLOCK_OFFSET_SECONDS: Final = 2.0
@@ -150,11 +151,11 @@ async def _public_url(settings: Settings) -> AsyncIterator[Finding]:
 
 def _key(file: Path | None) -> Iterator[Finding]:
     try:
-        keys = read_key_file(file) if file else key_encryption_keys(os.environ)
+        keyring = LocalKeyring(read_key_file(file)) if file else key_encryption_keys(os.environ)
     except ConfigurationError as error:
         yield from (Finding("key", "fault", fault) for fault in error.faults)
     else:
-        yield Finding("key", "ok", f"{len(keys)} on the keyring")
+        yield Finding("key", "ok", f"{len(keyring.keks)} on the keyring")
 
 
 async def _store(url: Secret | None) -> AsyncIterator[Finding]:

@@ -23,6 +23,7 @@ from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
 from broker.settings.proof_rules import expiring_secrets, without_proxy
 from broker.store.connection import connect, resolve
+from broker.vault import KeyEncryptionKeys
 from broker.web.server import server_config
 
 log = structlog.get_logger()
@@ -55,11 +56,11 @@ def serve(
         resolve(deployment.redis_url, state_dir=deployment.state, allow_embedded=False) as store,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        keys = key_encryption_keys(os.environ)
+        kek = key_encryption_keys(os.environ)
         settings = load(deployment.config, os.environ)
         _check_proofs(deployment, settings)
         listener = socket.socket(fileno=fd) if fd is not None else _listen(deployment, host, port)
-        runner.run(serve_until_stopped(deployment, store, settings, keys, listener))
+        runner.run(serve_until_stopped(deployment, store, settings, kek, listener))
 
 
 def _check_proofs(deployment: Deployment, settings: Settings) -> None:
@@ -80,7 +81,7 @@ def _listen(deployment: Deployment, host: str | None, port: int | None) -> socke
 
 
 async def serve_until_stopped(
-    deployment: Deployment, store: Secret, settings: Settings, keys: list[bytes], listener: socket.socket
+    deployment: Deployment, store: Secret, settings: Settings, kek: KeyEncryptionKeys, listener: socket.socket
 ) -> None:
     """Open the rooms, serve, drain on SIGTERM, close. Raises `ConfigurationError`, `StoreUnavailable`."""
     redis = connect(store)
@@ -89,7 +90,7 @@ async def serve_until_stopped(
         async with open_broker(
             settings,
             redis=redis,
-            keys=keys,
+            kek=kek,
             audit_file=deployment.audit_file,
             certificate_header=deployment.certificate_header,
             is_draining=lambda: server is not None and server.should_exit,
@@ -104,4 +105,5 @@ async def serve_until_stopped(
             log.info("serving", public_url=settings.public_url, ehrs=len(settings.ehr), apps=len(settings.app))
             await server.serve(sockets=[listener])
     finally:
+        await kek.close()
         await redis.aclose()

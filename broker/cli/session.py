@@ -18,6 +18,7 @@ from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
 from broker.store.connection import NO_STORE, connect
 from broker.store.embedded import running_url
+from broker.vault import KeyEncryptionKeys, LocalKeyring
 from broker.vault.keyring import read_key_file
 
 ConfigOption = Annotated[
@@ -43,28 +44,29 @@ def read_deployment(config: Path | None, state: Path | None) -> Deployment:
     return replace(deployment, config=config) if config is not None else deployment
 
 
-def read_settings(deployment: Deployment) -> tuple[Deployment, Settings, list[bytes]]:
+def read_settings(deployment: Deployment) -> tuple[Deployment, Settings, KeyEncryptionKeys]:
     """Read `broker.toml` and the keys; where a demo runs under the state directory, its own."""
     if deployment.redis_url is None and (url := running_url(deployment.state)) is not None:
         demo = replace(deployment, redis_url=url, config=deployment.state / DEMO_CONFIG)
-        return demo, load(demo.config, os.environ), read_key_file(deployment.state / DEMO_KEY_FILE)
-    keys = key_encryption_keys(os.environ)
-    return deployment, load(deployment.config, os.environ), keys
+        return demo, load(demo.config, os.environ), LocalKeyring(read_key_file(deployment.state / DEMO_KEY_FILE))
+    kek = key_encryption_keys(os.environ)
+    return deployment, load(deployment.config, os.environ), kek
 
 
 @asynccontextmanager
 async def open_session(config: Path | None, state: Path | None) -> AsyncIterator[Broker]:
     """Open the broker's rooms without serving."""
-    deployment, settings, keys = read_settings(read_deployment(config, state))
+    deployment, settings, kek = read_settings(read_deployment(config, state))
     if deployment.redis_url is None:
         raise ConfigurationError(NO_STORE)
     redis = connect(deployment.redis_url, client_name="broker-cli")
     try:
         async with open_broker(
-            settings, redis=redis, keys=keys, audit_file=deployment.audit_file, keep_every=None
+            settings, redis=redis, kek=kek, audit_file=deployment.audit_file, keep_every=None
         ) as broker:
             yield broker
     finally:
+        await kek.close()
         await redis.aclose()
 
 

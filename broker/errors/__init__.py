@@ -19,7 +19,9 @@
     │   ├── EhrRefused              a proper OAuth error answer
     │   └── EhrMisbehaved           an answer that is not what the specification allows (DS-14, OA-04)
     └── Unavailable                 a part of the broker itself is down; nothing fails open
-        ├── StoreUnavailable · AuditUnavailable · KeyUnavailable
+        ├── StoreUnavailable · AuditUnavailable
+        ├── KeyUnavailable          a key cannot be had now
+        │   └── KeyRefused              nor later: disabled, destroyed, denied
         └── SealBroken              a sealed record was moved, swapped, replayed or damaged
 
 An error has two texts. `public` may be shown to whoever asked. `detail` is for the audit record and the log; it names
@@ -56,6 +58,7 @@ from broker.errors.trouble import (
     EhrMisbehaved,
     EhrRefused,
     EhrUnreachable,
+    KeyRefused,
     KeyUnavailable,
     ReauthorizationRequired,
     RelaunchRequired,
@@ -84,6 +87,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidScope",
     "InvalidTarget",
+    "KeyRefused",
     "KeyUnavailable",
     "NotAcceptable",
     "NotFound",

@@ -105,9 +105,15 @@ class AuditUnavailable(Unavailable):
 
 
 class KeyUnavailable(Unavailable):
-    """The key-encryption key that a record names is not on the keyring."""
+    """A key that a record was sealed under cannot be had: it is not on the keyring, or the KMS does not answer."""
 
     code = "key_unavailable"
+
+
+class KeyRefused(KeyUnavailable):
+    """The KMS answered, and said no: the key is disabled or destroyed, or we may not use it."""
+
+    code = "key_refused"
 
 
 class SealBroken(Unavailable):

@@ -60,8 +60,8 @@ class Grants:
             "refreshable": "1" if refreshable else "0",
             "since": repr(now),
             "hold_until": repr(hold_until),
-            "terms": await self._vault.seal(self._bound("terms", tag, following), dump_terms(terms)),
-            "tokens": await self._vault.seal(self._bound("tokens", tag, following), dump_tokens(tokens)),
+            "terms": await self._vault.seal(self._bound("terms", tag, following), dump_terms(terms), ehr=terms.ehr),
+            "tokens": await self._vault.seal(self._bound("tokens", tag, following), dump_tokens(tokens), ehr=terms.ehr),
         }
         if generation == 0:
             fields |= {"created_at": repr(now), "used_at": repr(now)}

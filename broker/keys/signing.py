@@ -83,12 +83,14 @@ class SigningKeys:
         """Return the registration's key, making it the first time any replica asks."""
         name = f"{registration.id}:{registration.signing_algorithm}"
         if name not in self._loaded:
-            self._loaded[name] = await self._loading.run(name, lambda: self._load(name, registration.signing_algorithm))
+            ehr = registration.ehr[0] if len(registration.ehr) == 1 else ""
+            algorithm = registration.signing_algorithm
+            self._loaded[name] = await self._loading.run(name, lambda: self._load(name, algorithm, ehr))
         return self._loaded[name]
 
-    async def _load(self, name: str, algorithm: Algorithm) -> ECKey | RSAKey:
+    async def _load(self, name: str, algorithm: Algorithm, ehr: str) -> ECKey | RSAKey:
         make = partial(asyncio.to_thread, _generate, algorithm)
-        pem = await create_once(self._redis, self._vault, tenant=self._tenant, name=name, make=make)
+        pem = await create_once(self._redis, self._vault, tenant=self._tenant, name=name, make=make, ehr=ehr)
         key = (ECKey if algorithm == "ES384" else RSAKey).import_key(pem)
         key.ensure_kid()
         return key

@@ -9,7 +9,7 @@ from typing import Final
 
 from broker.errors import ConfigurationError
 from broker.secret import Secret
-from broker.vault.keyring import parse_keys, read_key_file
+from broker.vault.keyring import LocalKeyring, parse_keys, read_key_file
 
 VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_CONFIG": "path of broker.toml (default: broker.toml)",
@@ -88,8 +88,8 @@ class Deployment:
         )
 
 
-def key_encryption_keys(environ: Mapping[str, str]) -> list[bytes]:
-    """Return the keyring, the sealing key first. Raises `ConfigurationError`: nothing starts without a key."""
+def key_encryption_keys(environ: Mapping[str, str]) -> LocalKeyring:
+    """Return the keyring, whose first key wraps. Raises `ConfigurationError`: nothing starts without a key."""
     text, path = environ.get("BROKER_KEK"), environ.get("BROKER_KEK_FILE")
     if bool(text) == bool(path):
         both = "both are set; keep one" if text else "neither is set"
@@ -100,7 +100,7 @@ def key_encryption_keys(environ: Mapping[str, str]) -> list[bytes]:
     keys = parse_keys(text, "BROKER_KEK") if text else read_key_file(Path(str(path)))
     if not keys:
         raise ConfigurationError("the key-encryption key is empty. Fix: openssl rand -base64 32")
-    return keys
+    return LocalKeyring(keys)
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, least: int, most: int, faults: list[str]) -> int:

@@ -7,6 +7,7 @@ place, swapped with another, or put back beside a later generation does not open
 
 from broker.vault.context import RecordContext
 from broker.vault.envelope import Vault
+from broker.vault.kek import Destroyed, Domain, KeyEncryptionKeys, WrappedKey
 from broker.vault.keyring import LocalKeyring
 
-__all__ = ["LocalKeyring", "RecordContext", "Vault"]
+__all__ = ["Destroyed", "Domain", "KeyEncryptionKeys", "LocalKeyring", "RecordContext", "Vault", "WrappedKey"]

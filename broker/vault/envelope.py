@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from broker.clock import Entropy, system_entropy
 from broker.errors import SealBroken
 from broker.vault.context import FORMAT_VERSION, RecordContext
-from broker.vault.keyring import KEY_BYTES, KEY_ID_BYTES, NONCE_BYTES, WRAPPED_KEY_BYTES, KeyEncryptionKeys
+from broker.vault.kek import Domain, KeyEncryptionKeys, WrappedKey
+from broker.vault.keyring import KEY_BYTES, NONCE_BYTES
 
-_KEY_ID_END = 1 + KEY_ID_BYTES
-_WRAPPED_END = _KEY_ID_END + WRAPPED_KEY_BYTES
+_KEY_ID_END = 9
+_WRAPPED_END = _KEY_ID_END + NONCE_BYTES + KEY_BYTES + 16
 _NONCE_END = _WRAPPED_END + NONCE_BYTES
 
 
@@ -38,13 +39,14 @@ class Vault:
         self._report_broken = report_broken
         self._entropy = entropy
 
-    async def seal(self, context: RecordContext, plaintext: bytes) -> bytes:
+    async def seal(self, context: RecordContext, plaintext: bytes, *, ehr: str = "") -> bytes:  # noqa: ARG002  # one key for all EHRs
         """Return the envelope of `plaintext`, 97 bytes longer than it."""
         bound_to = context.associated_data()
         data_key = self._entropy(KEY_BYTES)
-        key_id, wrapped = await self._keys.wrap(data_key, bound_to)
+        wrapped = await self._keys.wrap(Domain(context.tenant), data_key, bound_to)
+        key_id = bytes.fromhex(wrapped.kek.removeprefix("local:"))
         nonce = self._entropy(NONCE_BYTES)
-        header = bytes([FORMAT_VERSION]) + key_id + wrapped + nonce
+        header = bytes([FORMAT_VERSION]) + key_id + wrapped.blob + nonce
         return header + AESGCM(data_key).encrypt(nonce, plaintext, header + bound_to)
 
     async def open(self, context: RecordContext, sealed: bytes) -> bytes:
@@ -59,7 +61,8 @@ class Vault:
         if len(sealed) < _NONCE_END or sealed[0] != FORMAT_VERSION:
             raise SealBroken(f"a {context.kind} record is not an envelope of format {FORMAT_VERSION}")
         bound_to = context.associated_data()
-        data_key = await self._keys.unwrap(sealed[1:_KEY_ID_END], sealed[_KEY_ID_END:_WRAPPED_END], bound_to)
+        wrapped = WrappedKey(f"local:{sealed[1:_KEY_ID_END].hex()}", sealed[_KEY_ID_END:_WRAPPED_END])
+        data_key = await self._keys.unwrap(Domain(context.tenant), wrapped, bound_to)
         header, nonce, body = sealed[:_NONCE_END], sealed[_WRAPPED_END:_NONCE_END], sealed[_NONCE_END:]
         try:
             return AESGCM(data_key).decrypt(nonce, body, header + bound_to)

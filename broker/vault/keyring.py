@@ -7,60 +7,70 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from broker.clock import Entropy, system_entropy
 from broker.errors import ConfigurationError, KeyUnavailable, SealBroken
+from broker.vault.kek import Destroyed, Domain, WrappedKey
 
 KEY_BYTES = 32
-KEY_ID_BYTES = 8
 NONCE_BYTES = 12
-WRAPPED_KEY_BYTES = NONCE_BYTES + KEY_BYTES + 16
-
-
-class KeyEncryptionKeys(Protocol):
-    """What wraps data keys. Local keys answer at once; a KMS answers over the network, hence `async`."""
-
-    async def wrap(self, data_key: bytes, associated_data: bytes) -> tuple[bytes, bytes]:
-        """Return the wrapping key's id (8 bytes) and the wrapped data key (60 bytes)."""
-        ...
-
-    async def unwrap(self, key_id: bytes, wrapped: bytes, associated_data: bytes) -> bytes:
-        """Return the data key (32 bytes). Raises `KeyUnavailable` or `SealBroken`."""
-        ...
 
 
 class LocalKeyring:
-    """One or more 256-bit keys; the first one wraps, every one unwraps, so a new key can be put in front."""
+    """One or more 256-bit keys for all domains: the first wraps, each unwraps, so a new one can be put in front."""
 
     def __init__(self, keys: Sequence[bytes], entropy: Entropy = system_entropy) -> None:
         if not keys:
             raise ConfigurationError("the keyring is empty: set BROKER_KEK_FILE (a file of mode 0600) or BROKER_KEK")
-        self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
-        self._active = _key_id(keys[0])
+        self._ciphers = {kek_name(key): AESGCM(key) for key in keys}
+        self._active = kek_name(keys[0])
         self._entropy = entropy
 
     def __repr__(self) -> str:
-        return f"LocalKeyring({len(self._ciphers)} keys, active {self._active.hex()})"
+        return f"LocalKeyring({len(self._ciphers)} keys, active {self._active})"
 
-    async def wrap(self, data_key: bytes, associated_data: bytes) -> tuple[bytes, bytes]:
-        """Wrap under the active key; the key's own id is bound in as well."""
+    @property
+    def keks(self) -> tuple[str, ...]:
+        """The names of the keys, in the order in which they stand."""
+        return tuple(self._ciphers)
+
+    async def wrap(self, domain: Domain, key: bytes, bound_to: bytes) -> WrappedKey:
+        """Wrap under the first key; the key's own name is bound in as well."""
         nonce = self._entropy(NONCE_BYTES)
-        sealed = self._ciphers[self._active].encrypt(nonce, data_key, self._active + associated_data)
-        return self._active, nonce + sealed
+        sealed = self._ciphers[self._active].encrypt(nonce, key, _bound(self._active, domain, bound_to))
+        return WrappedKey(self._active, nonce + sealed)
 
-    async def unwrap(self, key_id: bytes, wrapped: bytes, associated_data: bytes) -> bytes:
-        """Unwrap with the key of that id."""
-        cipher = self._ciphers.get(key_id)
+    async def unwrap(self, domain: Domain, wrapped: WrappedKey, bound_to: bytes) -> bytes:
+        """Unwrap with the key of that name. Raises `KeyUnavailable` when it is not on the keyring, `SealBroken`."""
+        cipher = self._ciphers.get(wrapped.kek)
         if cipher is None:
-            raise KeyUnavailable(f"key-encryption key {key_id.hex()} is not on the keyring")
+            raise KeyUnavailable(f"key-encryption key {wrapped.kek} is not on the keyring")
+        nonce, sealed = wrapped.blob[:NONCE_BYTES], wrapped.blob[NONCE_BYTES:]
         try:
-            return cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], key_id + associated_data)
-        except InvalidTag:
-            raise SealBroken("the data key does not unwrap in this context") from None
+            return cipher.decrypt(nonce, sealed, _bound(wrapped.kek, domain, bound_to))
+        except (InvalidTag, ValueError):  # ValueError: too short for a nonce
+            raise SealBroken(f"a key of {domain} does not unwrap in its place") from None
+
+    async def current(self, domain: Domain) -> str:  # noqa: ARG002  # one keyring for all domains
+        """Return the name of the first key."""
+        return self._active
+
+    async def rotate(self, domain: Domain) -> str:  # noqa: ARG002  # one keyring for all domains
+        """Return the name of the first key: who holds the file puts a new one in front."""
+        return self._active
+
+    async def destroy(self, domain: Domain) -> tuple[Destroyed, ...]:  # noqa: ARG002  # no domain has one of its own
+        """Destroy nothing: a line leaves the keyring by the hand of whoever holds it."""
+        return ()
+
+    async def check(self) -> None:
+        """Do nothing: keys in the process always answer."""
+
+    async def close(self) -> None:
+        """Do nothing: there are no connections."""
 
 
 def parse_keys(text: str, source: str) -> list[bytes]:
@@ -105,5 +115,10 @@ def _parse_key(line: str, source: str) -> bytes:
     return key
 
 
-def _key_id(key: bytes) -> bytes:
-    return hashlib.sha256(b"smart-token-broker key id\0" + key).digest()[:KEY_ID_BYTES]
+def kek_name(key: bytes) -> str:
+    """Return what a local key is called: the first 64 bits of a hash of it."""
+    return f"local:{hashlib.sha256(b'smart-token-broker key id' + bytes(1) + key).hexdigest()[:16]}"
+
+
+def _bound(kek: str, domain: Domain, bound_to: bytes) -> bytes:
+    return bytes.fromhex(kek.removeprefix("local:")) + domain.associated_data() + bound_to

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from broker import audit, errors
 from broker.app import open_broker
 from broker.settings import load
+from broker.vault import LocalKeyring
 from broker.web.errors import fhir_error, oauth_error
 from tests.docs.help_texts import COMMANDS, page
 from tests.docs.pages import PAGES, ROOT, code, read, rows, section
@@ -90,7 +91,9 @@ def route_texts(routes: list[BaseRoute]) -> Iterator[str]:
 
 async def test_every_route_is_documented(redis: Redis, tmp_path: Path) -> None:
     settings = load(ROOT / "docs/deploy/broker.toml", {})
-    async with open_broker(settings, redis=redis, keys=[bytes(range(32))], audit_file=tmp_path / "audit") as broker:
+    async with open_broker(
+        settings, redis=redis, kek=LocalKeyring([bytes(range(32))]), audit_file=tmp_path / "audit"
+    ) as broker:
         served = set(route_texts(broker.application.routes))
 
     documented = {code(row[0]) for row in rows(read("docs/architecture.md"), "Route | What | Errors")}

@@ -75,10 +75,10 @@ async def test_a_replica_that_comes_second_takes_the_first_ones_key(redis: Redis
     sealing, late = asyncio.Event(), asyncio.Event()
 
     class LateVault(Vault):
-        async def seal(self, context: RecordContext, plaintext: bytes) -> bytes:
+        async def seal(self, context: RecordContext, plaintext: bytes, *, ehr: str = "") -> bytes:
             sealing.set()
             await late.wait()
-            return await super().seal(context, plaintext)
+            return await super().seal(context, plaintext, ehr=ehr)
 
     slow = LateVault(LocalKeyring([bytes(range(32))]), report_broken=lambda _, __: None)
     second = asyncio.create_task(create_once(redis, slow, tenant="t", name="n", make=key(b"second")))

@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey, OctKey
 from broker.app import open_broker
 from broker.credentials import mint
 from broker.settings import load
+from broker.vault import LocalKeyring
 from tests.refusals.conftest import NEWER, OLDER, OLDER_ENDS
 from tests.refusals.keys import Keys, KeyServer, proof
 from tests.refusals.refusal import assert_oauth_error, audited, logged, nothing_sent
@@ -32,7 +33,9 @@ async def replica(stage: BrokerStage) -> AsyncIterator[httpx2.AsyncClient]:
     """Another broker of the same configuration, on the same store."""
     settings, audit_file = load(stage.state / "broker.toml", {}), stage.state / "replica.jsonl"
     async with (
-        open_broker(settings, redis=stage.redis, keys=[KEY], audit_file=audit_file, keep_every=None) as broker,
+        open_broker(
+            settings, redis=stage.redis, kek=LocalKeyring([KEY]), audit_file=audit_file, keep_every=None
+        ) as broker,
         httpx2.AsyncClient(transport=httpx2.ASGITransport(app=broker.application), base_url=stage.public_url) as client,
     ):
         yield client

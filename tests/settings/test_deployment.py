@@ -9,6 +9,7 @@ from broker.errors import ConfigurationError
 from broker.secret import Secret
 from broker.settings import Deployment
 from broker.settings.deployment import VARIABLES, CertificateHeader, key_encryption_keys
+from broker.vault.keyring import kek_name
 
 CANARY = "canary-77c2"
 KEY = bytes(range(32))
@@ -157,8 +158,8 @@ def test_the_keyring_comes_from_the_environment_or_from_a_file(tmp_path: Path) -
     path.write_text(KEY_TEXT)
     path.chmod(0o600)
 
-    assert key_encryption_keys({"BROKER_KEK": KEY_TEXT}) == [KEY]
-    assert key_encryption_keys({"BROKER_KEK_FILE": str(path)}) == [KEY]
+    assert key_encryption_keys({"BROKER_KEK": KEY_TEXT}).keks == (kek_name(KEY),)
+    assert key_encryption_keys({"BROKER_KEK_FILE": str(path)}).keks == (kek_name(KEY),)
 
 
 @pytest.mark.parametrize(

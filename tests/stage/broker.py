@@ -18,6 +18,7 @@ from broker.app import Broker, open_broker
 from broker.credentials import APP_SECRET, mint
 from broker.settings import load
 from broker.settings.deployment import CertificateHeader
+from broker.vault import LocalKeyring
 from broker.web.server import server_config
 from tests.stage.app import LAUNCH_URI, REDIRECT_URI, App
 from tests.stage.clock import MovableClock
@@ -216,7 +217,7 @@ async def open_stage(
     async with open_broker(
         settings,
         redis=redis,
-        keys=[KEY],
+        kek=LocalKeyring([KEY]),
         audit_file=state / "audit.jsonl",
         certificate_header=certificate_header,
         clock=clock,

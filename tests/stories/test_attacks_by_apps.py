@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from broker.app import open_broker
 from broker.flows import backend_handle
 from broker.flows.backend_handle import MOST_ASKED
+from broker.vault import LocalKeyring
 from broker.web import parameters
 from tests.refusals.refusal import logged
 from tests.stage import App, BrokerStage, Sandbox, open_stage
@@ -49,7 +50,7 @@ async def test_a_handle_that_may_not_be_a_bearers_is_not_laundered_by_another_ap
             open_broker(
                 settings.model_copy(update={"app": held}),
                 redis=redis,
-                keys=[KEY],
+                kek=LocalKeyring([KEY]),
                 audit_file=tmp_path / "held.jsonl",
                 clock=stage.clock,
             ) as broker,

@@ -12,6 +12,7 @@ from joserfc.jwk import ECKey
 from redis.asyncio import Redis
 
 from broker.app import open_broker
+from broker.vault import LocalKeyring
 from tests.stage import BrokerStage, Sandbox, open_stage
 from tests.stage.broker import APP_SECRET_TEXT, KEY, days_ahead
 from tests.stage.prover import Prover
@@ -175,7 +176,7 @@ class TestFacingApps:
         settings, file = stage.broker.settings, tmp_path / "second.jsonl"
         async with (
             open_broker(
-                settings, redis=redis, keys=[KEY], audit_file=file, clock=stage.clock, keep_every=None
+                settings, redis=redis, kek=LocalKeyring([KEY]), audit_file=file, clock=stage.clock, keep_every=None
             ) as second,
             httpx2.AsyncClient(transport=httpx2.ASGITransport(app=second.application)) as http,
         ):

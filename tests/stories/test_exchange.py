@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from broker.app import Broker, open_broker
 from broker.errors import InvalidHandle
+from broker.vault import LocalKeyring
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import APP_SECRET_TEXT, KEY, stage_toml
 
@@ -53,7 +54,11 @@ async def stage(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> AsyncIterator
 @pytest.fixture
 async def other_replica(stage: BrokerStage, tmp_path: Path) -> AsyncIterator[Broker]:
     async with open_broker(
-        stage.broker.settings, redis=stage.redis, keys=[KEY], audit_file=tmp_path / "o.jsonl", clock=stage.clock
+        stage.broker.settings,
+        redis=stage.redis,
+        kek=LocalKeyring([KEY]),
+        audit_file=tmp_path / "o.jsonl",
+        clock=stage.clock,
     ) as broker:
         yield broker
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from broker.app import open_broker
 from broker.settings import Settings
+from broker.vault import LocalKeyring
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import APP_SECRET_TEXT, KEY
 from tests.stories.test_exchange import SUMMARY, exchanged
@@ -62,7 +63,7 @@ def less(settings: Settings, what: str) -> Settings:
 async def told(stage: BrokerStage, settings: Settings, app: App, handle: str, path: str) -> tuple[dict[str, Any], int]:
     """Start the broker again with these settings; return what it tells of the handle, and how a call with it ends."""
     async with (
-        open_broker(settings, redis=stage.redis, keys=[KEY], audit_file=None, clock=stage.clock) as again,
+        open_broker(settings, redis=stage.redis, kek=LocalKeyring([KEY]), audit_file=None, clock=stage.clock) as again,
         httpx2.AsyncClient(transport=httpx2.ASGITransport(app=again.application), base_url=stage.public_url) as http,
     ):
         said = await http.post("/oauth/introspect", data={"token": handle}, auth=app.auth or httpx2.USE_CLIENT_DEFAULT)

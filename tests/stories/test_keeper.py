@@ -16,6 +16,7 @@ from broker.grants import Grant
 from broker.refresh.keeper import AGAIN_SECONDS, AT_ONCE_PER_EHR, WAITING_PER_EHR
 from broker.settings import Settings
 from broker.store import keys
+from broker.vault import LocalKeyring
 from tests.stage import Sandbox
 from tests.stage.broker import KEY
 from tests.stories.held import DUE, ENDED, FOREVER, Held, code_of, held_at, until
@@ -39,7 +40,7 @@ async def replica(
     async with open_broker(
         settings or stage.broker.settings,
         redis=stage.redis,
-        keys=[KEY],
+        kek=LocalKeyring([KEY]),
         audit_file=state / "replica.jsonl",
         clock=stage.clock,
         keep_every=every,

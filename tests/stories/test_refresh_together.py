@@ -20,6 +20,7 @@ from broker.store import keys
 from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
 from broker.store.scripts import script
+from broker.vault import LocalKeyring
 from tests.stage import App, Sandbox
 from tests.stage.broker import KEY
 from tests.stories.held import (
@@ -52,7 +53,11 @@ async def replica(held: Held, state: Path) -> AsyncIterator[Held]:
     """A second broker with the same settings, key and store, in front of the same app."""
     stage = held.stage
     async with open_broker(
-        stage.broker.settings, redis=stage.redis, keys=[KEY], audit_file=state / "replica.jsonl", clock=stage.clock
+        stage.broker.settings,
+        redis=stage.redis,
+        kek=LocalKeyring([KEY]),
+        audit_file=state / "replica.jsonl",
+        clock=stage.clock,
     ) as broker:
         transport = httpx2.ASGITransport(app=broker.application)
         app = App(held.app.base, http=httpx2.AsyncClient(transport=transport, timeout=30))

@@ -8,6 +8,7 @@ import pytest
 from broker.app import open_broker
 from broker.errors import KeyUnavailable, SealBroken
 from broker.store import keys
+from broker.vault import LocalKeyring
 from tests.stage.broker import KEY
 from tests.stories.held import DUE, Held, audit_of, code_of, hold, upstream
 
@@ -20,7 +21,9 @@ def broken_seals(held: Held) -> list[str]:
 async def test_a_broker_with_another_key_encryption_key_does_not_start(held: Held, tmp_path: Path) -> None:
     redis, settings = held.stage.redis, held.stage.broker.settings
     with pytest.raises(KeyUnavailable, match="is not on the keyring"):
-        async with open_broker(settings, redis=redis, keys=[KEY[::-1]], audit_file=tmp_path / "other.jsonl"):
+        async with open_broker(
+            settings, redis=redis, kek=LocalKeyring([KEY[::-1]]), audit_file=tmp_path / "other.jsonl"
+        ):
             pytest.fail("it opened")
 
 
@@ -31,7 +34,7 @@ async def test_a_broker_whose_sealed_keys_were_exchanged_does_not_start(held: He
     assert signing_key is not None
     await redis.set(keys.sealed_key("hash"), signing_key)
     with pytest.raises(SealBroken):
-        async with open_broker(settings, redis=redis, keys=[KEY], audit_file=tmp_path / "other.jsonl"):
+        async with open_broker(settings, redis=redis, kek=LocalKeyring([KEY]), audit_file=tmp_path / "other.jsonl"):
             pytest.fail("it opened")
     assert '"seal.broken"' in (tmp_path / "other.jsonl").read_text()
 

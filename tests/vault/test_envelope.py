@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import KeyUnavailable, SealBroken
-from broker.vault import LocalKeyring, RecordContext, Vault
+from broker.vault import Domain, LocalKeyring, RecordContext, Vault
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(32, 64))
@@ -74,7 +74,9 @@ async def test_the_envelope_is_laid_out_as_documented() -> None:
 
     assert sealed[0] == 1
     assert sealed[1:9] == KEY_ID
-    assert sealed[9:69] == wrapping_nonce + AESGCM(KEY).encrypt(wrapping_nonce, data_key, KEY_ID + bound_to)
+    assert sealed[9:69] == wrapping_nonce + AESGCM(KEY).encrypt(
+        wrapping_nonce, data_key, KEY_ID + Domain(CONTEXT.tenant).associated_data() + bound_to
+    )
     assert sealed[69:81] == nonce
     assert sealed[81:] == AESGCM(data_key).encrypt(nonce, b"text", sealed[:81] + bound_to)
 
@@ -179,7 +181,7 @@ async def test_neither_report_nor_error_holds_what_was_sealed(vault: Vault, repo
     with pytest.raises(SealBroken) as raised:
         await vault.open(OTHER_CONTEXTS[0], sealed)
 
-    assert reports == [(OTHER_CONTEXTS[0], "the data key does not unwrap in this context")]
+    assert reports == [(OTHER_CONTEXTS[0], "a key of clinic/ does not unwrap in its place")]
     assert "canary" not in f"{raised.value} {raised.value.public} {raised.value!r}"
 
 
@@ -202,7 +204,7 @@ async def test_a_record_under_a_key_that_is_gone_is_unavailable_and_not_broken(v
     with pytest.raises(KeyUnavailable) as raised:
         await Vault(LocalKeyring([OTHER_KEY]), report_broken=reports).open(CONTEXT, sealed)
 
-    assert raised.value.detail == f"key-encryption key {KEY_ID.hex()} is not on the keyring"
+    assert raised.value.detail == f"key-encryption key local:{KEY_ID.hex()} is not on the keyring"
     assert reports == []
 
 

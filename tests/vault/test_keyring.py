@@ -27,7 +27,7 @@ def test_an_empty_keyring_is_refused() -> None:
 
 
 def test_a_keyring_shows_key_ids_and_no_key() -> None:
-    assert repr(LocalKeyring([KEY, KEY[::-1]])) == "LocalKeyring(2 keys, active 6cae8967cd435bbd)"
+    assert repr(LocalKeyring([KEY, KEY[::-1]])) == "LocalKeyring(2 keys, active local:6cae8967cd435bbd)"
 
 
 def test_keys_stand_one_a_line_with_comments_between() -> None:
