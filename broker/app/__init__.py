@@ -30,8 +30,8 @@ from broker.vault import KeyEncryptionKeys, RecordContext, Vault
 
 AUDIT_STREAM_LENGTH = 1_000_000
 """Records the Redis stream keeps, roughly; the file keeps all."""
-KEEP_SECONDS = 5.0
-"""Between two looks at the grants that have to be kept alive."""
+KEEP_SECONDS = 1.0
+"""Between two looks at what is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,7 @@ async def open_broker(
     """Build every room, and close in reverse what has to be closed. `redis` and `kek` stay the caller's to close.
 
     `certificate_header` is how declared proxies pass on apps' certificates; without it no app authenticates by one.
-    Every `keep_every` seconds grants are renewed that would not survive being left alone (RF-07); None leaves that to
-    others.
+    Every `keep_every` seconds what is due is renewed (RF-06), until it is draining; None leaves that to others.
 
     Raises `ConfigurationError`, `StoreUnavailable`, `AuditUnavailable`, `SealBroken` (a wrong key-encryption key).
     """
@@ -89,7 +88,8 @@ async def open_broker(
         closing.push_async_callback(handle_backend.flights.close)
         keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, clock)
         if keep_every is not None:
-            closing.push_async_callback(_stop, asyncio.create_task(keeper.run(keep_every), name="keeper"))
+            keeping = asyncio.create_task(keeper.run(keep_every, is_draining), name="keeper")
+            closing.push_async_callback(_stop, keeper, keeping)
         yield _broker(rooms, application(rooms, handle_backend, certificate_header, is_draining), keeper)
 
 
@@ -110,9 +110,9 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
     )
 
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _stop(keeper: Keeper, keeping: asyncio.Task[None]) -> None:
+    keeper.stop()
+    await asyncio.gather(keeping, return_exceptions=True)
 
 
 def _ship_to(redis: Redis) -> Ship:

@@ -84,7 +84,7 @@ async def open_rooms(
     ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys)
     dynamic_clients = DynamicClients(egress, clock)
     asking = Asking(ehr_side, dynamic_clients)
-    schedule = Schedule(redis, directory)
+    schedule = Schedule(redis)
     renewal = Renewal(redis, grants, ehr_side, asking, id_tokens, audit, clock, entropy)
     return Rooms(
         settings=settings,

@@ -89,6 +89,11 @@ class Grant:
     expected_end: float | None = None
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether an app has used it since its last renewal."""
+        return self.used_at > self.since
+
+    @property
     def lacks_context(self) -> bool:
         """Whether the patient is missing, and a refresh has not been tried for it yet (CX-11)."""
         return self.terms.context_missing and self.generation == 1

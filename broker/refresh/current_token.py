@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from broker.clock import Clock
-from broker.errors import EhrError, NotFound, ReauthorizationRequired, Unavailable
+from broker.errors import EhrError, ReauthorizationRequired, Unavailable
 from broker.grants import Grant, Grants
 from broker.policy import Permit
 from broker.refresh.renewal import Renewal
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 RENEWED_SECONDS: Final = 5.0
 """A token renewed this recently is not renewed because of a 401: another one would be refused as well (RF-06)."""
 USED_SECONDS: Final = 300.0
-"""How exactly it is known when a grant was last used (RF-13)."""
+"""How exactly it is known when a grant was last used (RF-13); that it was used since its last renewal, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Refresher:
     schedule: Schedule
     clock: Clock
     flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
+    uses: SingleFlight[None] = field(default_factory=SingleFlight)
 
     async def current_token(self, permit: Permit) -> CurrentToken:
         """Open the grant's access token, renewing it first when it is due.
@@ -48,8 +49,8 @@ class Refresher:
         Raises `ReauthorizationRequired`, or `EhrError` when it is past its end and cannot be renewed now.
         """
         grant = permit.grant
-        if self.clock() >= grant.used_at + USED_SECONDS:
-            await self.grants.use(grant.tag)
+        if not grant.is_in_use or self.clock() >= grant.used_at + USED_SECONDS:
+            self.uses.start(grant.tag, lambda: self.grants.use(grant.tag))  # nobody waits for it
         if self.clock() >= grant.renew_at:
             grant = await self._renew_in_time(grant)
         tokens = await self.grants.open_tokens(grant)
@@ -77,14 +78,15 @@ class Refresher:
 
     async def close(self) -> None:
         """Wait for refreshes under way."""
+        await self.uses.close()
         await self.flights.close()
         await self.renewal.close()
 
     async def _renew(self, grant: Grant) -> Grant:
         renewed = await self.renewal.renew(grant)
         try:
-            await self.schedule.watch(renewed)  # a replica with another configuration may have let it go (RF-07)
-        except (NotFound, Unavailable) as error:
+            await self.schedule.watch(renewed)
+        except Unavailable as error:
             log.info("renewed_grant_not_watched", grant=grant.tag, cause=error.detail)
         return renewed
 

@@ -1,15 +1,26 @@
 """Names of keys in Redis. Everything of one grant shares its routing tag in braces, so it lies in one cluster slot."""
 
+import zlib
 from typing import Final
 
 ANY_GRANT: Final = "sb:{*}:grant"
-SCHEDULE: Final = "sb:schedule"
-"""A sorted set: the tags of grants that are renewed even if nobody asks, by the time in seconds to look at them."""
+PARTS: Final = 16
+"""Of each EHR's schedule. Another number would leave behind what is planned."""
 
 
 def grant(tag: str) -> str:
     """A hash: the grant's state and generation, and its sealed terms and tokens."""
     return f"sb:{{{tag}}}:grant"
+
+
+def part(tag: str) -> int:
+    """Return the part of the schedule that a grant is in."""
+    return zlib.crc32(tag.encode()) % PARTS
+
+
+def due(part: int, ehr: str) -> str:
+    """A sorted set: the tags of an EHR's grants, by the time in seconds to look at them. One part shares a slot."""
+    return f"sb:due:{{{part}}}:{ehr}"
 
 
 def lease(tag: str) -> str:

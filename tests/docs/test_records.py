@@ -11,7 +11,7 @@ from broker.app import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
 from broker.grants import records
-from broker.refresh import renewal
+from broker.refresh import keeper, renewal, schedule
 from broker.store import keys
 from tests.docs.pages import ROOT, code, read, rows, section
 
@@ -26,6 +26,7 @@ LIVES: Final = {
     "sb:{TAG}:launch:HASH": (codes.LAUNCH_SECONDS,),
     "sb:{TAG}:proof:HASH": (2 * dpop.WINDOW_SECONDS,),
     "sb:{TAG}:introspected": (introspect_grant.EVERY_SECONDS,),
+    "sb:due:{N}:EHR": (schedule.FORGOTTEN_SECONDS,),
     "sb:launch:{HASH}": (launches.LAUNCH_SECONDS,),
     "sb:used:{APP}:NAME": (last_used.KEPT_SECONDS,),
 }
@@ -37,7 +38,7 @@ def documented_records() -> dict[str, str]:
 
 def test_every_key_in_redis_is_documented() -> None:
     named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
-    named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.SCHEDULE}
+    named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N")}
     named |= {
         keys.issued("TAG", kind, "HASH")
         for kind in ("handle", "exchanged", "uses", "proof", "refresh", "ended", "code", "launch")
@@ -49,7 +50,7 @@ def test_every_key_in_redis_is_documented() -> None:
 
     assert made_by == {
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
-        "secret_used",
+        *("secret_used", "due", "part"),
     }
     assert documented_records().keys() == named
 
@@ -66,6 +67,7 @@ def test_documented_waits_of_a_refresh_are_those_of_the_code() -> None:
         renewal.LEASE_SECONDS,
         renewal.WAIT_SECONDS,
         renewal._INSIST_SECONDS,
+        keeper.AGAIN_SECONDS,
     ]
     waits = re.findall(r"for (\d+) seconds", read("docs/operations.md"))
     assert [int(number) for number in waits] == [renewal._INSIST_SECONDS] * 2

@@ -11,7 +11,6 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from broker.refresh.schedule import Schedule
 from broker.store import connection, keys
 from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
@@ -326,16 +325,30 @@ async def test_a_use_is_written_down_and_makes_no_grant(redis: Redis) -> None:
 
 async def test_what_is_due_is_taken_by_one_and_comes_up_again(redis: Redis) -> None:
     """RF-07: over replicas only one keeps a grant; another does when that one dies."""
-    await redis.zadd(keys.SCHEDULE, {f"due{n:02}": n for n in range(30)} | {"later": 1000})
+    key = keys.due(3, "ehr")
+    await redis.zadd(key, {f"due{n:02}": n for n in range(30)} | {"later": 1000})
 
     async def take(now: float = 100, again: float = 115) -> list[bytes]:
-        return list(await script("take_due")(redis, [keys.SCHEDULE], [now, again, 20]))
+        taken: list[list[bytes]] = await script("take_due")(redis, [key], [now, again, 20, 20])
+        return taken[0]
 
     taken = [tag for some in await asyncio.gather(*(take() for _ in range(MANY))) for tag in some]
 
     assert sorted(taken) == [b"due%02d" % n for n in range(30)]
     assert await take(114.9) == []
     assert len(await take(115, 130)) == 20
+
+
+async def test_of_each_ehr_no_more_is_taken_than_it_has_room_for_and_the_earliest_first(redis: Redis) -> None:
+    """RF-08: one EHR's grants do not wait for another's."""
+    names = ["slow", "idle", "quick", "last"]
+    for name in ("slow", "quick", "last"):
+        await redis.zadd(keys.due(3, name), {f"{name}{n}": n for n in range(9)})
+
+    taken = await script("take_due")(redis, [keys.due(3, name) for name in names], [100, 115, 6, 2, 5, 3, 9])
+
+    assert taken == [[b"slow0", b"slow1"], [], [b"quick0", b"quick1", b"quick2"], [b"last0"]]
+    assert await redis.zcount(keys.due(3, "slow"), 0, 100) == 7
 
 
 async def test_a_release_does_not_make_a_grant_that_is_gone(redis: Redis) -> None:
@@ -781,7 +794,7 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
         assert (await app.fhir(answer["access_token"], f"Patient/{answer['patient']}")).status_code == 200
         stage.clock.advance(1.1)
     await stage.broker.grants.use(answer["access_token"][4:16])
-    assert await Schedule(stage.redis, stage.broker.directory).take(0, again=0) == []
+    await stage.broker.keeper.look()
     exchanged = await app.token(
         grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
         subject_token=answer["access_token"],
