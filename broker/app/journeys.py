@@ -32,6 +32,7 @@ from broker.flows.revoke import RevokeHandle
 from broker.flows.rotate_handle import RotateHandle
 from broker.flows.tell_identity import TellIdentity
 from broker.flows.token import Token
+from broker.grants.backend_grants import BackendGrants
 from broker.paging import PageLinks
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
@@ -153,16 +154,16 @@ def _make_grant(rooms: Rooms) -> MakeGrant:
 def backend_handle(rooms: Rooms) -> BackendHandle:
     """Build the one journey that has flights to close at the end."""
     return BackendHandle(
-        redis=rooms.redis,
         directory=rooms.directory,
         discovery=rooms.discovery,
         scope_words=rooms.scope_words,
         token_endpoint=rooms.token_endpoint,
         signing_keys=rooms.signing_keys,
         grants=rooms.grants,
+        backend_grants=BackendGrants(rooms.redis, rooms.grants, rooms.keyed_hash, rooms.clock, rooms.entropy),
+        schedule=rooms.schedule,
         issue_handle=IssueHandle(rooms.directory, rooms.handles, _tell_identity(rooms), rooms.audit),
         audit=rooms.audit,
-        keyed_hash=rooms.keyed_hash,
         clock=rooms.clock,
         entropy=rooms.entropy,
     )

@@ -1,16 +1,14 @@
 """`grant_type=client_credentials`: an app without a user gets a handle on a backend-services grant (spec §10)."""
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
-
-from redis.asyncio import Redis
+from functools import partial
+from typing import Any
 
 from broker.apps import Allowance, App, Directory
 from broker.audit import AuditRecord, AuditTrail
 from broker.clock import Clock, Entropy
-from broker.credentials import KeyedHash, new_tag
+from broker.credentials import new_tag
 from broker.ehr.discovery import Discovery
 from broker.ehr.dpop import grant_key, require_bound
 from broker.ehr.scope_words import ScopeWords
@@ -23,26 +21,21 @@ from broker.errors import (
     EhrUnreachable,
     InvalidRequest,
     InvalidScope,
-    NotFound,
     UnauthorizedClient,
 )
 from broker.flows.issue_handle import IssueHandle
 from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grant, Grants, Terms
+from broker.grants.backend_grants import ASKED_SECONDS, MOST_ASKED, BackendGrants, Purpose
 from broker.keys.signing import SigningKeys
 from broker.refresh.outcome import granted_scopes, share_of_life, token_set
 from broker.refresh.renewal import REFUSED_SECONDS
+from broker.refresh.schedule import Schedule
 from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.settings import EhrSettings, RegistrationSettings
 from broker.single_flight import SingleFlight
-from broker.store import keys
-from broker.store.connection import store_errors
 
-MOST_ASKED: Final = 30
-ASKED_SECONDS: Final = 60.0
-"""How many new grants one app has asked of EHRs in that time, on one replica: there are more sets of scopes than an EHR
-should have token requests."""
 _FAMILY_BYTES = 12
 
 
@@ -50,22 +43,20 @@ _FAMILY_BYTES = 12
 class BackendHandle:
     """Finds the backend grant for the registration and scope set, or asks the EHR for one."""
 
-    redis: Redis
     directory: Directory
     discovery: Discovery
     scope_words: ScopeWords
     token_endpoint: TokenEndpoint
     signing_keys: SigningKeys
     grants: Grants
+    backend_grants: BackendGrants
+    schedule: Schedule
     issue_handle: IssueHandle
     audit: AuditTrail
-    keyed_hash: KeyedHash
     clock: Clock
     entropy: Entropy
     refused: dict[tuple[str, str], float] = field(default_factory=dict)
     """Until when, in seconds, an EHR is left alone that does not know a registration (EP-03)."""
-    asked: dict[str, deque[float]] = field(default_factory=dict)
-    """When each app last had an EHR asked."""
     flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
 
     async def __call__(
@@ -86,21 +77,19 @@ class BackendHandle:
         return await self.issue_handle(app, grant, scopes, family=family, request_id=request_id, jkt=jkt)
 
     async def _grant(self, app: App, ehr: EhrSettings, allowance: Allowance, scopes: Scopes) -> Grant:
-        purpose = f"{allowance.registration.id}\0{ehr.fhir_base}\0{scopes}"
-        pointer = keys.backend(self.keyed_hash("backend", purpose))
-        return await self._known(pointer, allowance) or await self.flights.run(
-            pointer, lambda: self._ask(app, ehr, allowance, scopes, pointer)
-        )
+        purpose = Purpose(allowance.registration.id, ehr.fhir_base, scopes)
+        if (known := await self.backend_grants.find(purpose)) is not None:
+            return known
+        make = partial(self._ask, app, ehr, allowance.registration, scopes)
+        return await self.flights.run(str(purpose), lambda: self.backend_grants.once(purpose, make))
 
-    def _require_measure(self, app: str) -> None:
+    async def _require_measure(self, app: str) -> None:
         """Raise `InvalidRequest` when an app has asked for too many new grants of late."""
-        now, times = self.clock(), self.asked.setdefault(app, deque(maxlen=MOST_ASKED))
-        if len(times) == MOST_ASKED and now < times[0] + ASKED_SECONDS:
+        if not await self.backend_grants.may_ask(app):
             raise InvalidRequest(
                 f"app {app} has asked for {MOST_ASKED} new backend grants within {ASKED_SECONDS:g} s",
                 public="Too many different scopes were asked for. Use those of earlier requests, or try again later.",
             )
-        times.append(now)
 
     def _require_patience(self, ehr: str, registration: str) -> None:
         """Raise `EhrUnreachable` when the EHR said a moment ago that it does not know the registration (EP-03)."""
@@ -108,24 +97,9 @@ class BackendHandle:
         if pause > 0:
             raise EhrUnreachable(f"registration {registration} was answered invalid_client (EP-03)", retry_after=pause)
 
-    async def _known(self, pointer: str, allowance: Allowance) -> Grant | None:
-        with store_errors():
-            tag = cast("bytes | None", await self.redis.get(pointer))
-        if tag is None:
-            return None
-        try:
-            grant = await self.grants.read(tag.decode())
-        except NotFound:
-            return None
-        # The pointer is not sealed: whoever could write to the store could turn it to another grant.
-        return grant if grant.state == "active" and grant.terms.registration == allowance.registration.id else None
-
-    async def _ask(self, app: App, ehr: EhrSettings, allowance: Allowance, scopes: Scopes, pointer: str) -> Grant:
-        if (known := await self._known(pointer, allowance)) is not None:
-            return known
-        registration = allowance.registration
+    async def _ask(self, app: App, ehr: EhrSettings, registration: RegistrationSettings, scopes: Scopes) -> Grant:
         self._require_patience(ehr.id, registration.id)
-        self._require_measure(app.id)
+        await self._require_measure(app.id)
         self.audit.record(
             AuditRecord(
                 event="grant.create",
@@ -152,8 +126,7 @@ class BackendHandle:
         now, share, default = self.clock(), share_of_life(self.entropy), float(ehr.profile.default_lifetime)
         tokens = token_set(answer, now=now, share=share, default_lifetime=default, proof_key=proof_key)
         grant = await self.grants.create(new_tag(self.entropy), terms, tokens)
-        with store_errors():
-            await self.redis.set(pointer, grant.tag, ex=86_400)
+        await self.schedule.watch(grant)
         return grant
 
     async def _request(

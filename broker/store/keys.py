@@ -56,6 +56,16 @@ def backend(digest: str) -> str:
     return f"sb:backend:{{{digest}}}"
 
 
+def backend_lease(digest: str) -> str:
+    """A string: who asks for that grant now."""
+    return f"sb:backend:{{{digest}}}:lease"
+
+
+def asked(app: str) -> str:
+    """A sorted set: the new backend grants an app had asked for of late, by time in milliseconds."""
+    return f"sb:asked:{{{app}}}"
+
+
 def pin(digest: str) -> str:
     """A string: where an EHR's credentials may go, sealed, under the keyed hash of its FHIR base."""
     return f"sb:pin:{{{digest}}}"

@@ -10,7 +10,7 @@ from broker import audit, codes, dpop, launches
 from broker.app import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
-from broker.grants import records
+from broker.grants import backend_grants, records
 from broker.refresh import keeper, renewal, schedule
 from broker.store import keys
 from tests.docs.pages import ROOT, code, read, rows, section
@@ -27,6 +27,9 @@ LIVES: Final = {
     "sb:{TAG}:proof:HASH": (2 * dpop.WINDOW_SECONDS,),
     "sb:{TAG}:introspected": (introspect_grant.EVERY_SECONDS,),
     "sb:due:{N}:EHR": (schedule.FORGOTTEN_SECONDS,),
+    "sb:backend:{HASH}": (backend_grants.KNOWN_SECONDS,),
+    "sb:backend:{HASH}:lease": (int(backend_grants.LEASE_SECONDS),),
+    "sb:asked:{APP}": (int(backend_grants.ASKED_SECONDS),),
     "sb:launch:{HASH}": (launches.LAUNCH_SECONDS,),
     "sb:used:{APP}:NAME": (last_used.KEPT_SECONDS,),
 }
@@ -38,6 +41,7 @@ def documented_records() -> dict[str, str]:
 
 def test_every_key_in_redis_is_documented() -> None:
     named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
+    named |= {keys.backend_lease("HASH"), keys.asked("APP")}
     named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N")}
     named |= {
         keys.issued("TAG", kind, "HASH")
@@ -50,7 +54,7 @@ def test_every_key_in_redis_is_documented() -> None:
 
     assert made_by == {
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
-        *("secret_used", "due", "part"),
+        *("secret_used", "due", "part", "backend_lease", "asked"),
     }
     assert documented_records().keys() == named
 

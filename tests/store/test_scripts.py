@@ -351,6 +351,56 @@ async def test_of_each_ehr_no_more_is_taken_than_it_has_room_for_and_the_earlies
     assert await redis.zcount(keys.due(3, "slow"), 0, 100) == 7
 
 
+# claim_backend, settle_backend, count_asked
+
+BACKEND = [keys.backend("h"), keys.backend_lease("h")]
+
+
+async def claim_backend(redis: Redis, owner: str, useless: str = "") -> list[bytes]:
+    return list(await script("claim_backend")(redis, BACKEND, [owner, 60_000, 86_400_000, useless]))
+
+
+async def settle_backend(redis: Redis, owner: str, tag: str) -> bytes | None:
+    said: bytes | None = await script("settle_backend")(redis, BACKEND, [owner, tag, 86_400_000])
+    return said
+
+
+async def test_of_fifty_who_want_a_backend_grant_one_asks_for_it_and_all_find_it(redis: Redis) -> None:
+    """BS-10."""
+    said = await asyncio.gather(*(claim_backend(redis, str(owner)) for owner in range(MANY)))
+
+    assert Counter(map(tuple, said)) == {(b"claimed",): 1, (b"held",): MANY - 1}
+    assert 59_000 < await redis.pttl(BACKEND[1]) <= 60_000
+    assert await settle_backend(redis, str(said.index([b"claimed"])), "tag") == b"tag"
+    assert await named(redis) == {BACKEND[0]}
+    assert await claim_backend(redis, "late") == [b"known", b"tag"]
+    assert await claim_backend(redis, "late", useless="tag") == [b"claimed"]
+
+
+async def test_a_backend_grant_that_came_after_the_lease_ended_takes_nothing_from_another(redis: Redis) -> None:
+    """BS-10."""
+    await claim_backend(redis, "slow")
+    await redis.delete(BACKEND[1])
+    assert await claim_backend(redis, "quick") == [b"claimed"]
+
+    assert await settle_backend(redis, "slow", "") is None
+    assert await claim_backend(redis, "third") == [b"held"]
+    assert await settle_backend(redis, "quick", "quicker") == b"quicker"
+    assert await settle_backend(redis, "slow", "slower") == b"quicker"
+
+
+async def test_an_app_has_so_many_new_grants_in_a_time_whoever_asks(redis: Redis) -> None:
+    """BS-04."""
+
+    async def count(now: int, name: str) -> bytes:
+        return b"%d" % await script("count_asked")(redis, [keys.asked("app")], [now, 60_000, 30, name])
+
+    assert await tally(count(1_000, str(n)) for n in range(MANY)) == {b"1": 30, b"0": MANY - 30}
+    assert await count(60_999, "early") == b"0"
+    assert await count(61_000, "in time") == b"1"
+    assert 59_000 < await redis.pttl(keys.asked("app")) <= 60_000
+
+
 async def test_a_release_does_not_make_a_grant_that_is_gone(redis: Redis) -> None:
     await release(redis)
 

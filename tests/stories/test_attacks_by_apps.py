@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.app import open_broker
-from broker.flows import backend_handle
-from broker.flows.backend_handle import MOST_ASKED
+from broker.grants import backend_grants
+from broker.grants.backend_grants import MOST_ASKED
 from broker.vault import LocalKeyring
 from broker.web import parameters
 from tests.refusals.refusal import logged
@@ -97,7 +97,7 @@ async def test_an_app_has_only_so_many_new_grants_asked_for_at_a_time(
     sandbox: Sandbox, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(BS-04)"""
-    monkeypatch.setattr(backend_handle, "ASKED_SECONDS", 20.0)  # the sandbox takes no assertion from further ahead
+    monkeypatch.setattr(backend_grants, "ASKED_SECONDS", 20.0)  # the sandbox takes no assertion from further ahead
     async with open_stage(sandbox, redis, tmp_path, more=WIDE) as stage:
         app = App(stage.base, "wide", auth=("wide", APP_SECRET_TEXT))
         form = {"grant_type": "client_credentials", "resource": stage.base}

@@ -58,6 +58,7 @@ async def replica(held: Held, state: Path) -> AsyncIterator[Held]:
         kek=LocalKeyring([KEY]),
         audit_file=state / "replica.jsonl",
         clock=stage.clock,
+        keep_every=None,
     ) as broker:
         transport = httpx2.ASGITransport(app=broker.application)
         app = App(held.app.base, http=httpx2.AsyncClient(transport=transport, timeout=30))
