@@ -45,6 +45,9 @@ Event = Literal[
     "app.authenticate",
     "request.unreadable",
     "seal.broken",
+    "store.went_back",
+    "store.backed_up",
+    "store.restored",
 ]
 Outcome = Literal["allowed", "denied", "failed"]
 STREAM_KEY: Final = "sb:audit"

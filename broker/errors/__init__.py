@@ -18,6 +18,7 @@
     │   │   └── EhrAnswerUnreadable     it said so, but the answer cannot be used
     │   ├── EhrRefused              a proper OAuth error answer
     │   └── EhrMisbehaved           an answer that is not what the specification allows (DS-14, OA-04)
+    ├── BackupUnreadable            a backup is damaged, or of another broker
     └── Unavailable                 a part of the broker itself is down; nothing fails open
         ├── StoreUnavailable · AuditUnavailable
         ├── KeyUnavailable          a key cannot be had now
@@ -52,6 +53,7 @@ from broker.errors.refusals import (
 )
 from broker.errors.trouble import (
     AuditUnavailable,
+    BackupUnreadable,
     EhrAnswerLost,
     EhrAnswerUnreadable,
     EhrError,
@@ -70,6 +72,7 @@ from broker.errors.trouble import (
 __all__ = [
     "AccessDenied",
     "AuditUnavailable",
+    "BackupUnreadable",
     "BrokerError",
     "ConfigurationError",
     "EhrAnswerLost",

@@ -120,3 +120,10 @@ class SealBroken(Unavailable):
     """A sealed record does not open in its own context: moved, swapped, replayed or damaged."""
 
     code = "seal_broken"
+
+
+class BackupUnreadable(BrokerError):
+    """A backup is damaged, was cut, or is of another broker: nothing of it is put back."""
+
+    code = "backup_unreadable"
+    says = "The backup cannot be read."

@@ -7,6 +7,9 @@ ANY_GRANT: Final = "sb:{*}:grant"
 PARTS: Final = 16
 """Of each EHR's schedule. Another number would leave behind what is planned."""
 
+WITNESS: Final = "sb:witness"
+"""A hash: the store's name, the latest time (seconds) that a replica left there, and when it last went back."""
+
 
 def grant(tag: str) -> str:
     """A hash: the grant's state and generation, and its sealed terms and tokens."""

@@ -1,0 +1,62 @@
+"""What a backup keeps, and how it comes back. Pure.
+
+Kept is what cannot be made again: grants of launches, apps' refresh handles on them, the broker's own keys, pins. What
+lives for minutes, counts, or is asked for again by itself is left out: a handle that somebody revoked since must not
+come back, and a backend grant is one token request away.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from broker.backups.archive import Entry
+
+_GRANT: Final = re.compile(r"sb:\{[^}]+\}:grant")
+_HANDLES: Final = re.compile(r"sb:\{[^}]+\}:handles")
+KEPT: Final = (
+    _GRANT,
+    _HANDLES,
+    re.compile(r"sb:\{[^}]+\}:refresh:.+"),
+    re.compile(r"sb:pin:\{.+\}"),
+    re.compile(r"sb:key:\{.+\}"),
+)
+"""By the name of the key. A test compares this with every name that there is."""
+LEFT_OUT: Final = (
+    re.compile(r"sb:\{[^}]+\}:(lease|introspected)"),
+    re.compile(r"sb:\{[^}]+\}:(handle|exchanged|uses|proof|code|ended|launch):.+"),
+    re.compile(r"sb:(launch|backend|jti):\{.+\}"),
+    re.compile(r"sb:used:\{.+\}:.+"),
+    re.compile(r"sb:(schedule|audit|witness)"),
+)
+
+
+def is_kept(key: str) -> bool:
+    """Whether the record of that name goes into a backup."""
+    return any(pattern.fullmatch(key) for pattern in KEPT)
+
+
+def restored(entry: Entry, *, taken_at: str) -> Entry | None:
+    """Return what is written back for a record; None where nothing is.
+
+    A grant comes back uncertain and with its access token at its end: its refresh token may have been replaced since,
+    and may have been revoked, so nothing uses it until the EHR or an operator has said that it is good. What was
+    granted without a refresh token has ended by now.
+    """
+    if _GRANT.fullmatch(entry.key):
+        return _restored_grant(entry, taken_at) if isinstance(entry.value, Mapping) else None
+    if _HANDLES.fullmatch(entry.key) and isinstance(entry.value, Mapping):
+        lasting = {member: score for member, score in entry.value.items() if b":refresh:" in member}
+        return replace(entry, value=lasting) if lasting else None
+    return entry
+
+
+def _restored_grant(entry: Entry, taken_at: str) -> Entry | None:
+    fields = dict(entry.value) if isinstance(entry.value, Mapping) else {}
+    if fields.get(b"refreshable") != b"1":
+        return None
+    if fields.get(b"state") == b"active":
+        ended = {b"renew_at": b"0.0", b"expires_at": b"0.0", b"hold_until": b"0.0"}
+        cause = f"restored from a backup of {taken_at}: the refresh token may have been replaced since".encode()
+        fields |= {b"state": b"uncertain", b"cause": cause, **ended}
+    return replace(entry, value=fields)
