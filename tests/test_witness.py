@@ -52,7 +52,8 @@ async def kept(redis: Redis) -> dict[bytes, bytes]:
 
 async def put_back(redis: Redis, fields: dict[bytes, bytes]) -> None:
     await redis.delete(keys.WITNESS)
-    await redis.hset(keys.WITNESS, mapping=fields)
+    for name, value in fields.items():
+        await redis.hset(keys.WITNESS, name.decode(), value.decode())
 
 
 async def test_a_store_that_goes_on_is_never_called_restored(replica: Replica) -> None:
@@ -100,7 +101,7 @@ async def test_every_replica_learns_of_it_and_it_is_found_once(replica: Replica,
 
 @pytest.mark.parametrize(("seconds", "whole"), [(1, False), (FAIL_OVER_SECONDS, False), (FAIL_OVER_SECONDS + 1, True)])
 async def test_a_fail_over_that_lost_the_last_seconds_is_told_from_a_backup(
-    replica: Replica, seconds: float, whole: bool
+    replica: Replica, seconds: float, *, whole: bool
 ) -> None:
     backup = await kept(replica.redis)
     replica.clock.advance(seconds)

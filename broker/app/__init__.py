@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from broker.app.journeys import application, backend_handle
 from broker.app.rooms import Rooms, open_rooms
+from broker.app.trail import report_to, ship_to
 from broker.apps import Directory
-from broker.audit import STREAM_KEY, AuditRecord, AuditTrail, Ship
+from broker.audit import AuditTrail
 from broker.clock import Clock, Entropy, system_clock, system_entropy
 from broker.egress import Egress
 from broker.flows.describe_registration import DescribeRegistration
@@ -25,13 +26,13 @@ from broker.pins import Pins
 from broker.refresh.keeper import Keeper
 from broker.settings import Settings
 from broker.settings.deployment import CertificateHeader
-from broker.store.connection import store_errors
-from broker.vault import KeyEncryptionKeys, RecordContext, Vault
+from broker.vault import KeyEncryptionKeys, Vault
+from broker.witness import Witness
 
-AUDIT_STREAM_LENGTH = 1_000_000
-"""Records the Redis stream keeps, roughly; the file keeps all."""
 KEEP_SECONDS = 1.0
 """Between two looks at what is due."""
+WITNESS_SECONDS = 1.0
+"""Between two looks at whether the store has gone back in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,19 @@ async def open_broker(
     entropy: Entropy = system_entropy,
     is_draining: Callable[[], bool] = lambda: False,
     keep_every: float | None = KEEP_SECONDS,
+    witness_file: Path | None = None,
 ) -> AsyncIterator[Broker]:
     """Build every room, and close in reverse what has to be closed. `redis` and `kek` stay the caller's to close.
 
     `certificate_header` is how declared proxies pass on apps' certificates; without it no app authenticates by one.
     Every `keep_every` seconds what is due is renewed (RF-06), until it is draining; None leaves that to others.
+    `witness_file` is where this replica keeps how far the store was when it last looked.
 
     Raises `ConfigurationError`, `StoreUnavailable`, `AuditUnavailable`, `SealBroken` (a wrong key-encryption key).
     """
     async with AsyncExitStack() as closing:
-        audit = AuditTrail(file=audit_file, ship=_ship_to(redis), clock=clock)
-        vault = Vault(kek, report_broken=_report_to(audit), entropy=entropy)
+        audit = AuditTrail(file=audit_file, ship=ship_to(redis), clock=clock)
+        vault = Vault(kek, report_broken=report_to(audit), entropy=entropy)
         egress = Egress(
             allow_loopback_http=settings.allow_loopback_http, allow_private_hosts=settings.allow_private_hosts
         )
@@ -87,9 +90,12 @@ async def open_broker(
         handle_backend = backend_handle(rooms)
         closing.push_async_callback(handle_backend.flights.close)
         keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, clock)
+        witness = Witness(redis, witness_file, audit, clock, entropy)
+        await witness.open()
         if keep_every is not None:
+            closing.push_async_callback(_stop, asyncio.create_task(witness.run(WITNESS_SECONDS), name="witness"))
             keeping = asyncio.create_task(keeper.run(keep_every, is_draining), name="keeper")
-            closing.push_async_callback(_stop, keeper, keeping)
+            closing.push_async_callback(_finish, keeper, keeping)
         yield _broker(rooms, application(rooms, handle_backend, certificate_header, is_draining), keeper)
 
 
@@ -110,24 +116,11 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
     )
 
 
-async def _stop(keeper: Keeper, keeping: asyncio.Task[None]) -> None:
+async def _finish(keeper: Keeper, keeping: asyncio.Task[None]) -> None:
     keeper.stop()
     await asyncio.gather(keeping, return_exceptions=True)
 
 
-def _ship_to(redis: Redis) -> Ship:
-    async def ship(lines: Sequence[str]) -> None:
-        with store_errors():
-            async with redis.pipeline(transaction=False) as pipe:
-                for line in lines:
-                    pipe.xadd(STREAM_KEY, {"record": line}, maxlen=AUDIT_STREAM_LENGTH, approximate=True)
-                await pipe.execute()
-
-    return ship
-
-
-def _report_to(audit: AuditTrail) -> Callable[[RecordContext, str], None]:
-    def report(context: RecordContext, detail: str) -> None:
-        audit.record(AuditRecord(event="seal.broken", outcome="denied", reason=f"{context.kind}: {detail}"))
-
-    return report
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,6 +1,6 @@
 """Backups of the store: what goes into one, and the file that it goes into."""
 
-from broker.backups.archive import ArchiveWriter, Entry, read_entries, read_head
-from broker.backups.selection import is_kept, restored
+from broker.backups.archive import ArchiveWriter, Entry, Kind, read_entries, read_head
+from broker.backups.selection import kind_of, restored
 
-__all__ = ["ArchiveWriter", "Entry", "is_kept", "read_entries", "read_head", "restored"]
+__all__ = ["ArchiveWriter", "Entry", "Kind", "kind_of", "read_entries", "read_head", "restored"]

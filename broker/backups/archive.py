@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, Literal, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -29,8 +29,10 @@ FRAME_BYTES: Final = 64 * 1024
 MOST_FRAME_BYTES: Final = 16 * 1024 * 1024
 _TAG_BYTES: Final = 16
 
-Value: TypeAlias = bytes | Mapping[bytes, bytes] | Mapping[bytes, float]
+Value: TypeAlias = bytes | Mapping[bytes, bytes | float]
 """What a key holds: a string, a hash, or a sorted set (its members with their scores)."""
+
+Kind: TypeAlias = Literal["string", "hash", "zset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,7 @@ class Entry:
     """One record of the store, as it is there: sealed where it is sealed."""
 
     key: str
-    kind: str
-    """Redis's word for its type: `string`, `hash`, `zset`."""
+    kind: Kind
     value: Value
     lives: int
     """Milliseconds that it had to live when it was read; 0: for ever."""

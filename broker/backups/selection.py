@@ -10,30 +10,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from broker.backups.archive import Entry
+from broker.backups.archive import Entry, Kind
 
 _GRANT: Final = re.compile(r"sb:\{[^}]+\}:grant")
 _HANDLES: Final = re.compile(r"sb:\{[^}]+\}:handles")
-KEPT: Final = (
-    _GRANT,
-    _HANDLES,
-    re.compile(r"sb:\{[^}]+\}:refresh:.+"),
-    re.compile(r"sb:pin:\{.+\}"),
-    re.compile(r"sb:key:\{.+\}"),
-)
-"""By the name of the key. A test compares this with every name that there is."""
+KEPT: Final[Mapping[re.Pattern[str], Kind]] = {
+    _GRANT: "hash",
+    _HANDLES: "zset",
+    re.compile(r"sb:\{[^}]+\}:refresh:.+"): "hash",
+    re.compile(r"sb:pin:\{.+\}"): "string",
+    re.compile(r"sb:key:\{.+\}"): "string",
+}
+"""By the name of the key, with Redis's word for what it holds. A test compares this with every name that there is."""
 LEFT_OUT: Final = (
     re.compile(r"sb:\{[^}]+\}:(lease|introspected)"),
     re.compile(r"sb:\{[^}]+\}:(handle|exchanged|uses|proof|code|ended|launch):.+"),
     re.compile(r"sb:(launch|backend|jti):\{.+\}"),
     re.compile(r"sb:used:\{.+\}:.+"),
-    re.compile(r"sb:(schedule|audit|witness)"),
+    re.compile(r"sb:(schedule|audit|witness|restoring)"),
 )
 
 
-def is_kept(key: str) -> bool:
-    """Whether the record of that name goes into a backup."""
-    return any(pattern.fullmatch(key) for pattern in KEPT)
+def kind_of(key: str) -> Kind | None:
+    """Return what a record that goes into a backup holds; None for one that does not."""
+    return next((kind for pattern, kind in KEPT.items() if pattern.fullmatch(key)), None)
 
 
 def restored(entry: Entry, *, taken_at: str) -> Entry | None:
@@ -44,15 +44,15 @@ def restored(entry: Entry, *, taken_at: str) -> Entry | None:
     granted without a refresh token has ended by now.
     """
     if _GRANT.fullmatch(entry.key):
-        return _restored_grant(entry, taken_at) if isinstance(entry.value, Mapping) else None
-    if _HANDLES.fullmatch(entry.key) and isinstance(entry.value, Mapping):
-        lasting = {member: score for member, score in entry.value.items() if b":refresh:" in member}
+        return _restored_grant(entry, taken_at)
+    if _HANDLES.fullmatch(entry.key):
+        lasting = {member: score for member, score in _members(entry).items() if b":refresh:" in member}
         return replace(entry, value=lasting) if lasting else None
     return entry
 
 
 def _restored_grant(entry: Entry, taken_at: str) -> Entry | None:
-    fields = dict(entry.value) if isinstance(entry.value, Mapping) else {}
+    fields = dict(_members(entry))
     if fields.get(b"refreshable") != b"1":
         return None
     if fields.get(b"state") == b"active":
@@ -60,3 +60,7 @@ def _restored_grant(entry: Entry, taken_at: str) -> Entry | None:
         cause = f"restored from a backup of {taken_at}: the refresh token may have been replaced since".encode()
         fields |= {b"state": b"uncertain", b"cause": cause, **ended}
     return replace(entry, value=fields)
+
+
+def _members(entry: Entry) -> Mapping[bytes, bytes | float]:
+    return entry.value if isinstance(entry.value, Mapping) else {}

@@ -12,7 +12,7 @@ EXIT_CONFIGURATION = 78
 
 def main() -> None:
     """Run the command line; an error is one or more lines on standard error, never a traceback."""
-    from broker.cli import apps, catalogs, check, demo, ehrs, grants, handles, probe, registrations, serve  # noqa: PLC0415  # `--help` stays quick
+    from broker.cli import apps, backup, catalogs, check, demo, ehrs, grants, handles, probe, registrations, serve  # noqa: PLC0415  # `--help` stays quick
 
     cli = typer.Typer(
         name="broker",
@@ -34,6 +34,7 @@ def main() -> None:
     cli.add_typer(grants.commands, name="grants")
     cli.add_typer(handles.commands, name="handles")
     cli.add_typer(apps.commands, name="apps")
+    cli.add_typer(backup.commands, name="backup")
     try:
         cli(prog_name="broker")
     except ConfigurationError as error:

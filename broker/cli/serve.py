@@ -94,6 +94,7 @@ async def serve_until_stopped(
             audit_file=deployment.audit_file,
             certificate_header=deployment.certificate_header,
             is_draining=lambda: server is not None and server.should_exit,
+            witness_file=deployment.state / "witness.json",
         ) as broker:
             server = _Server(
                 server_config(

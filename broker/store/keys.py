@@ -10,6 +10,9 @@ PARTS: Final = 16
 WITNESS: Final = "sb:witness"
 """A hash: the store's name, the latest time (seconds) that a replica left there, and when it last went back."""
 
+RESTORING: Final = "sb:restoring"
+"""A string: the id of the backup that is being put into this store."""
+
 
 def grant(tag: str) -> str:
     """A hash: the grant's state and generation, and its sealed terms and tokens."""

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from broker import audit, codes, dpop, launches
-from broker.app import AUDIT_STREAM_LENGTH
+from broker.app.trail import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
 from broker.grants import backend_grants, records

@@ -1,0 +1,46 @@
+"""What backups take, and no more: a restore comes before the broker's own keys are there."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from broker.app.trail import report_to, ship_to
+from broker.audit import AuditTrail
+from broker.clock import Clock, Entropy, system_clock, system_entropy
+from broker.flows.back_up import BackUp
+from broker.flows.restore import Restore
+from broker.settings import Settings
+from broker.vault import LocalKeyring, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """The journeys."""
+
+    back_up: BackUp
+    restore: Restore
+
+
+@asynccontextmanager
+async def open_backups(
+    settings: Settings,
+    *,
+    redis: Redis,
+    keys: Sequence[bytes],
+    audit_file: Path | None,
+    clock: Clock = system_clock,
+    entropy: Entropy = system_entropy,
+) -> AsyncIterator[Backups]:
+    """Build them. `redis` stays the caller's to close. Raises `AuditUnavailable`."""
+    async with AsyncExitStack() as closing:
+        audit = AuditTrail(file=audit_file, ship=ship_to(redis), clock=clock)
+        vault = Vault(LocalKeyring(keys, entropy), report_broken=report_to(audit), entropy=entropy)
+        await audit.open()
+        closing.push_async_callback(audit.close)
+        yield Backups(
+            BackUp(redis, vault, audit, clock, entropy, settings.tenant),
+            Restore(redis, vault, audit, clock, settings.tenant),
+        )
