@@ -72,7 +72,7 @@ class Witness:
         said = cast("list[bytes]", await self.leave_mark(self.redis, [keys.WITNESS], [name, *known]))
         store, (mark, restored_at, back) = said[0].decode(), map(float, said[1:])
         if self.seen.store not in {"", store}:
-            log.warning("store_is_another", cause="its name differs from that of the store that was used before")
+            log.warning("store_is_another", cause="it has another name than the one that was used before")
         if back:
             self._tell(back, whole=restored_at > self.seen.restored_at)
         self.seen.store, self.seen.mark, self.seen.restored_at = store, mark, restored_at

@@ -12,7 +12,7 @@ from typing import cast, get_args
 import pytest
 from redis.asyncio import Redis
 
-from broker.app import _ship_to
+from broker.app.trail import ship_to
 from broker.audit import STREAM_KEY, AuditRecord, AuditTrail, Event, Ship
 from broker.errors import AuditUnavailable, StoreUnavailable
 
@@ -255,7 +255,7 @@ async def test_a_place_that_cannot_hold_the_file_is_refused_at_the_start(tmp_pat
 
 
 async def test_records_reach_the_stream_in_order(tmp_path: Path, redis: Redis) -> None:
-    async with opened(tmp_path / "audit.jsonl", _ship_to(redis)) as trail:
+    async with opened(tmp_path / "audit.jsonl", ship_to(redis)) as trail:
         for index in range(1000):
             trail.record(number(index))
             if index % 100 == 0:

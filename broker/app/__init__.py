@@ -33,6 +33,7 @@ KEEP_SECONDS = 1.0
 """Between two looks at what is due."""
 WITNESS_SECONDS = 1.0
 """Between two looks at whether the store has gone back in time."""
+_STOP_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +123,7 @@ async def _finish(keeper: Keeper, keeping: asyncio.Task[None]) -> None:
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    """Cancel it until it has ended: redis-py sends with `asyncio.wait_for`, which before Python 3.12 can swallow that."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_STOP_SECONDS)

@@ -105,7 +105,7 @@ class Restore:
                 elif entry.kind == "zset":
                     pipe.zadd(entry.key, {member: float(score) for member, score in entry.value.items()})
                 else:
-                    pipe.hset(entry.key, mapping=dict(entry.value))
+                    pipe.hset(entry.key, items=[part for field in entry.value.items() for part in field])
                 if entry.lives:
                     pipe.pexpire(entry.key, entry.lives - age)
             if entries:
