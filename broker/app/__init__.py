@@ -1,7 +1,7 @@
 """The composition root: settings → store → vault → rooms → journeys → application. The only place that builds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +123,7 @@ async def _finish(keeper: Keeper, keeping: asyncio.Task[None]) -> None:
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
-    """Cancel it until it has ended: redis-py sends with `asyncio.wait_for`, which before Python 3.12 can swallow that."""
+    """Cancel it until it has ended: redis-py uses `asyncio.wait_for`, which before Python 3.12 can swallow that."""
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=_STOP_SECONDS)

@@ -1,6 +1,6 @@
 """What backups take, and no more: a restore comes before the broker's own keys are there."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from broker.clock import Clock, Entropy, system_clock, system_entropy
 from broker.flows.back_up import BackUp
 from broker.flows.restore import Restore
 from broker.settings import Settings
-from broker.vault import LocalKeyring, Vault
+from broker.vault import KeyEncryptionKeys, Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ async def open_backups(
     settings: Settings,
     *,
     redis: Redis,
-    keys: Sequence[bytes],
+    kek: KeyEncryptionKeys,
     audit_file: Path | None,
     clock: Clock = system_clock,
     entropy: Entropy = system_entropy,
 ) -> AsyncIterator[Backups]:
-    """Build them. `redis` stays the caller's to close. Raises `AuditUnavailable`."""
+    """Build them. `redis` and `kek` stay the caller's to close. Raises `AuditUnavailable`."""
     async with AsyncExitStack() as closing:
         audit = AuditTrail(file=audit_file, ship=ship_to(redis), clock=clock)
-        vault = Vault(LocalKeyring(keys, entropy), report_broken=report_to(audit), entropy=entropy)
+        vault = Vault(kek, report_broken=report_to(audit), entropy=entropy)
         await audit.open()
         closing.push_async_callback(audit.close)
         yield Backups(

@@ -99,14 +99,15 @@ async def _call_restored(config: Path | None, state: Path | None) -> None:
 
 @asynccontextmanager
 async def _open(config: Path | None, state: Path | None) -> AsyncIterator[Backups]:
-    deployment, settings, keys = read_settings(read_deployment(config, state))
+    deployment, settings, kek = read_settings(read_deployment(config, state))
     if deployment.redis_url is None:
         raise ConfigurationError(NO_STORE)
     redis = connect(deployment.redis_url, client_name="broker-backup")
     try:
-        async with open_backups(settings, redis=redis, keys=keys, audit_file=deployment.audit_file) as backups:
+        async with open_backups(settings, redis=redis, kek=kek, audit_file=deployment.audit_file) as backups:
             yield backups
     finally:
+        await kek.close()
         await redis.aclose()
 
 

@@ -1,4 +1,4 @@
-"""`broker backup`: the drill. What was granted is back, nothing of it is used unasked, and nothing lies in the clear."""
+"""`broker backup`: the drill. What was granted is back, nothing of it is used unasked, nothing lies in the clear."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,11 @@ from redis.asyncio import Redis
 
 from broker.app import open_broker
 from broker.store import keys
+from broker.vault import LocalKeyring
 from sandbox.marks import MARK
 from tests.commands.program import Operator
 from tests.stage import App, BrokerStage
+from tests.stage.broker import KEY
 from tests.stories.held import Held, hold
 
 pytestmark = pytest.mark.timeout(120)
@@ -154,7 +156,7 @@ async def test_a_restored_store_is_served_by_a_new_broker(
     async with open_broker(
         held.stage.broker.settings,
         redis=redis,
-        keys=[bytes(range(32))],
+        kek=LocalKeyring([KEY]),
         audit_file=tmp_path / "new.jsonl",
         witness_file=tmp_path / "witness.json",
     ) as broker:
