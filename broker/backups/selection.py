@@ -27,7 +27,8 @@ LEFT_OUT: Final = (
     re.compile(r"sb:\{[^}]+\}:(handle|exchanged|uses|proof|code|ended|launch):.+"),
     re.compile(r"sb:(launch|backend|jti):\{.+\}"),
     re.compile(r"sb:used:\{.+\}:.+"),
-    re.compile(r"sb:(schedule|audit|witness|restoring)"),
+    re.compile(r"sb:(audit|witness|restoring)"),
+    re.compile(r"sb:due:.+"),
 )
 
 
