@@ -25,7 +25,7 @@ KEPT: Final[Mapping[re.Pattern[str], Kind]] = {
 LEFT_OUT: Final = (
     re.compile(r"sb:\{[^}]+\}:(lease|introspected)"),
     re.compile(r"sb:\{[^}]+\}:(handle|exchanged|uses|proof|code|ended|launch):.+"),
-    re.compile(r"sb:(launch|backend|jti):\{.+\}"),
+    re.compile(r"sb:(launch|backend|asked|jti):\{[^}]+\}(:lease)?"),
     re.compile(r"sb:used:\{.+\}:.+"),
     re.compile(r"sb:(audit|witness|restoring)"),
     re.compile(r"sb:due:.+"),
