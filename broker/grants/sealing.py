@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from broker.ehr.dynamic_client import DynamicClient
@@ -16,32 +16,46 @@ _SECRETS = ("access_token", "refresh_token", "proof_key")
 
 def dump_terms(terms: Terms) -> bytes:
     """Return the terms as JSON."""
-    names = ("ehr", "fhir_base", "registration", "flow", "app", "scope_assumed", "dynamic_client", "no_dynamic_client")
-    flat = {name: getattr(terms, name) for name in names}
-    return json.dumps({**flat, "scopes": str(terms.scopes), "context": asdict(terms.context)}).encode()
+    return _compact(_said(terms, {"scopes": str(terms.scopes), "context": _said(terms.context, {})}))
 
 
 def load_terms(text: bytes) -> Terms:
     """Return what `dump_terms` was given."""
-    fields = json.loads(text)
-    context = fields.pop("context")
-    context["fhir_context"] = tuple(context["fhir_context"])
-    return Terms(**{**fields, "scopes": Scopes.parse(fields["scopes"]), "context": LaunchContext(**context)})
+    said = json.loads(text)
+    context = said.pop("context")
+    context["fhir_context"] = tuple(context.get("fhir_context", ()))
+    return Terms(**{**said, "scopes": Scopes.parse(said["scopes"]), "context": LaunchContext(**context)})
 
 
 def dump_tokens(tokens: TokenSet) -> bytes:
     """Return the token set as JSON, in the clear: for the vault alone."""
-    flat = {name: getattr(tokens, name) for name in ("renew_at", "expires_at", "lifetime", "expected_end")}
     secrets = {name: secret.reveal() if (secret := getattr(tokens, name)) else None for name in _SECRETS}
-    return json.dumps({**flat, **secrets, "dynamic_client": _dump_client(tokens.dynamic_client)}).encode()
+    return _compact(_said(tokens, {**secrets, "dynamic_client": _dump_client(tokens.dynamic_client)}))
 
 
 def load_tokens(text: bytes) -> TokenSet:
     """Return what `dump_tokens` was given."""
-    fields = json.loads(text)
-    secrets = {name: Secret(text) for name in _SECRETS if (text := fields.get(name))}
-    client = _load_client(fields.get("dynamic_client"))
-    return TokenSet(**{"refresh_token": None, **fields, **secrets, "dynamic_client": client})
+    said = json.loads(text)
+    secrets = {name: Secret(text) for name in _SECRETS if (text := said.get(name))}
+    client = _load_client(said.get("dynamic_client"))
+    return TokenSet(**{"refresh_token": None, **said, **secrets, "dynamic_client": client})
+
+
+def _said(record: Any, written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's fields, as `written` where it says so, without those that are as they would be unsaid.
+
+    There may be a million of these in the store.
+    """
+    flat = {one.name: written.get(one.name, getattr(record, one.name)) for one in fields(record)}
+    return {one.name: flat[one.name] for one in fields(record) if flat[one.name] != _unsaid(one)}
+
+
+def _unsaid(one: "Field[Any]") -> Any:
+    return one.default_factory() if one.default_factory is not MISSING else one.default
+
+
+def _compact(said: Mapping[str, Any]) -> bytes:
+    return json.dumps(said, separators=(",", ":")).encode()
 
 
 def _dump_client(client: DynamicClient | None) -> dict[str, Any] | None:
