@@ -31,6 +31,7 @@ Event = Literal[
     "grant.revoke",
     "grant.suspended",
     "grant.introspect",
+    "grant.doubted",
     "id_token.exception",
     "handle.mint",
     "handle.use",

@@ -9,6 +9,7 @@ restored, on all replicas, and no refresh token of then is sent unasked.
 import asyncio
 import json
 import os
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from redis.asyncio import Redis
 from broker.audit import AuditRecord, AuditTrail
 from broker.clock import Clock, Entropy
 from broker.errors import Unavailable
+from broker.grants import Grant
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
@@ -31,6 +33,8 @@ FAIL_OVER_SECONDS: Final = 30.0
 _KEEP_SECONDS: Final = 10.0
 """Between two writes of the file."""
 _NAME_BYTES: Final = 12
+_MOST_REMEMBERED: Final = 50_000
+"""Grants whose generation a replica remembers: those it saw last."""
 
 
 @dataclass(slots=True)
@@ -54,12 +58,46 @@ class Witness:
     clock: Clock
     entropy: Entropy
     seen: Seen = field(default_factory=Seen)
+    generations: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """The latest generation seen of a grant, by its tag."""
     leave_mark: Script = field(default_factory=partial(script, "look_back"))
 
     async def open(self) -> None:
         """Look for the first time: before anything is refreshed. Raises `StoreUnavailable`, `AuditUnavailable`."""
         self.seen.store, self.seen.mark = _read(self.file)
         await self.look()
+
+    def of(self, grant: Grant) -> str | None:
+        """Return why a grant may be older than it was: it has a refresh token, and the store went back."""
+        latest = self.generations.get(grant.tag, 0)
+        self._remember(grant.tag, max(latest, grant.generation))
+        if grant.state != "active" or not grant.refreshable or grant.terms.flow == "backend":
+            return None
+        if grant.generation < latest:
+            return f"the store has generation {grant.generation} of it, and had {latest}"
+        return "the store was restored from a time before" if self.is_restored(grant.since) else None
+
+    def tell(self, grant: Grant, cause: str) -> None:
+        """Record it. Raises `AuditUnavailable`."""
+        terms = grant.terms
+        self.audit.record(
+            AuditRecord(
+                event="grant.doubted",
+                outcome="denied",
+                app=terms.app,
+                ehr=terms.ehr,
+                registration=terms.registration,
+                grant=grant.tag,
+                generation=grant.generation,
+                reason=cause,
+            )
+        )
+
+    def _remember(self, tag: str, generation: int) -> None:
+        self.generations[tag] = generation
+        self.generations.move_to_end(tag)
+        if len(self.generations) > _MOST_REMEMBERED:
+            self.generations.popitem(last=False)
 
     def is_restored(self, since: float) -> bool:
         """Whether what was written at that time (seconds) is from before the store went back. Pure."""

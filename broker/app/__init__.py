@@ -52,6 +52,7 @@ class Broker:
     pins: Pins
     describe_registration: DescribeRegistration
     last_used: LastUsed
+    witness: Witness
 
 
 @asynccontextmanager
@@ -85,14 +86,14 @@ async def open_broker(
         closing.push_async_callback(egress.close)
         await audit.open()
         closing.push_async_callback(audit.close)
-        rooms = await open_rooms(settings, redis, vault, audit, egress, clock, entropy)
+        witness = Witness(redis, witness_file, audit, clock, entropy)
+        await witness.open()
+        rooms = await open_rooms(settings, redis, vault, audit, egress, witness, clock, entropy)
         closing.push_async_callback(rooms.refresher.close)
         closing.push_async_callback(rooms.last_used.close)
         handle_backend = backend_handle(rooms)
         closing.push_async_callback(handle_backend.flights.close)
         keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, clock)
-        witness = Witness(redis, witness_file, audit, clock, entropy)
-        await witness.open()
         if keep_every is not None:
             closing.push_async_callback(_stop, asyncio.create_task(witness.run(WITNESS_SECONDS), name="witness"))
             keeping = asyncio.create_task(keeper.run(keep_every, is_draining), name="keeper")
@@ -114,6 +115,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
         rooms.pins,
         DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),
         rooms.last_used,
+        rooms.witness,
     )
 
 

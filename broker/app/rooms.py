@@ -33,6 +33,7 @@ from broker.refresh.renewal import Renewal
 from broker.refresh.schedule import Schedule
 from broker.settings import Settings
 from broker.vault import Vault
+from broker.witness import Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,23 @@ class Rooms:
     refresher: Refresher
     schedule: Schedule
     last_used: LastUsed
+    witness: Witness
 
 
 async def open_rooms(
-    settings: Settings, redis: Redis, vault: Vault, audit: AuditTrail, egress: Egress, clock: Clock, entropy: Entropy
+    settings: Settings,
+    redis: Redis,
+    vault: Vault,
+    audit: AuditTrail,
+    egress: Egress,
+    witness: Witness,
+    clock: Clock,
+    entropy: Entropy,
 ) -> Rooms:
     """Build the rooms. Raises `StoreUnavailable`, `SealBroken` (a wrong key-encryption key)."""
     tenant, directory = settings.tenant, Directory(settings)
     keyed_hash = await _keyed_hash(redis, vault, tenant, entropy)
-    grants = Grants(redis, vault, tenant=tenant, clock=clock)
+    grants = Grants(redis, vault, tenant=tenant, clock=clock, doubts=witness)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, records, grants, clock=clock)
     signing_keys = SigningKeys(redis, vault, tenant=tenant, public_url=settings.public_url, clock=clock)
@@ -113,6 +122,7 @@ async def open_rooms(
         refresher=Refresher(grants, renewal, schedule, clock),
         schedule=schedule,
         last_used=LastUsed(redis, clock),
+        witness=witness,
     )
 
 

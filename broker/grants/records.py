@@ -1,7 +1,8 @@
 """Grants in the store: read, written generation by generation, ended."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Final, Literal, cast
+from dataclasses import replace
+from typing import Final, Literal, Protocol, cast
 
 from redis.asyncio import Redis
 
@@ -24,11 +25,24 @@ SHORT_RETENTION_SECONDS: Final = 86_400
 """A grant without refresh token is of no use after its access token's end; it is kept a day for the operator."""
 
 
+class Doubts(Protocol):
+    """Who knows whether the store has gone back in time."""
+
+    def of(self, grant: Grant) -> str | None:
+        """Return why an active grant may be older than it was; None where nothing speaks for that. Pure."""
+        ...
+
+    def tell(self, grant: Grant, cause: str) -> None:
+        """Record that it is not believed, before it is made uncertain. Raises `AuditUnavailable`."""
+        ...
+
+
 class Grants:
     """Reads and writes grants."""
 
-    def __init__(self, redis: Redis, vault: Vault, *, tenant: str, clock: Clock) -> None:
+    def __init__(self, redis: Redis, vault: Vault, *, tenant: str, clock: Clock, doubts: Doubts | None = None) -> None:
         self._redis = redis
+        self._doubts = doubts
         self._vault = vault
         self._tenant = tenant
         self._clock = clock
@@ -84,7 +98,7 @@ class Grants:
         generation = int(fields[b"generation"])
         renew_at, expires_at, expected_end, refreshable = fields[b"life"].split()
         terms = await self._vault.open(self._bound("terms", tag, generation), fields[b"terms"])
-        return Grant(
+        grant = Grant(
             tag=tag,
             terms=load_terms(terms),
             state=fields[b"state"].decode(),  # type: ignore[arg-type]  # only the scripts write it
@@ -100,6 +114,18 @@ class Grants:
             used_at=float(fields[b"used_at"]),
             expected_end=float(expected_end) or None,
         )
+        cause = self._doubts.of(grant) if self._doubts is not None else None
+        return grant if cause is None else await self._doubted(grant, cause)
+
+    async def _doubted(self, grant: Grant, cause: str) -> Grant:
+        """Make a grant uncertain whose refresh token may have been replaced; unless it was merely read too late."""
+        with store_errors():
+            found = cast("bytes | None", await self._redis.hget(keys.grant(grant.tag), "generation"))
+        if found is None or int(found) != grant.generation or self._doubts is None:
+            return grant
+        self._doubts.tell(grant, cause)
+        await self.end(grant.tag, "uncertain", cause, generation=grant.generation)
+        return replace(grant, state="uncertain", cause=cause)
 
     async def open_tokens(self, grant: Grant) -> TokenSet:
         """Open the token set. For the refresh room alone: everyone else asks it, with a permit."""

@@ -27,6 +27,7 @@ ENDLESS = {
     "sb:key:": "the broker's own keys are in use until an operator retires them",
     "sb:pin:": "a pin that expired would let another host in",
     "sb:audit": "the audit stream is bounded by its length",
+    "sb:witness": "it tells a store that was restored from one that goes on",
 }
 
 
@@ -835,6 +836,7 @@ async def test_no_handle_of_a_family_survives_the_end_that_it_races(redis: Redis
 
 
 async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
+    await stage.broker.witness.look()
     stage.sandbox.fault("token_lifetime", seconds=29)
     answer = await app.standalone()
     await app.launched(stage.sandbox.launch("broker-launch", answer["patient"]))
