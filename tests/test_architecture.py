@@ -34,6 +34,7 @@ REVEALING = {
     "broker/flows/issue_handle.py",
     "broker/ehr/introspection.py",
     "broker/grants/sealing.py",
+    "broker/kms/transit_server.py",
     "broker/launches.py",
     "broker/secret.py",
     "broker/store/connection.py",
