@@ -58,6 +58,7 @@ class Codes:
         self._redis = redis
         self._records = records
         self._handles = handles
+        self._store: Script = script("store_code")
         self._take: Script = script("take_code")
 
     async def issue(self, code: Code) -> Secret:
@@ -75,11 +76,7 @@ class Codes:
         }
         made = await self._records.make(CODE, "code", code.tag, fields, lifetime=CODE_SECONDS)
         key = keys.issued(code.tag, "code", made.digest)
-        with store_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hset(key, mapping={"family": code.family, "sealed": made.sealed})
-                pipe.pexpire(key, CODE_SECONDS * 1000)
-                await pipe.execute()
+        await self._store(self._redis, [key], [CODE_SECONDS * 1000, code.family, made.sealed])
         return made.secret
 
     async def take(self, text: str) -> Code:

@@ -37,7 +37,7 @@ REVEALING = {
     "broker/kms/transit_server.py",
     "broker/launches.py",
     "broker/secret.py",
-    "broker/store/connection.py",
+    "broker/store/address.py",
     "broker/store/embedded.py",
     "broker/web/redirects.py",
 }

@@ -34,8 +34,9 @@ from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
 from broker.settings.proof_rules import expiring_secrets, without_proxy
-from broker.store.connection import NO_STORE, connect, server_facts
+from broker.store.connection import NO_STORE, connect
 from broker.store.embedded import running_url
+from broker.store.facts import server_facts
 from broker.vault import LocalKeyring
 from broker.vault.keyring import read_key_file
 

@@ -84,7 +84,7 @@ async def serve_until_stopped(
     deployment: Deployment, store: Secret, settings: Settings, kek: KeyEncryptionKeys, listener: socket.socket
 ) -> None:
     """Open the rooms, serve, drain on SIGTERM, close. Raises `ConfigurationError`, `StoreUnavailable`."""
-    redis = connect(store)
+    redis = connect(store, durability=deployment.durability)
     server: uvicorn.Server | None = None
     try:
         async with open_broker(

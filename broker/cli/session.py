@@ -59,7 +59,7 @@ async def open_session(config: Path | None, state: Path | None) -> AsyncIterator
     deployment, settings, kek = read_settings(read_deployment(config, state))
     if deployment.redis_url is None:
         raise ConfigurationError(NO_STORE)
-    redis = connect(deployment.redis_url, client_name="broker-cli")
+    redis = connect(deployment.redis_url, client_name="broker-cli", durability=deployment.durability)
     try:
         async with open_broker(
             settings, redis=redis, kek=kek, audit_file=deployment.audit_file, keep_every=None

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Final
+from typing import Final, cast, get_args
 
 from broker.errors import ConfigurationError
 from broker.secret import Secret
+from broker.store.client import Durability
 from broker.vault.keyring import LocalKeyring, parse_keys, read_key_file
 
 VARIABLES: Final[Mapping[str, str]] = {
@@ -16,8 +17,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_STATE": "directory for what a local run writes (default: .broker)",
     "BROKER_HOST": "address to listen on (default: 127.0.0.1)",
     "BROKER_PORT": "port to listen on (default: 8080)",
-    "BROKER_REDIS_URL": "redis://, rediss:// or unix:// URL of the store; holds a password, so prefer the next one",
+    "BROKER_REDIS_URL": "URL of the store: one server, Sentinel or Cluster; holds a password, so prefer the next one",
     "BROKER_REDIS_URL_FILE": "file that holds the URL of the store",
+    "BROKER_REDIS_DURABILITY": "who must have a rotated refresh token: primary, replica or disk (default: primary)",
     "BROKER_KEK": "key-encryption keys: 32 random bytes in base64, one a line, the first one seals",
     "BROKER_KEK_FILE": "file of mode 0600 that holds the same",
     "BROKER_AUDIT_FILE": "file for audit records; - is standard output (default: audit.jsonl in BROKER_STATE)",
@@ -51,6 +53,7 @@ class Deployment:
     host: str
     port: int
     redis_url: Secret | None
+    durability: Durability
     audit_file: Path | None
     """None is standard output."""
     forwarded_allow_ips: str
@@ -70,6 +73,7 @@ class Deployment:
         port = _number(environ, "BROKER_PORT", 8080, 0, 65535, faults)
         drain = _number(environ, "BROKER_DRAIN_SECONDS", 30, 0, 3600, faults)
         redis_url = _redis_url(environ, faults)
+        durability = _durability(environ, faults)
         certificate_header = _certificate_header(environ, faults)
         if faults:
             raise ConfigurationError(*faults)
@@ -81,6 +85,7 @@ class Deployment:
             host=environ.get("BROKER_HOST") or "127.0.0.1",
             port=port,
             redis_url=redis_url,
+            durability=durability,
             audit_file=None if audit == "-" else Path(audit),
             forwarded_allow_ips=environ.get("BROKER_FORWARDED_ALLOW_IPS", ""),
             certificate_header=certificate_header,
@@ -128,6 +133,15 @@ def _certificate_header(environ: Mapping[str, str], faults: list[str]) -> Certif
     if not networks or any(network.prefixlen == 0 for network in networks):
         faults.append(f"{variable} needs BROKER_FORWARDED_ALLOW_IPS: addresses or networks of proxies, not everybody's")
     return CertificateHeader(name, networks)
+
+
+def _durability(environ: Mapping[str, str], faults: list[str]) -> Durability:
+    text = environ.get("BROKER_REDIS_DURABILITY") or "primary"
+    for durability in get_args(Durability):
+        if text == durability:
+            return cast("Durability", durability)
+    faults.append(f"BROKER_REDIS_DURABILITY={text!r} is none of {', '.join(get_args(Durability))}")
+    return "primary"
 
 
 def _redis_url(environ: Mapping[str, str], faults: list[str]) -> Secret | None:

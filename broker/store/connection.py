@@ -1,52 +1,39 @@
-"""The one way to Redis: which server, how long it may take, and what happens when it does not answer.
-
-A Redis that is gone is refused within a second: 0.2 seconds to wait for a free connection, then half a second to
-connect, or 0.8 seconds for an answer on a connection that looked alive.
+"""The one way to Redis: which servers, and what happens when they do not answer.
 
 A command is sent at most once. Redis may have done what it did not live to answer, and a script that hands over a code
 or turns a refresh handle would take its own second sending for a replay. Only connecting is tried again, because
-nothing has been sent by then; a connection that died while idle is seen and replaced before it is used.
+nothing has been sent by then, and a command that a cluster redirects, because nothing ran; a connection that died while
+idle is seen and replaced before it is used.
 """
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import ConnectionError as NotConnectedError
+from redis.asyncio import Redis
+from redis.asyncio.connection import SSLConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
 
-from broker.clock import Clock
 from broker.errors import ConfigurationError, StoreUnavailable
 from broker.secret import Secret
+from broker.store.address import Node, StoreAddress
+from broker.store.client import ACKNOWLEDGEMENT, Durability, StoreClient
+from broker.store.cluster import ClusterClient
 from broker.store.embedded import EmbeddedServer, Fsync, running_url
+from broker.store.pool import Pool
+from broker.store.sentinel import SentinelClient, Sentinels, ToPrimary, ToPrimaryByTls
 
-WAIT_SECONDS: Final = 0.2  # for one of the pool's connections to be free
-CONNECT_SECONDS: Final = 0.5  # TLS, AUTH and all tries together
-ANSWER_SECONDS: Final = 0.8
-IDLE_SECONDS: Final = 15  # a connection unused for longer is asked PING first
-CONNECT_RETRIES: Final = 2
-TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
+SENTINEL_CONNECTIONS: Final = 8
 NO_STORE: Final = (
     "BROKER_REDIS_URL (or BROKER_REDIS_URL_FILE) is not set: name the Redis or Valkey that holds the grants, "
     "for example rediss://broker:PASSWORD@redis.internal:6379/0. To try the broker without one: broker demo"
 )
-UNREADABLE_URL: Final = (
-    "the Redis URL must read redis://[user]:password@host:port/db, rediss://… for TLS, or unix://:password@/path?db=0, "
-    "with special characters of the password percent-encoded; rediss:// also takes "
-    + ", ".join(sorted(TLS_OPTIONS))
-    + " after a question mark, and no other option is taken"
-)
+UNACKNOWLEDGED: Final = "unacknowledged"
+"""The write is on the primary; neither replica nor disk, whichever was asked for, had it in time."""
 
 Value: TypeAlias = bytes | str | int | float
 
@@ -71,59 +58,35 @@ def resolve(
             yield server.url()
 
 
-def connect(url: Secret, *, client_name: str = "broker", max_connections: int = 64) -> Redis:
+def connect(
+    url: Secret, *, client_name: str = "broker", max_connections: int = 64, durability: Durability = "primary"
+) -> StoreClient:
     """Return a client of the Redis at `url`. It connects when first used, answers in bytes; `aclose()` closes it.
 
     TLS certificates and host names are always verified; no option of the URL can turn that off. A call that finds all
-    of `max_connections` in use waits 0.2 seconds, then fails. Raises ConfigurationError for a URL of another form.
+    of `max_connections` to a server in use waits 0.2 seconds, then fails. What is written `durable` counts when who
+    `durability` names has it. Raises ConfigurationError for a URL of another form.
     """
-    pool = _Pool(
-        **_address(url),
-        max_connections=max_connections,
-        timeout=WAIT_SECONDS,
-        client_name=client_name,
-        driver_info=None,
-        protocol=3,
-        legacy_responses=False,
-        decode_responses=False,
-        socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=ANSWER_SECONDS,
-        health_check_interval=IDLE_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        # With them a closed idle connection would go unnoticed, and the server could move us to another address.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-    return Redis.from_pool(pool)
+    address = StoreAddress.parse(url)
+    open_pool = partial(Pool, client_name=client_name, max_connections=max_connections)
+
+    def open_node(node: Node) -> StoreClient:
+        return StoreClient.of(open_pool(**address.options, host=node.host, port=node.port), durability)
+
+    if address.kind == "cluster":
+        return ClusterClient.to(address.nodes, open_node, durability)
+    if address.kind == "sentinel":
+        sentinels = _sentinels(address, client_name)
+        by_tls = address.options.get("connection_class") is SSLConnection
+        options = address.options | {"connection_class": ToPrimaryByTls if by_tls else ToPrimary}
+        return SentinelClient.by(sentinels, open_pool(**options, sentinels=sentinels), durability)
+    return StoreClient.of(open_pool(**address.options), durability)
 
 
-class _Pool(BlockingConnectionPool):
-    """Hands out connections that are ready, or fails soon."""
-
-    async def ensure_connection(self, connection: AbstractConnection) -> None:
-        connect = super().ensure_connection
-        retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), CONNECT_RETRIES, (NotConnectedError,))
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS) as limit:
-                await retry.call_with_retry(
-                    lambda: connect(connection),
-                    lambda _: connection.disconnect(),
-                    # redis-py sends with asyncio.wait_for, which before Python 3.12 can swallow the cancellation.
-                    lambda _: not limit.expired(),
-                )
-        except TimeoutError:
-            raise NotConnectedError("no connection in time") from None
-
-
-def _address(url: Secret) -> dict[str, Any]:
-    """Parse the URL. What is wrong with it is never quoted: it may be a piece of the password."""
-    with suppress(ValueError):
-        parts = urlsplit(url.reveal())
-        place = parts.hostname if parts.scheme != "unix" else parts.path
-        allowed = {"db"} | (TLS_OPTIONS if parts.scheme == "rediss" else set())
-        sound = place and parse_qs(parts.query, keep_blank_values=True).keys() <= allowed and not parts.fragment
-        if sound and (parts.scheme == "unix" or re.fullmatch(r"/?\d*", parts.path)):
-            return dict(parse_url(url.reveal()))
-    raise ConfigurationError(UNREADABLE_URL)
+def _sentinels(address: StoreAddress, client_name: str) -> Sentinels:
+    open_pool = partial(Pool, client_name=client_name, max_connections=SENTINEL_CONNECTIONS, **address.sentinel_options)
+    clients = [StoreClient.of(open_pool(host=node.host, port=node.port)) for node in address.nodes]
+    return Sentinels(clients, address.service)
 
 
 @contextmanager
@@ -159,47 +122,33 @@ class Script:
         self._text = text
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, redis: Redis, keys: Sequence[str | bytes], args: Sequence[Value] = ()) -> Any:
-        """Run it and return its answer, strings as bytes. Raises StoreUnavailable."""
+    async def __call__(
+        self, redis: Redis, keys: Sequence[str | bytes], args: Sequence[Value] = (), *, durable: bool = False
+    ) -> Any:
+        """Run it and return its answer, strings as bytes. Raises StoreUnavailable.
+
+        With `durable` the answer counts only once the store's policy is met (`BROKER_REDIS_DURABILITY`). Where it is
+        not met in time, the write is there all the same: call again, which must change nothing then.
+        """
+        wait = ACKNOWLEDGEMENT.get(redis.durability) if durable and isinstance(redis, StoreClient) else None
         with store_errors():
             try:
-                return await redis.evalsha(self._sha, len(keys), *keys, *args)
+                return await _run(redis, ("EVALSHA", self._sha, len(keys), *keys, *args), wait)
             except NoScriptError:  # nothing ran, so this is not a second sending
-                return await redis.eval(self._text, len(keys), *keys, *args)
+                return await _run(redis, ("EVAL", self._text, len(keys), *keys, *args), wait)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What `broker check` wants to know. None: the server's ACL does not let us ask."""
-
-    version: str | None
-    """`Redis 7.0.15`, `Valkey 9.1.2`."""
-    maxmemory_policy: str | None
-    """Anything but `noeviction` lets Redis forget grants."""
-    aof_enabled: bool | None
-    clock_offset: float | None
-    """Seconds that the server's clock is ahead of ours."""
-
-
-async def server_facts(redis: Redis, clock: Clock) -> ServerFacts:
-    """Ask the server about itself. Raises StoreUnavailable."""
-    with store_errors():
-        info = await _if_allowed(redis, "INFO") or {}
-        before = clock()
-        time = await _if_allowed(redis, "TIME")
-        between = (before + clock()) / 2
-    product = "Valkey" if "valkey_version" in info else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version")
-    return ServerFacts(
-        version=f"{product} {version}" if version else None,
-        maxmemory_policy=info.get("maxmemory_policy"),
-        aof_enabled=bool(info["aof_enabled"]) if "aof_enabled" in info else None,
-        clock_offset=time[0] + time[1] / 1_000_000 - between if time else None,
-    )
-
-
-async def _if_allowed(redis: Redis, command: str) -> Any:
-    try:
-        return await redis.execute_command(command)  # type: ignore[no-untyped-call]
-    except ResponseError:  # NOPERM, or "unknown command" where a hosting company renamed it
-        return None
+async def _run(redis: Redis, command: Sequence[Value], wait: Sequence[Value] | None) -> Any:
+    """Send the command, and on the same connection the wait for whoever else must have what it wrote."""
+    if wait is None:
+        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.execute_command(*command)
+        pipe.execute_command(*wait)
+        answer, acknowledged = await pipe.execute(raise_on_error=False)
+    for error in (answer, acknowledged):
+        if isinstance(error, Exception):
+            raise error
+    if (acknowledged[0] if isinstance(acknowledged, list) else acknowledged) < 1:
+        raise StoreUnavailable(UNACKNOWLEDGED)
+    return answer

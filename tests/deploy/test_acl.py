@@ -18,8 +18,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from broker.clock import system_clock
 from broker.secret import Secret
-from broker.store.connection import connect, server_facts
+from broker.store.connection import connect
 from broker.store.embedded import wheel_server
+from broker.store.facts import server_facts
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 
 DEPLOY: Final = Path(__file__).parents[2] / "docs/deploy"

@@ -29,6 +29,7 @@ def test_an_empty_environment_gives_a_local_run() -> None:
         host="127.0.0.1",
         port=8080,
         redis_url=None,
+        durability="primary",
         audit_file=Path(".broker/audit.jsonl"),
         forwarded_allow_ips="",
         certificate_header=None,
@@ -43,6 +44,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         "BROKER_HOST": "::",
         "BROKER_PORT": "0",
         "BROKER_REDIS_URL": f"rediss://:{CANARY}@redis.example",
+        "BROKER_REDIS_DURABILITY": "replica",
         "BROKER_AUDIT_FILE": "-",
         "BROKER_FORWARDED_ALLOW_IPS": "10.0.0.1, fd00::/8",
         "BROKER_CLIENT_CERTIFICATE_HEADER": "Client-Cert",
@@ -55,11 +57,18 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         host="::",
         port=0,
         redis_url=Secret(f"rediss://:{CANARY}@redis.example"),
+        durability="replica",
         audit_file=None,
         forwarded_allow_ips="10.0.0.1, fd00::/8",
         certificate_header=CertificateHeader("Client-Cert", (ip_network("10.0.0.1"), ip_network("fd00::/8"))),
         drain_seconds=5,
     )
+
+
+def test_a_durability_that_nobody_knows_is_refused() -> None:
+    (fault,) = faults_of({"BROKER_REDIS_DURABILITY": "none"})
+
+    assert fault == "BROKER_REDIS_DURABILITY='none' is none of primary, replica, disk"
 
 
 def test_empty_variables_count_as_absent() -> None:

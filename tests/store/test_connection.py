@@ -23,9 +23,10 @@ from redis.asyncio.connection import AbstractConnection
 from broker.clock import system_clock
 from broker.errors import ConfigurationError, StoreUnavailable
 from broker.secret import Secret
-from broker.store import connection
-from broker.store.connection import Script, ServerFacts, connect, resolve, server_facts, store_errors
+from broker.store import pool
+from broker.store.connection import Script, connect, resolve, store_errors
 from broker.store.embedded import EmbeddedServer, running_url
+from broker.store.facts import ServerFacts, server_facts
 
 PASSWORD = "canary-password"
 
@@ -125,7 +126,6 @@ def test_a_sound_url_is_taken(url: str) -> None:
     [
         "",
         f"http://:{PASSWORD}@redis.example",
-        f"redis+cluster://:{PASSWORD}@redis.example",
         f"redis://:{PASSWORD}@",
         f"redis://:{PASSWORD}@redis.example:{PASSWORD}",
         f"redis://:{PASSWORD}@redis.example:99999",
@@ -202,7 +202,7 @@ async def test_a_limit_that_passes_while_the_client_is_sending_still_counts(
         await send(self, command)
         time.sleep(0.06)  # noqa: ASYNC251 - a busy event loop is what this is about
 
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.05)
     monkeypatch.setattr(AbstractConnection, "_send_packed_command", send_late)
     os.kill(server.process_id, signal.SIGSTOP)
     async with connect(server.url()) as redis:

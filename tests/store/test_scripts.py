@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from broker.store import connection, keys
+from broker.store import keys, pool
 from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
 from broker.store.scripts import script
@@ -35,7 +35,7 @@ ENDLESS = {
 def _patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty calls at once each open a connection: a busy machine must not decide who wins a race."""
     for limit in ("WAIT_SECONDS", "CONNECT_SECONDS", "ANSWER_SECONDS"):
-        monkeypatch.setattr(connection, limit, 10.0)
+        monkeypatch.setattr(pool, limit, 10.0)
 
 
 @pytest.fixture(scope="module")
@@ -879,11 +879,11 @@ async def test_every_script_keeps_to_one_slot(
     called: dict[str, set[int]] = {}
     call = Script.__call__
 
-    async def noted(self: Script, redis: Redis, on: Sequence[str | bytes], args: Sequence[Any] = ()) -> Any:
+    async def noted(self: Script, redis: Redis, on: Sequence[str | bytes], *rest: Any, **how: Any) -> Any:
         slots = {key_slot(key if isinstance(key, bytes) else key.encode()) for key in on}
         assert len(slots) == 1, (names[self._sha], on)
         called.setdefault(names[self._sha], set()).update(slots)
-        return await call(self, redis, on, args)
+        return await call(self, redis, on, *rest, **how)
 
     monkeypatch.setattr(Script, "__call__", noted)
     await every_journey(stage, app, reports)
