@@ -6,8 +6,10 @@ time only after a redirection, since then nothing ran. Nothing is read from repl
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError, ResponseError
@@ -56,30 +58,42 @@ class ClusterClient(StoreClient):
             await self._learn()
         return [self.node(node) for node in self._slots.primaries()]
 
-    async def at_owner(self, slot: int | None, send: Callable[[StoreClient, bool], Awaitable[Answer]]) -> Answer:
-        """Let `send` talk to the primary of a slot, and to the next one after a redirection.
-
-        `send` is told whether ASKING has to come before each command, and raises MovedError or AskError only if
-        nothing ran.
-        """
+    async def owner(self, slot: int | None) -> Node:
+        """Return the primary of a slot. Raises ClusterDownError if there is none."""
         node = self._slots.owner(slot)
         if node is None:
             await self._learn()
             node = self._slots.owner(slot)
             if node is None:
                 raise ClusterDownError("no node has this slot", status_code="CLUSTERDOWN")
+        return node
+
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """After an error that a failover can be behind, ask anew which node has what."""
+        try:
+            yield
+        except (NotConnectedError, NoAnswerError, ClusterDownError, ReadOnlyError, OSError):
+            self._learn_soon()
+            raise
+
+    async def at_owner(self, slot: int | None, send: Callable[[StoreClient, bool], Awaitable[Answer]]) -> Answer:
+        """Let `send` talk to the primary of a slot, and to the next one after a redirection.
+
+        `send` is told whether ASKING has to come before each command, and raises MovedError or AskError only if
+        nothing ran.
+        """
+        node = await self.owner(slot)
         asking = False
         for _ in range(MOST_REDIRECTIONS):
             try:
-                return await send(self.node(node), asking)
+                with self.noticing():
+                    return await send(self.node(node), asking)
             except AskError as error:  # MovedError is one
                 node, asking = Node(error.host or node.host, error.port), not isinstance(error, MovedError)
                 if not asking:
                     self._slots.move(error.slot_id, node)
                     self._learn_soon()
-            except (NotConnectedError, NoAnswerError, ClusterDownError, ReadOnlyError, OSError):
-                self._learn_soon()
-                raise
         raise ClusterDownError("redirected too often", status_code="MOVED")
 
     async def execute_command(self, *command: Any, **options: Any) -> Any:
@@ -96,7 +110,7 @@ class ClusterClient(StoreClient):
         return await self.at_owner(slot_of(command), send)
 
     def pipeline(self, transaction: bool = False, shard_hint: str | None = None) -> "ClusterPipeline":  # noqa: ARG002, FBT001, FBT002 - redis-py's signature
-        """Return one round trip of several commands to one node: all their keys share a slot."""
+        """Return several commands that are sent together, to each node in one round trip."""
         return ClusterPipeline.of(self, transaction=transaction)
 
     async def ping(self, **_: Any) -> bool:
@@ -138,17 +152,16 @@ class ClusterClient(StoreClient):
         asking = [asyncio.ensure_future(self._ask(node)) for node in dict.fromkeys((*self._seeds, *self._nodes))]
         error: Exception = NotConnectedError("no node of the cluster answers")
         try:
-            async with asyncio.timeout(LEARN_SECONDS):
-                for answered in asyncio.as_completed(asking):
-                    try:
-                        node, answer = await answered
-                    except (RedisError, OSError) as failed:
-                        error = failed if isinstance(failed, ResponseError) else error
-                    else:
-                        self._slots.learn(answer, node)
-                        return
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEARN_SECONDS):
+                    for answered in asyncio.as_completed(asking):
+                        try:
+                            node, answer = await answered
+                        except (RedisError, OSError) as failed:
+                            error = failed if isinstance(failed, ResponseError) else error
+                        else:
+                            self._slots.learn(answer, node)
+                            return
         finally:
             for task in asking:
                 task.cancel()
@@ -167,8 +180,21 @@ def _read(task: asyncio.Task[None]) -> None:
         task.exception()  # whoever waits has it; if nobody does, the next command tells
 
 
+@dataclass(slots=True)
+class _Unit:
+    """Commands that have to go over one connection: one with a key, and those without that follow it."""
+
+    slot: int | None
+    commands: list[tuple[CommandLine, Mapping[str, Any]]]
+    answers: list[Any] = field(default_factory=list)
+
+    def is_redirected(self) -> bool:
+        """Tell that nothing ran but what has no key."""
+        return isinstance(self.answers[0], AskError)
+
+
 class ClusterPipeline(StorePipeline):
-    """Commands that go to one node together."""
+    """Commands that go to the nodes of their keys: in one round trip, where these are on one node."""
 
     _cluster: ClusterClient
 
@@ -182,34 +208,53 @@ class ClusterPipeline(StorePipeline):
         return pipeline
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - redis-py's signature
-        """Send everything and return the answers. Raises ValueError if the keys do not share a slot."""
-        commands = [command for command, _ in self.command_stack]
-        slots = {slot for command in commands if (slot := slot_of(command)) is not None}
-        if len(slots) > 1:
-            raise ValueError("the keys of a pipeline must share a hash tag")
+        """Send everything and return the answers, in the order of the commands."""
         stack = list(self.command_stack)
-
-        async def send(client: StoreClient, asking: bool) -> list[Any]:  # noqa: FBT001 - as `at_owner` says it
-            async with client.pipeline() as pipe:
-                for command, options in stack:
-                    if asking:
-                        pipe.execute_command("ASKING")
-                    pipe.execute_command(*command, **options)
-                answers = (await pipe.execute(raise_on_error=False))[1 if asking else 0 :: 2 if asking else 1]
-            _raise_redirection(commands, answers)
-            return answers
-
-        try:
-            answers = await self._cluster.at_owner(next(iter(slots), None), send)
-        finally:
-            await self.reset()  # type: ignore[no-untyped-call]
+        await self.reset()  # type: ignore[no-untyped-call]
+        units = _units(stack)
+        homes: dict[Node, list[_Unit]] = {}
+        for unit in units:
+            homes.setdefault(await self._cluster.owner(unit.slot), []).append(unit)
+        sent = await asyncio.gather(*(self._send(node, there) for node, there in homes.items()), return_exceptions=True)
+        for failure in sent:
+            if failure is not None:
+                raise failure
+        for unit in units:
+            if unit.is_redirected():
+                await self._cluster.at_owner(unit.slot, partial(_send, [unit]))
+        answers = [answer for unit in units for answer in unit.answers]
         if raise_on_error:
             self.raise_first_error(stack, answers)
         return answers
 
+    async def _send(self, node: Node, units: list[_Unit]) -> None:
+        with self._cluster.noticing():
+            await _send(units, self._cluster.node(node), asking=False, follow=False)
 
-def _raise_redirection(commands: Sequence[CommandLine], answers: Sequence[Any]) -> None:
-    """Raise a redirection that holds for every command of a key: then nothing ran."""
-    keyed = [answer for command, answer in zip(commands, answers, strict=True) if slot_of(command) is not None]
-    if keyed and all(isinstance(answer, AskError) for answer in keyed):
-        raise keyed[0]
+
+def _units(stack: Sequence[tuple[CommandLine, Mapping[str, Any]]]) -> list[_Unit]:
+    units: list[_Unit] = []
+    for command, options in stack:
+        slot = slot_of(command)
+        if slot is None and units:
+            units[-1].commands.append((command, options))
+        else:
+            units.append(_Unit(slot, [(command, options)]))
+    return units
+
+
+async def _send(units: list[_Unit], client: StoreClient, asking: bool, *, follow: bool = True) -> None:  # noqa: FBT001 - as `at_owner` says it
+    """Send units in one round trip, and keep their answers. With `follow` a redirection is raised."""
+    async with client.pipeline() as pipe:
+        for unit in units:
+            if asking:
+                pipe.execute_command("ASKING")
+            for command, options in unit.commands:
+                pipe.execute_command(*command, **options)
+        answers = iter(await pipe.execute(raise_on_error=False))
+    for unit in units:
+        if asking:
+            next(answers)
+        unit.answers = [next(answers) for _ in unit.commands]
+        if follow and unit.is_redirected():
+            raise unit.answers[0]

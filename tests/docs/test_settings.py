@@ -93,6 +93,7 @@ def test_every_variable_is_documented_with_its_default() -> None:
         "BROKER_STATE": str(default.state),
         "BROKER_HOST": default.host,
         "BROKER_PORT": str(default.port),
+        "BROKER_REDIS_DURABILITY": default.durability,
         "BROKER_DRAIN_SECONDS": str(default.drain_seconds),
     }
     assert default.audit_file == default.state / "audit.jsonl"

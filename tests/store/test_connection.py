@@ -223,9 +223,9 @@ async def test_a_call_waits_a_moment_for_a_connection_and_then_fails(valkey: Emb
         assert await redis.ping()
         assert await holding is None
 
-        holding = asyncio.ensure_future(redis.blpop(["nothing"], timeout=0.7))
+        holding = asyncio.ensure_future(redis.blpop(["nothing"], timeout=0.5))
         await asyncio.sleep(0)
-        assert 0.15 < await seconds_to_refuse(redis.ping) < 0.7 + SLACK
+        assert 0.15 < await seconds_to_refuse(redis.ping) < 0.5 + SLACK
         assert await holding is None
         assert await redis.ping()
 
