@@ -4,7 +4,8 @@ import hashlib
 import re
 from typing import Final
 
-from broker.vault.kek import Domain
+from broker.errors import KeyUnavailable
+from broker.vault.kek import Domain, WrappedKey
 
 _HASHED: Final = 16
 
@@ -29,3 +30,9 @@ def hashed(prefix: str, domain: Domain, most: int) -> str:
 def bound(domain: Domain, bound_to: bytes) -> bytes:
     """Return what a wrapped key is bound to: whose it is, and what the vault says it is for."""
     return domain.associated_data() + bound_to
+
+
+def require_kind(kind: str, wrapped: WrappedKey) -> None:
+    """Raises `KeyUnavailable` for a key that another back end wrapped."""
+    if wrapped.kek.partition(":")[0] != kind:
+        raise KeyUnavailable(f"a key was wrapped by {wrapped.kek}, and BROKER_KMS is {kind}")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from broker.clock import Clock
 from broker.errors import KeyRefused, KeyUnavailable, SealBroken
-from broker.kms.names import bound, dotted
+from broker.kms.names import bound, dotted, require_kind
 from broker.kms.transit_server import KeyMissing, TransitRejected, TransitServer
 from broker.vault.kek import Destroyed, Domain, WrappedKey
 
@@ -91,12 +91,6 @@ class TransitKeys:
         if facts.get("type") != _TYPE or facts.get("derived") or facts.get("exportable"):
             raise KeyRefused(f"Transit key {name} is not a {_TYPE} key that stays there. Fix: remove it, or the prefix")
         return facts
-
-
-def require_kind(kind: str, wrapped: WrappedKey) -> None:
-    """Raises `KeyUnavailable` for a key that another back end wrapped."""
-    if wrapped.kek.partition(":")[0] != kind:
-        raise KeyUnavailable(f"a key was wrapped by {wrapped.kek}, and BROKER_KMS is {kind}")
 
 
 def _base64(data: bytes) -> str:

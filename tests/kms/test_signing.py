@@ -9,16 +9,23 @@ from joserfc.util import urlsafe_b64encode
 
 from broker.clock import system_entropy
 from broker.errors import KeyRefused, KeyUnavailable
+from broker.kms.aws_server import AwsServer
+from broker.kms.aws_signing import AwsSigning
 from broker.kms.signing import Algorithm, RemoteSigning
 from broker.kms.transit_signing import TransitSigning
+from tests.kms.aws import REGION, playing_aws
 from tests.kms.openbao import OpenBao
 
 
-@pytest.fixture(params=["transit"])
+@pytest.fixture(params=["transit", "awskms"])
 async def signing(request: pytest.FixtureRequest, openbao: OpenBao) -> AsyncIterator[RemoteSigning]:
-    server = openbao.server()
-    yield TransitSigning(server, "broker", system_entropy)
-    await server.close()
+    if request.param == "transit":
+        server = openbao.server()
+        yield TransitSigning(server, "broker", system_entropy)
+        await server.close()
+        return
+    with playing_aws() as aws:
+        yield AwsSigning(AwsServer(REGION, make=lambda: aws), "broker")
 
 
 @pytest.mark.parametrize("algorithm", ["ES384", "RS384"])
