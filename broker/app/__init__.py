@@ -14,7 +14,7 @@ from broker.app.rooms import Rooms, open_rooms
 from broker.app.trail import report_to, ship_to
 from broker.apps import Directory
 from broker.audit import AuditTrail
-from broker.clock import Clock, Entropy, system_clock, system_entropy
+from broker.clock import Clock, Entropy, system_entropy
 from broker.egress import Egress
 from broker.flows.describe_registration import DescribeRegistration
 from broker.flows.introspect_grant import IntrospectGrant
@@ -26,6 +26,7 @@ from broker.pins import Pins
 from broker.refresh.keeper import Keeper
 from broker.settings import Settings
 from broker.settings.deployment import CertificateHeader
+from broker.store.clock import StoreClock
 from broker.vault import KeyEncryptionKeys, Vault
 from broker.witness import Witness
 
@@ -63,7 +64,7 @@ async def open_broker(
     kek: KeyEncryptionKeys,
     audit_file: Path | None,
     certificate_header: CertificateHeader | None = None,
-    clock: Clock = system_clock,
+    clock: Clock | None = None,
     entropy: Entropy = system_entropy,
     is_draining: Callable[[], bool] = lambda: False,
     keep_every: float | None = KEEP_SECONDS,
@@ -73,11 +74,14 @@ async def open_broker(
 
     `certificate_header` is how declared proxies pass on apps' certificates; without it no app authenticates by one.
     Every `keep_every` seconds what is due is renewed (RF-06), until it is draining; None leaves that to others.
-    `witness_file` is where this replica keeps how far the store was when it last looked.
+    Without a `clock`, time is the store's. `witness_file` is where this replica keeps how far the store was when it
+    last looked.
 
     Raises `ConfigurationError`, `StoreUnavailable`, `AuditUnavailable`, `SealBroken` (a wrong key-encryption key).
     """
     async with AsyncExitStack() as closing:
+        if clock is None:
+            clock = await _store_clock(redis, closing)
         audit = AuditTrail(file=audit_file, ship=ship_to(redis), clock=clock)
         vault = Vault(kek, report_broken=report_to(audit), entropy=entropy)
         egress = Egress(
@@ -122,6 +126,14 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
 async def _finish(keeper: Keeper, keeping: asyncio.Task[None]) -> None:
     keeper.stop()
     await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def _store_clock(redis: Redis, closing: AsyncExitStack) -> Clock:
+    """Follow the store's clock until closing."""
+    clock = StoreClock()
+    await clock.measure(redis)
+    closing.push_async_callback(_stop, asyncio.create_task(clock.follow(redis), name="clock"))
+    return clock
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from broker.backups.archive import Entry, Kind
+from broker.grants.records import restored_fields
 
 _GRANT: Final = re.compile(r"sb:\{[^}]+\}:grant")
 _HANDLES: Final = re.compile(r"sb:\{[^}]+\}:handles")
@@ -53,14 +54,11 @@ def restored(entry: Entry, *, taken_at: str) -> Entry | None:
 
 
 def _restored_grant(entry: Entry, taken_at: str) -> Entry | None:
-    fields = dict(_members(entry))
-    if fields.get(b"refreshable") != b"1":
-        return None
-    if fields.get(b"state") == b"active":
-        ended = {b"renew_at": b"0.0", b"expires_at": b"0.0", b"hold_until": b"0.0"}
-        cause = f"restored from a backup of {taken_at}: the refresh token may have been replaced since".encode()
-        fields |= {b"state": b"uncertain", b"cause": cause, **ended}
-    return replace(entry, value=fields)
+    cause = f"restored from a backup of {taken_at}: the refresh token may have been replaced since"
+    fields = restored_fields(
+        {name: value for name, value in _members(entry).items() if isinstance(value, bytes)}, cause
+    )
+    return replace(entry, value=fields) if fields is not None else None
 
 
 def _members(entry: Entry) -> Mapping[bytes, bytes | float]:

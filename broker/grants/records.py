@@ -168,3 +168,17 @@ class Grants:
 def _pack_life(tokens: TokenSet, *, refreshable: bool) -> str:
     """Write into one field what no script asks for: each field of a hash takes some 70 bytes beside what it holds."""
     return f"{tokens.renew_at!r} {tokens.expires_at!r} {tokens.expected_end or 0.0!r} {refreshable:d}"
+
+
+def restored_fields(fields: Mapping[bytes, bytes], cause: str) -> dict[bytes, bytes] | None:
+    """Return a grant's hash as it comes back from a backup; None where it would be of no use. Pure.
+
+    One that was active is uncertain, and its access token at its end, so that nothing of it is used unasked.
+    """
+    *_, expected_end, refreshable = fields[b"life"].split()
+    if refreshable != b"1":
+        return None
+    if fields[b"state"] != b"active":
+        return dict(fields)
+    ended = {b"life": b" ".join((b"0.0", b"0.0", expected_end, refreshable)), b"hold_until": b"0.0"}
+    return {**fields, **ended, b"state": b"uncertain", b"cause": cause.encode()}

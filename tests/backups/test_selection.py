@@ -12,10 +12,8 @@ ROOT = Path(__file__).parents[2]
 GRANT = {
     b"state": b"active",
     b"generation": b"7",
-    b"refreshable": b"1",
-    b"renew_at": b"100.0",
-    b"expires_at": b"200.0",
-    b"hold_until": b"0.0",
+    b"life": b"100.0 200.0 300.0 1",
+    b"hold_until": b"150.0",
     b"terms": b"sealed",
     b"tokens": b"sealed, too",
 }
@@ -49,8 +47,8 @@ def test_a_grant_comes_back_uncertain_with_its_generation_and_nothing_to_use_una
         **GRANT,
         b"state": b"uncertain",
         b"cause": b"restored from a backup of 2026-11-29T06:00:00Z: the refresh token may have been replaced since",
-        b"renew_at": b"0.0",
-        b"expires_at": b"0.0",
+        b"life": b"0.0 0.0 300.0 1",
+        b"hold_until": b"0.0",
     }
 
 
@@ -65,7 +63,7 @@ def test_a_grant_that_had_ended_comes_back_as_it_was(state: bytes) -> None:
 
 
 def test_a_grant_without_a_refresh_token_does_not_come_back() -> None:
-    assert restored(Entry("sb:{t}:grant", "hash", {**GRANT, b"refreshable": b"0"}, 5), taken_at="then") is None
+    assert restored(Entry("sb:{t}:grant", "hash", {**GRANT, b"life": b"100.0 200.0 0.0 0"}, 5), taken_at="then") is None
 
 
 def test_of_what_was_handed_out_the_refresh_handles_come_back() -> None:
