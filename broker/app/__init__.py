@@ -54,6 +54,7 @@ class Broker:
     describe_registration: DescribeRegistration
     last_used: LastUsed
     witness: Witness
+    clock: Clock
 
 
 @asynccontextmanager
@@ -120,6 +121,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
         DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),
         rooms.last_used,
         rooms.witness,
+        rooms.clock,
     )
 
 

@@ -26,11 +26,14 @@ from broker.keys.sealed import create_once
 from broker.keys.signing import SigningKeys
 from broker.launches import Launches
 from broker.pins import Pins
+from broker.refresh.answers import Answers
 from broker.refresh.asking import Asking
 from broker.refresh.current_token import Refresher
 from broker.refresh.ehr_side import EhrSide
+from broker.refresh.lost import LostAnswers
 from broker.refresh.renewal import Renewal
 from broker.refresh.schedule import Schedule
+from broker.refresh.trail import RefreshTrail
 from broker.settings import Settings
 from broker.vault import Vault
 from broker.witness import Witness
@@ -92,9 +95,10 @@ async def open_rooms(
     scope_words, id_tokens = ScopeWords(egress, clock), IdTokens(discovery, IssuerKeys(egress, clock), clock)
     ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys)
     dynamic_clients = DynamicClients(egress, clock)
-    asking = Asking(ehr_side, dynamic_clients)
+    asking, trail = Asking(ehr_side, dynamic_clients), RefreshTrail(audit)
+    answers, lost = Answers(ehr_side, id_tokens, trail), LostAnswers(grants, ehr_side, trail)
     schedule = Schedule(redis)
-    renewal = Renewal(redis, grants, ehr_side, asking, id_tokens, audit, clock, entropy)
+    renewal = Renewal(redis, grants, ehr_side, asking, answers, lost, trail, clock, entropy)
     return Rooms(
         settings=settings,
         redis=redis,

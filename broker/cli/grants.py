@@ -8,11 +8,11 @@ import typer
 
 from broker.app import Broker
 from broker.cli.session import ConfigOption, JsonOption, StateOption, open_session, print_rows, run
-from broker.errors import BrokerError
-from broker.grants import Grant
+from broker.errors import BrokerError, ReauthorizationRequired
+from broker.grants import Grant, health_of
 
 commands = typer.Typer(help="Grants: what EHRs authorized.", no_args_is_help=True)
-_COLUMNS = ("grant", "state", "ehr", "app", "flow", "generation", "expires_at", "cause")
+_COLUMNS = ("grant", "health", "ehr", "app", "flow", "generation", "expires_at", "evidence")
 
 
 @commands.command("list")
@@ -41,6 +41,26 @@ def show(
         print(f"{name:<15} {value if value not in (None, []) else '-'}")
 
 
+@commands.command("refresh")
+def refresh(
+    grant: Annotated[str, typer.Argument(help="the grant's id, as listed")],
+    *,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+    even_uncertain: Annotated[
+        bool,
+        typer.Option("--even-uncertain", help="send the refresh token again although its last answer was lost"),
+    ] = False,
+) -> None:
+    """Renew a grant now. One that is uncertain only with --even-uncertain: an EHR may take that for theft."""
+    shown = run(lambda: _refresh(grant, config, state, even_uncertain=even_uncertain))
+    if as_json:
+        print_rows([shown], (), as_json=True)
+        return
+    print(f"{grant}: generation {shown['generation']}, {shown['health']}; its token ends at {shown['expires_at']}")
+
+
 @commands.command("revoke")
 def revoke(
     grant: Annotated[str, typer.Argument(help="the grant's id, as listed")],
@@ -67,7 +87,7 @@ async def _list(config: Path | None, state: Path | None) -> list[dict[str, Any]]
 
 async def _row(broker: Broker, tag: str) -> dict[str, Any]:
     try:
-        return describe(await broker.grants.read(tag))
+        return describe(await broker.grants.read(tag), now=broker.clock())
     except BrokerError as error:
         return {"grant": tag, "state": "unreadable", "cause": error.code}
 
@@ -77,7 +97,7 @@ async def _show(tag: str, config: Path | None, state: Path | None, *, introspect
         grant = await broker.grants.read(tag)
         handles = await broker.handles.live(tag)
         return {
-            **describe(grant),
+            **describe(grant, now=broker.clock()),
             "scopes": str(grant.terms.scopes),
             "scope_assumed": grant.terms.scope_assumed,
             "dynamic_client": "registered" if grant.terms.dynamic_client else grant.terms.no_dynamic_client,
@@ -89,6 +109,15 @@ async def _show(tag: str, config: Path | None, state: Path | None, *, introspect
         }
 
 
+async def _refresh(tag: str, config: Path | None, state: Path | None, *, even_uncertain: bool) -> dict[str, Any]:
+    async with open_session(config, state) as broker:
+        grant = await broker.grants.read(tag)
+        renewed = await broker.keeper.refresher.renewal.renew(grant, even_uncertain=even_uncertain)
+        if renewed.generation == grant.generation:
+            raise ReauthorizationRequired(f"grant {tag} is {renewed.state}: {renewed.cause}. See --even-uncertain")
+        return describe(renewed, now=broker.clock())
+
+
 async def _revoke(tag: str, config: Path | None, state: Path | None) -> tuple[str, str | None]:
     """Return what became of it at the EHR and, where the broker could end nothing there, where the person can."""
     async with open_session(config, state) as broker:
@@ -96,10 +125,15 @@ async def _revoke(tag: str, config: Path | None, state: Path | None) -> tuple[st
         return at_ehr, await broker.revoke_grant.management_endpoint(tag) if at_ehr == "local_only" else None
 
 
-def describe(grant: Grant) -> dict[str, Any]:
+def describe(grant: Grant, *, now: float) -> dict[str, Any]:
     """Return what an operator may see of a grant."""
+    report = health_of(grant, now=now)
     return {
         "grant": grant.tag,
+        "health": report.health,
+        "health_since": _when(report.since),
+        "evidence": report.evidence,
+        "action": report.action,
         "state": grant.state,
         "ehr": grant.terms.ehr,
         "registration": grant.terms.registration,

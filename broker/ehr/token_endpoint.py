@@ -73,9 +73,11 @@ class TokenEndpoint:
         body = urlencode({"token": token.reveal(), "token_type_hint": hint})
         check_revocation(await self._post(url, authenticate, body, timeout))
 
-    async def introspect(self, url: str, authenticate: Authenticate, *, token: Secret, timeout: float) -> Introspection:
-        """Ask the EHR about an access token (RFC 7662 §2.1). Raises `EhrRefused`, `EhrUnreachable`, `EhrMisbehaved`."""
-        body = urlencode({"token": token.reveal(), "token_type_hint": "access_token"})
+    async def introspect(
+        self, url: str, authenticate: Authenticate, *, token: Secret, hint: str = "access_token", timeout: float
+    ) -> Introspection:
+        """Ask the EHR about a token (RFC 7662 §2.1). Raises `EhrRefused`, `EhrUnreachable`, `EhrMisbehaved`."""
+        body = urlencode({"token": token.reveal(), "token_type_hint": hint})
         return parse_introspection(await self._post(url, authenticate, body, timeout))
 
     async def _request(

@@ -10,11 +10,11 @@ from typing import Final
 from redis.asyncio import Redis
 
 from broker.audit import AuditRecord, AuditTrail, Outcome
-from broker.ehr.introspection import Introspection, bearer
+from broker.ehr.introspection import Introspection
 from broker.errors import BrokerError, InvalidRequest, NotFound
 from broker.flows.scope_text import for_audit
-from broker.grants import Grant, Grants, TokenSet, read_context
-from broker.refresh.ehr_side import Door, EhrSide
+from broker.grants import Grant, Grants, read_context
+from broker.refresh.ehr_side import EhrSide
 from broker.scopes import Scopes
 from broker.store import keys
 from broker.store.connection import store_errors
@@ -48,7 +48,8 @@ class IntrospectGrant:
             raise InvalidRequest("introspected a moment ago", public=f"Only once in {EVERY_SECONDS} seconds.")
         self._record(grant, "allowed", "asked")
         try:
-            said = await self._ask(door, door.endpoints.introspection_endpoint, tokens)
+            url = door.endpoints.introspection_endpoint
+            said = await self.ehr_side.introspect(door, url, tokens, tokens.access_token, "access_token")
         except BrokerError as error:
             self._record(grant, "failed", error.detail)
             raise
@@ -56,14 +57,6 @@ class IntrospectGrant:
         found = list(differences(grant, said, client_id=client.client_id))
         self._record(grant, "allowed", f"{len(found)} differences")
         return found
-
-    async def _ask(self, door: Door, url: str, tokens: TokenSet) -> Introspection:
-        # A dynamic client has nothing else to ask with.
-        by_token = door.ehr.profile.introspection_authentication == "bearer" or tokens.dynamic_client is not None
-        authenticate = bearer(tokens.access_token) if by_token else door.authenticate
-        return await self.ehr_side.token_endpoint.introspect(
-            url, authenticate, token=tokens.access_token, timeout=door.ehr.token_timeout
-        )
 
     def _record(self, grant: Grant, outcome: Outcome, reason: str) -> None:
         self.audit.record(

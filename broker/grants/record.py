@@ -68,6 +68,23 @@ class TokenSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Refreshes that failed since the last one that did not; the grant goes on."""
+
+    first_at: float
+    last_at: float
+    count: int
+    code: str
+    """Of the last one."""
+
+    @classmethod
+    def read(cls, text: str) -> "Trouble":
+        """Read what the script writes."""
+        first_at, last_at, count, code = text.split(" ", 3)
+        return cls(float(first_at), float(last_at), int(count), code)
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A grant as read: its tokens stay sealed."""
 
@@ -87,6 +104,11 @@ class Grant:
     used_at: float = 0.0
     """When an app last used it, to within some minutes (RF-13)."""
     expected_end: float | None = None
+    serves: bool = True
+    """Whether its access token lived when it was read: an uncertain grant serves until that ends."""
+    attempted_by: str | None = None
+    """Whose refresh may have been sent and has not ended: one under way, or one that was cut off."""
+    trouble: Trouble | None = None
 
     @property
     def is_in_use(self) -> bool:
@@ -99,8 +121,11 @@ class Grant:
         return self.terms.context_missing and self.generation == 1
 
     def require_usable(self) -> None:
-        """Raises `ReauthorizationRequired` unless the grant is active; `RelaunchRequired` when its session ended."""
-        if self.state == "active":
+        """Raises `ReauthorizationRequired` unless the grant is active, or uncertain with a token that lives.
+
+        `RelaunchRequired` when its session ended.
+        """
+        if self.state == "active" or (self.state == "uncertain" and self.serves):
             return
         ended = RelaunchRequired if self.state == "needs_reauth" and self.terms.ends_with_session else None
         raise (ended or ReauthorizationRequired)(f"grant {self.tag} is {self.state}: {self.cause}")

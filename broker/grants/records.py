@@ -1,14 +1,14 @@
 """Grants in the store: read, written generation by generation, ended."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, cast
 
 from redis.asyncio import Redis
 
 from broker.clock import Clock
 from broker.errors import NotFound, ReauthorizationRequired
-from broker.grants.record import Grant, GrantState, Terms, TokenSet
+from broker.grants.record import Grant, GrantState, Terms, TokenSet, Trouble
 from broker.grants.sealing import dump_terms, dump_tokens, load_terms, load_tokens
 from broker.store import keys
 from broker.store.connection import Script, store_errors
@@ -23,6 +23,17 @@ REVOKED_RETENTION_SECONDS: Final = 30 * 86_400
 """A revoked or suspended grant's state is kept this long as evidence; its tokens are deleted at once."""
 SHORT_RETENTION_SECONDS: Final = 86_400
 """A grant without refresh token is of no use after its access token's end; it is kept a day for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedGeneration:
+    """A generation that is ready to be written, and the grant as it is then."""
+
+    grant: Grant
+    fields: Mapping[str, str | bytes] = field(repr=False)
+    """All of its hash but the tokens."""
+    lives: int
+    """Milliseconds."""
 
 
 class Doubts(Protocol):
@@ -52,37 +63,76 @@ class Grants:
 
     async def create(self, tag: str, terms: Terms, tokens: TokenSet) -> Grant:
         """Store a new grant under a tag nobody has used."""
-        outcome = await self.commit(tag, terms, tokens, generation=0, owner="")
-        if outcome != "ok":
+        now = self._clock()
+        first = await self.seal(tag, terms, tokens, generation=1, created_at=now, used_at=now)
+        if (outcome := await self.commit(first, owner="")) != "ok":
             raise RuntimeError(f"a new grant's random tag was taken: {outcome}")
-        return await self.read(tag)
+        return first.grant
 
-    async def commit(
-        self, tag: str, terms: Terms, tokens: TokenSet, *, generation: int, owner: str, hold_until: float = 0.0
-    ) -> Commit:
-        """Write the next generation over `generation` (0: the first one), if no attempt but `owner`'s began since."""
-        now, following = self._clock(), generation + 1
+    async def seal(
+        self,
+        tag: str,
+        terms: Terms,
+        tokens: TokenSet,
+        *,
+        generation: int,
+        created_at: float,
+        used_at: float,
+        hold_until: float = 0.0,
+    ) -> SealedGeneration:
+        """Prepare a generation: what has been sealed can be written, and written again, without a key."""
+        now = self._clock()
         lasting = tokens.refresh_token is not None or tokens.dynamic_client is not None
         refreshable = lasting or terms.flow == "backend"
+        sealed = await self._vault.seal(self._bound("tokens", tag, generation), dump_tokens(tokens), ehr=terms.ehr)
         fields: dict[str, str | bytes] = {
             "v": "2",
             "state": "active",
-            "generation": str(following),
+            "generation": str(generation),
             "life": _pack_life(tokens, refreshable=refreshable),
             "since": repr(now),
             "hold_until": repr(hold_until),
-            "terms": await self._vault.seal(self._bound("terms", tag, following), dump_terms(terms), ehr=terms.ehr),
-            "tokens": await self._vault.seal(self._bound("tokens", tag, following), dump_tokens(tokens), ehr=terms.ehr),
+            "terms": await self._vault.seal(self._bound("terms", tag, generation), dump_terms(terms), ehr=terms.ehr),
         }
-        if generation == 0:
-            fields |= {"created_at": repr(now), "used_at": repr(now)}
+        if generation == 1:
+            fields |= {"created_at": repr(created_at), "used_at": repr(used_at)}
         keep = RETENTION_SECONDS if lasting else SHORT_RETENTION_SECONDS + max(0, tokens.expires_at - now)
-        with store_errors():
-            outcome: bytes = await self._commit(
-                self._redis,
-                [keys.grant(tag), keys.lease(tag)],
-                [generation, owner, int(keep * 1000), *(part for pair in fields.items() for part in pair)],
-            )
+        grant = Grant(
+            tag=tag,
+            terms=terms,
+            state="active",
+            generation=generation,
+            created_at=created_at,
+            since=now,
+            renew_at=tokens.renew_at,
+            expires_at=tokens.expires_at,
+            refreshable=refreshable,
+            cause=None,
+            sealed_tokens=sealed,
+            hold_until=hold_until,
+            used_at=used_at,
+            expected_end=tokens.expected_end,
+        )
+        return SealedGeneration(grant, fields, int(keep * 1000))
+
+    async def commit(self, following: SealedGeneration, *, owner: str) -> Commit:
+        """Write a generation over the one before, if no attempt but `owner`'s began since; the first if there is none.
+
+        It counts once the store's policy is met (`BROKER_REDIS_DURABILITY`). Written again, it changes nothing.
+        """
+        grant = following.grant
+        outcome: bytes = await self._commit(
+            self._redis,
+            [keys.grant(grant.tag), keys.lease(grant.tag)],
+            [
+                grant.generation - 1,
+                owner,
+                following.lives,
+                grant.sealed_tokens or b"",
+                *(part for pair in following.fields.items() for part in pair),
+            ],
+            durable=True,
+        )
         return outcome.decode()  # type: ignore[return-value]  # the script answers with these words only
 
     async def read(self, tag: str) -> Grant:
@@ -113,6 +163,9 @@ class Grants:
             hold_until=float(fields[b"hold_until"]),
             used_at=float(fields[b"used_at"]),
             expected_end=float(expected_end) or None,
+            serves=self._clock() < float(expires_at),
+            attempted_by=fields[b"intent"].decode() if b"intent" in fields else None,
+            trouble=Trouble.read(fields[b"trouble"].decode()) if b"trouble" in fields else None,
         )
         cause = self._doubts.of(grant) if self._doubts is not None else None
         return grant if cause is None else await self._doubted(grant, cause)

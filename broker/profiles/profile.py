@@ -52,6 +52,10 @@ class Profile(BaseModel):
     """A header that names the client when metadata is read (EP-08)."""
     refresh_tokens: Literal["rotating", "reusable"]
     """`reusable`: the same refresh token is accepted again, so a refresh whose answer was lost may be repeated."""
+    refresh_grace: Annotated[int, Field(ge=0, le=3600)]
+    """Seconds in which a refresh token that was replaced is accepted again, so that a lost answer may be asked for."""
+    introspect_lost: bool
+    """Whether introspection tells if a refresh token whose answer was lost is still active; then it is sent again."""
     refresh_interval: Annotated[int, Field(ge=0, le=3600)]
     """Seconds that must lie between two refreshes of one grant (OR-04)."""
     refresh_while_alive: bool

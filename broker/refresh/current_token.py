@@ -64,13 +64,15 @@ class Refresher:
             if grant.generation > 1 and self.clock() - grant.since < RENEWED_SECONDS:
                 raise ReauthorizationRequired(f"the EHR refuses a token of grant {grant.tag} that was just renewed")
             grant = await self.renew(grant)
+            if grant.generation == refused.generation:
+                raise ReauthorizationRequired(f"the EHR refuses the token of grant {grant.tag}, which is {grant.state}")
         tokens = await self.grants.open_tokens(grant)
         return CurrentToken(tokens.access_token, grant.generation, tokens.proof_key)
 
     async def renew(self, grant: Grant) -> Grant:
-        """Return a later generation than `grant`; whoever asks meanwhile waits for the same one.
+        """Return a later generation than `grant`, or an uncertain grant as it is, while its token lives.
 
-        Raises `ReauthorizationRequired`, `EhrError`.
+        Whoever asks meanwhile waits for the same one. Raises `ReauthorizationRequired`, `EhrError`.
         """
         if not grant.refreshable:
             raise ReauthorizationRequired(f"grant {grant.tag} has expired and has no refresh token")

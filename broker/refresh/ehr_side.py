@@ -9,6 +9,7 @@ from broker.apps import Directory
 from broker.ehr.client_auth import Authenticate
 from broker.ehr.discovery import Discovery
 from broker.ehr.endpoints import Endpoints
+from broker.ehr.introspection import Introspection, bearer
 from broker.ehr.scope_words import ScopeWords
 from broker.ehr.site import Site
 from broker.ehr.token_endpoint import TokenEndpoint
@@ -60,6 +61,23 @@ class EhrSide:
     async def scope(self, terms: Terms, door: Door) -> str:
         """Return the scopes of a grant in the EHR's words (Q9). Raises `EhrError`."""
         return (await self.scope_words.say(terms.scopes, self.site(terms), door.endpoints)).text
+
+    async def introspect(self, door: Door, url: str, tokens: TokenSet, token: Secret, hint: str) -> Introspection:
+        """Ask about a token, with what the EHR wants to be asked with (IN-03). Raises `EhrError`."""
+        # A dynamic client has nothing else to ask with.
+        by_token = door.ehr.profile.introspection_authentication == "bearer" or tokens.dynamic_client is not None
+        authenticate = bearer(tokens.access_token) if by_token else door.authenticate
+        return await self.token_endpoint.introspect(
+            url, authenticate, token=token, hint=hint, timeout=door.ehr.token_timeout
+        )
+
+    async def introspect_refresh_token(self, terms: Terms, tokens: TokenSet) -> bool | None:
+        """Return whether the EHR still takes the refresh token; None where nothing can be asked. Raises `EhrError`."""
+        door = await self.door(terms)
+        if door.endpoints.introspection_endpoint is None or tokens.refresh_token is None:
+            return None
+        url = door.endpoints.introspection_endpoint
+        return (await self.introspect(door, url, tokens, tokens.refresh_token, "refresh_token")).active
 
     async def revoke(self, terms: Terms, tokens: TokenSet, *, tries: int = 1) -> AtEhr:
         """Revoke tokens at the EHR; trouble there is in the answer (IN-06, IN-07).

@@ -1,16 +1,17 @@
 """Renew one grant's token. What must never be lost is written before it is needed.
 
 1. claim     one script takes the lease, if the generation is still the one the caller saw
+             where an earlier attempt was cut off: find out what became of it, or give up
 2. intend    one script writes down that a request may have been sent, if the lease is still ours
 3. ask       the token endpoint, once
 4. commit    one script writes the next generation, if the last intent is still ours; retried while the store is away
-   or release, when the EHR certainly did nothing; or `uncertain`, when an answer was lost and the EHR may have
-   replaced the refresh token; or `needs_reauth`, when it said invalid_grant and no one else had refreshed meanwhile;
-   or `suspended`, when the answer is about somebody else
+   or release, when the EHR certainly did nothing, or what it did can be found out; or `uncertain`, when an answer was
+   lost and the EHR may have replaced the refresh token; or `needs_reauth`, when it said invalid_grant and no one else
+   had refreshed meanwhile; or `suspended`, when the answer is about somebody else
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -18,12 +19,10 @@ from typing import Final, TypeVar
 import structlog
 from redis.asyncio import Redis
 
-from broker.audit import AuditRecord, AuditTrail, Event, Outcome
+from broker.audit import Outcome
 from broker.clock import Clock, Entropy
 from broker.credentials import random_text
-from broker.ehr.id_token import Identity, IdTokens
 from broker.ehr.token_answer import TokenAnswer, at_server
-from broker.ehr.unverified import unverified_claims
 from broker.errors import (
     BrokerError,
     EhrAnswerLost,
@@ -35,16 +34,18 @@ from broker.errors import (
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet
 from broker.profiles import Profile
+from broker.refresh.answers import Answers
 from broker.refresh.asking import Ask, Asking
 from broker.refresh.ehr_side import EhrSide
+from broker.refresh.failures import classify
+from broker.refresh.lost import LostAnswers, attempt_name, began_at, can_be_found_out, may_send_again
 from broker.refresh.outcome import (
-    names_another_patient,
-    names_another_user,
     offers_more,
     refreshed_terms,
     share_of_life,
     token_set,
 )
+from broker.refresh.trail import RefreshTrail
 from broker.single_flight import SingleFlight
 from broker.store import keys
 from broker.store.connection import Script
@@ -58,6 +59,9 @@ WAIT_SECONDS: Final = 15.0
 """How long a caller waits for a refresh that another replica makes."""
 REFUSED_SECONDS: Final = 5.0
 """How long a grant is left alone after an EHR refused its refresh for another reason than the grant (EP-03)."""
+SETTLE_SECONDS: Final = 30.0
+"""How long after a lost answer an EHR is not yet asked what it made of the request: it may still be at it."""
+_CUT_OFF: Final = "a refresh was cut off after it may have been sent"
 _POLL_SECONDS: Final = 0.05
 _INSIST_SECONDS: Final = 60.0
 """How long a write that must not be lost is tried again."""
@@ -73,8 +77,9 @@ class Renewal:
     grants: Grants
     ehr_side: EhrSide
     asking: Asking
-    id_tokens: IdTokens
-    audit: AuditTrail
+    answers: Answers
+    lost: LostAnswers
+    trail: RefreshTrail
     clock: Clock
     entropy: Entropy
     claim: Script = field(default_factory=partial(script, "claim_refresh"))
@@ -82,21 +87,26 @@ class Renewal:
     release: Script = field(default_factory=partial(script, "release_refresh"))
     releases: SingleFlight[None] = field(default_factory=SingleFlight)
 
-    async def renew(self, seen: Grant) -> Grant:
-        """Return the grant at a later generation than `seen`.
+    async def renew(self, seen: Grant, *, even_uncertain: bool = False) -> Grant:
+        """Return the grant at a later generation than `seen`; or, uncertain, as it is, while its token lives.
+
+        `even_uncertain` is an operator's word that a lost answer may be asked for again, whatever the profile says.
 
         Raises `ReauthorizationRequired` when it has ended, `EhrError` when the EHR could not renew it now.
         """
-        owner = random_text(self.entropy)
+        owner = attempt_name(random_text(self.entropy), self.clock())
+        mode = "repeat" if even_uncertain or self.asking.may_repeat(seen) else self._mode(seen)
         give_up = self.clock() + WAIT_SECONDS
-        while (said := await self._claim(seen, owner)) == "held":
+        while (said := await self._claim(seen, owner, mode)) == "held":
             if self.clock() >= give_up:
                 raise EhrUnreachable("another replica's refresh has not ended")
             await asyncio.sleep(_POLL_SECONDS)
         if said == "claimed":
             return await self._attempt(seen, owner)
+        if said.startswith("again"):
+            return await self._attempt_again(seen, owner, said.partition(" ")[2])
         if said == "interrupted":
-            return await self._end(seen, "uncertain", "a refresh was cut off after it may have been sent")
+            return await self._end(seen, "uncertain", _CUT_OFF)
         current = await self._current(seen)
         if said == "on_hold":
             pause = max(0.0, current.hold_until - self.clock())
@@ -107,49 +117,71 @@ class Renewal:
         """Wait until every lease that has to be given back was."""
         await self.releases.close()
 
-    async def _claim(self, seen: Grant, owner: str) -> str:
-        repeat = "repeat" if self.asking.may_repeat(seen) else ""
+    def _mode(self, grant: Grant) -> str:
+        return "look" if can_be_found_out(self._profile(grant)) else ""
+
+    async def _claim(self, seen: Grant, owner: str, mode: str) -> str:
         try:
             said: bytes = await self.claim(
-                self.redis, _keys(seen), [owner, int(LEASE_SECONDS * 1000), seen.generation, repeat, repr(self.clock())]
+                self.redis, _keys(seen), [owner, int(LEASE_SECONDS * 1000), seen.generation, mode, repr(self.clock())]
             )
         except StoreUnavailable:
             self._start_release(seen, owner)  # the script may have run all the same
             raise
         return said.decode()
 
+    async def _attempt_again(self, grant: Grant, owner: str, earlier: str) -> Grant:
+        """Go on where an attempt was cut off, if that is safe at this EHR (RF-05)."""
+        again = may_send_again(self._profile(grant), asked_at=began_at(earlier), now=self.clock())
+        if again == "yes":
+            return await self._attempt(grant, owner, earlier=earlier)
+        try:
+            unused = await self.lost.is_unused(grant) if again == "ask" else None
+        except BrokerError as error:
+            await self._give_back(grant, owner, error)
+            raise
+        if unused:
+            return await self._attempt(grant, owner)
+        if unused is None:
+            return await self._end(grant, "uncertain", grant.cause or _CUT_OFF)
+        return await self._end(grant, "needs_reauth", "a refresh was lost, and its token is active no more")
+
     def _profile(self, grant: Grant) -> Profile:
         return self.ehr_side.directory.ehr(grant.terms.ehr).profile
 
-    async def _attempt(self, grant: Grant, owner: str) -> Grant:
+    async def _attempt(self, grant: Grant, owner: str, *, earlier: str = "") -> Grant:
+        """Make the attempt; `earlier` is one whose answer was lost, that this one repeats."""
         try:
-            self._record(grant, "allowed", "due")
+            self.trail.record(grant, "allowed", "due")
             tokens = await self.grants.open_tokens(grant)
             ask = await self.asking.prepare(grant, tokens)
             await self._intend(grant, owner)
             answer = await self._ask(grant, ask)
         except EhrAnswerLost as lost:
-            if not self.asking.may_repeat(grant):
-                return await self._end(grant, "uncertain", f"the answer to a refresh was lost: {lost.detail}")
-            await self._give_back(grant, owner, lost)
-            raise
+            if self.asking.may_repeat(grant):
+                await self._give_back(grant, owner, lost)
+                raise
+            if self._mode(grant):
+                await self._give_back(grant, owner, lost, unanswered=earlier or owner)
+                raise
+            return await self._end(grant, "uncertain", f"the answer to a refresh was lost: {lost.detail}")
         except EhrRefused as refused:
             if refused.error == "invalid_grant" and grant.terms.flow == "launch":
                 more = ", as the session ended (RF-10)" if grant.terms.ends_with_session else ""
                 return await self._end(grant, "needs_reauth", f"{refused.detail}{more}")
             self.ehr_side.doubt(grant.terms, refused)
-            await self._give_back(grant, owner, refused)
+            await self._give_back(grant, owner, refused, unanswered=earlier)
             raise
         except BrokerError as error:
             if isinstance(error, EhrError):
                 self.ehr_side.doubt(grant.terms, error)
-            await self._give_back(grant, owner, error)
+            await self._give_back(grant, owner, error, unanswered=earlier)
             raise
         except Exception as error:  # before the request, as `_ask` raises no other: nothing was sent
-            self._start_release(grant, owner)
-            self._record(grant, "failed", f"not sent ({type(error).__name__})")
+            self._start_release(grant, owner, unanswered=earlier)
+            self.trail.record(grant, "failed", f"not sent ({type(error).__name__})")
             raise
-        if (breach := self._breach(grant, answer, tokens)) is not None:
+        if (breach := self.answers.breach(grant, answer, tokens)) is not None:
             return await self._suspend(grant, answer, tokens, breach)
         return await self._commit(grant, owner, answer, tokens)
 
@@ -163,83 +195,58 @@ class Renewal:
             log.exception("refresh_failed_unforeseen", grant=grant.tag)
             raise EhrAnswerLost(f"the request failed unforeseen ({type(error).__name__})") from None
 
-    def _breach(self, grant: Grant, answer: TokenAnswer, previous: TokenSet) -> str | None:
-        """Say why the answer is about somebody else, or binds its tokens no more: a security event (CX-11, ID-08)."""
-        if previous.proof_key is not None and not answer.bound:
-            return "the refresh answered a token that is not bound to the grant's key (OA-23)"
-        if names_another_patient(grant.terms, answer):
-            return "the refresh named another patient than the grant (CX-11)"
-        clients = {self.ehr_side.directory.registration(grant.terms.registration).client_id}
-        clients |= {previous.dynamic_client.client_id} if previous.dynamic_client is not None else set()
-        claims = unverified_claims(answer.id_token) if answer.id_token else None
-        if names_another_user(grant.terms, claims, {*clients, *self._profile(grant).id_token_audiences}):
-            return "the id_token of the refresh changed issuer, subject or audience (ID-08)"
-        return None
-
     async def _suspend(self, grant: Grant, answer: TokenAnswer, previous: TokenSet, cause: str) -> Grant:
         """End the grant, and at the EHR what came for it: that may open somebody else's record."""
-        self._record(grant, "denied", cause, event="grant.suspended")
+        self.trail.record(grant, "denied", cause, event="grant.suspended")
         await self._insist(partial(self.grants.end, grant.tag, "suspended", cause, generation=grant.generation))
         tokens = token_set(answer, now=self.clock(), share=1.0, default_lifetime=0.0, previous=previous)
         at_ehr = await self.ehr_side.revoke(grant.terms, tokens)
         outcome: Outcome = "failed" if at_ehr == "failed" else "allowed"
-        self._record(grant, outcome, f"at the EHR: {at_ehr}", event="grant.suspended")
+        self.trail.record(grant, outcome, f"at the EHR: {at_ehr}", event="grant.suspended")
         return await self._current(grant)
 
     async def _commit(self, grant: Grant, owner: str, answer: TokenAnswer, previous: TokenSet) -> Grant:
-        profile, identity = self._profile(grant), await self._identity(grant, answer)
+        profile, identity = self._profile(grant), await self.answers.identity(grant, answer)
         terms = refreshed_terms(grant.terms, answer, identity, extensions=profile.context_extensions)
         now, share, default = self.clock(), share_of_life(self.entropy), float(profile.default_lifetime)
         tokens = token_set(answer, now=now, share=share, default_lifetime=default, previous=previous)
-        commit = partial(
-            self.grants.commit,
+        seal = partial(
+            self.grants.seal,
             grant.tag,
             terms,
             tokens,
-            generation=grant.generation,
-            owner=owner,
+            generation=grant.generation + 1,
+            created_at=grant.created_at,
+            used_at=grant.used_at,
             hold_until=now + profile.refresh_interval,
         )
-        if (said := await self._insist(commit)) != "ok":
+        following = await self._insist(seal)
+        if (said := await self._insist(partial(self.grants.commit, following, owner=owner))) != "ok":
             log.warning("refresh_not_committed", grant=grant.tag, generation=grant.generation, said=said)
         if said in {"revoked", "gone"}:
             await self.ehr_side.revoke(grant.terms, tokens)
         more = "; more scope was offered and not applied (RF-11)" if offers_more(grant.terms, answer) else ""
         more += f"; {answer.note}" if answer.note else ""
-        self._record(grant, "allowed" if said == "ok" else "failed", f"answered, and the store said {said}{more}")
-        return await self._current(grant)
-
-    async def _identity(self, grant: Grant, answer: TokenAnswer) -> Identity | None:
-        """Return who signed in, where only a refresh says so (CX-11); an id_token that does not verify says nothing."""
-        if answer.id_token is None or grant.terms.context.subject is not None:
-            return None
-        try:
-            site, door = self.ehr_side.site(grant.terms), await self.ehr_side.door(grant.terms)
-            client_id = self.ehr_side.directory.registration(grant.terms.registration).client_id
-            identity = await self.id_tokens.verify(
-                answer.id_token, site=site, endpoints=door.endpoints, client_id=client_id, nonce=None
-            )
-            if identity.exception is not None:
-                rule = f"accepted by {identity.exception} of the profile"
-                self._record(grant, "allowed", rule, event="id_token.exception")
-        except Exception as error:  # noqa: BLE001  # whatever it is, the tokens that came with it must be kept
-            cause = error.detail if isinstance(error, BrokerError) else type(error).__name__
-            log.info("id_token_of_refresh_ignored", grant=grant.tag, cause=cause)
-            return None
-        return identity
+        self.trail.record(grant, "allowed" if said == "ok" else "failed", f"answered, and the store said {said}{more}")
+        return following.grant if said == "ok" else await self._current(grant)
 
     async def _intend(self, grant: Grant, owner: str) -> None:
-        said = await self.intend(self.redis, _keys(grant), [owner, int(LEASE_SECONDS * 1000), grant.generation])
+        lease = int(LEASE_SECONDS * 1000)
+        said = await self.intend(self.redis, _keys(grant), [owner, lease, grant.generation], durable=True)
         if said != b"ok":
             await self._current(grant)
             raise EhrUnreachable("the lease ran out before the request was sent")
 
-    async def _give_back(self, grant: Grant, owner: str, error: BrokerError) -> None:
-        """Release first: when the audit trail is what failed, the record fails again."""
-        releasing = self._start_release(grant, owner, self._hold_until(grant, error))
+    async def _give_back(self, grant: Grant, owner: str, error: BrokerError, *, unanswered: str = "") -> None:
+        """Release first: when the audit trail is what failed, the record fails again.
+
+        `unanswered` is the attempt that stays written down as one that may have been sent.
+        """
+        code = classify(error).code if isinstance(error, EhrError) else ""
+        releasing = self._start_release(grant, owner, self._hold_until(grant, error), unanswered=unanswered, code=code)
         if not isinstance(error, StoreUnavailable):  # else callers are refused at once, and this goes on without them
             await asyncio.shield(releasing)
-        self._record(grant, "failed", error.detail)
+        self.trail.record(grant, "failed", error.detail)
 
     def _hold_until(self, grant: Grant, error: BrokerError) -> float:
         """Return when the EHR may be asked again: `Retry-After`, its profile and what it refused say so."""
@@ -247,18 +254,25 @@ class Renewal:
         if unanswered or not isinstance(error, EhrError):
             return 0.0
         asked = error.retry_after or 0.0 if isinstance(error, EhrUnreachable) else 0.0
-        refused = REFUSED_SECONDS if isinstance(error, EhrRefused) else 0.0
-        return self.clock() + max(asked, refused, self._profile(grant).refresh_interval)
+        profile, pause = self._profile(grant), 0.0
+        if isinstance(error, EhrRefused):
+            pause = REFUSED_SECONDS
+        elif isinstance(error, EhrAnswerLost) and may_send_again(profile, asked_at=None, now=0.0) == "ask":
+            pause = SETTLE_SECONDS
+        return self.clock() + max(asked, pause, profile.refresh_interval)
 
-    def _start_release(self, grant: Grant, owner: str, hold_until: float = 0.0) -> asyncio.Future[None]:
-        return self.releases.start(owner, lambda: self._insist(partial(self._release, grant, owner, hold_until)))
+    def _start_release(
+        self, grant: Grant, owner: str, hold_until: float = 0.0, *, unanswered: str = "", code: str = ""
+    ) -> asyncio.Future[None]:
+        asked = [owner, repr(hold_until), unanswered, code, repr(self.clock())]
+        return self.releases.start(owner, lambda: self._insist(partial(self._release, grant, asked)))
 
-    async def _release(self, grant: Grant, owner: str, hold_until: float) -> None:
-        await self.release(self.redis, _keys(grant), [owner, repr(hold_until)])
+    async def _release(self, grant: Grant, asked: Sequence[str]) -> None:
+        await self.release(self.redis, _keys(grant), asked)
 
     async def _end(self, grant: Grant, state: GrantState, cause: str) -> Grant:
         """End the grant unless its generation has moved on: then someone else renewed it, and that is the answer."""
-        self._record(grant, "failed", cause)
+        self.trail.record(grant, "failed", cause)
         await self._insist(partial(self.grants.end, grant.tag, state, cause, generation=grant.generation))
         return await self._current(grant)
 
@@ -278,20 +292,6 @@ class Renewal:
                     log.critical("refresh_result_unstored", cause=error.detail)
                     raise
                 await asyncio.sleep(_POLL_SECONDS)
-
-    def _record(self, grant: Grant, outcome: Outcome, reason: str, *, event: Event = "grant.refresh") -> None:
-        self.audit.record(
-            AuditRecord(
-                event=event,
-                outcome=outcome,
-                app=grant.terms.app,
-                ehr=grant.terms.ehr,
-                registration=grant.terms.registration,
-                grant=grant.tag,
-                generation=grant.generation,
-                reason=reason,
-            )
-        )
 
 
 def _keys(grant: Grant) -> list[str]:

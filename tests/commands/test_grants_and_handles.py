@@ -24,15 +24,19 @@ async def test_grants_are_listed_for_people_and_for_programs(at_stage: Operator,
     tag = (await app.standalone())["access_token"][4:16]
 
     table = rows(await at_stage.run("grants", "list"))
-    assert table[0] == ["grant", "state", "ehr", "app", "flow", "generation", "expires_at", "cause"]
-    assert [row[:6] for row in table[1:]] == [[tag, "active", "sandbox", "growth-chart", "launch", "1"]]
+    assert table[0] == ["grant", "health", "ehr", "app", "flow", "generation", "expires_at", "evidence"]
+    assert [row[:6] for row in table[1:]] == [[tag, "healthy", "sandbox", "growth-chart", "launch", "1"]]
 
     (listed,) = (await at_stage.run("grants", "list", "--json")).json()
     assert re.fullmatch(WHEN, listed.pop("created_at"))
     assert re.fullmatch(WHEN, listed.pop("since"))
     assert re.fullmatch(WHEN, listed.pop("expires_at"))
+    assert re.fullmatch(WHEN, listed.pop("health_since"))
     assert listed == {
         "grant": tag,
+        "health": "healthy",
+        "evidence": "generation 1",
+        "action": "nothing",
         "state": "active",
         "ehr": "sandbox",
         "registration": "sandbox-launch",
@@ -42,6 +46,34 @@ async def test_grants_are_listed_for_people_and_for_programs(at_stage: Operator,
         "refreshable": True,
         "cause": None,
     }
+
+
+async def test_a_grant_is_refreshed_by_an_operator(at_stage: Operator, app: App, stage: BrokerStage) -> None:
+    tag = (await app.standalone())["access_token"][4:16]
+
+    said = await at_stage.run("grants", "refresh", tag)
+
+    assert said.out.startswith(f"{tag}: generation 2, healthy; its token ends at ")
+    assert stage.sandbox.counts()["token.refresh_token"] == 1
+
+
+async def test_an_uncertain_grant_is_refreshed_by_an_operators_word_alone(
+    at_stage: Operator, app: App, stage: BrokerStage
+) -> None:
+    """RF-05."""
+    tag = (await app.standalone())["access_token"][4:16]
+    stage.sandbox.fault("token_drop_before")
+    lost = await at_stage.run("grants", "refresh", tag)
+    sent = stage.sandbox.counts()["token.refresh_token"]
+
+    again = await at_stage.run("grants", "refresh", tag)
+    assert (lost.status, again.status) == (1, 1)
+    assert "is uncertain" in again.err
+    assert "--even-uncertain" in again.err
+    assert stage.sandbox.counts()["token.refresh_token"] == sent
+
+    said = await at_stage.run("grants", "refresh", tag, "--even-uncertain", "--json")
+    assert said.json()[0]["generation"] == 2
 
 
 async def test_nothing_to_list_is_said_beside_the_table(at_stage: Operator) -> None:

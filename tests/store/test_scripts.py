@@ -65,9 +65,10 @@ async def fields(redis: Redis) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in (await redis.hgetall(GRANT)).items()}  # type: ignore[union-attr]  # answers are bytes
 
 
-async def commit(redis: Redis, expected: int, owner: str, *written: str) -> bytes:
-    pairs = written or ("state", "active", "generation", str(expected + 1), "tokens", f"of {owner}")
-    return bytes(await script("commit_grant")(redis, [GRANT, LEASE], [expected, owner, 60_000, *pairs]))
+async def commit(redis: Redis, expected: int, owner: str, tokens: str = "") -> bytes:
+    pairs = ("state", "active", "generation", str(expected + 1))
+    sealed = tokens or f"of {owner}"
+    return bytes(await script("commit_grant")(redis, [GRANT, LEASE], [expected, owner, 60_000, sealed, *pairs]))
 
 
 async def claim(redis: Redis, owner: str = "me", generation: int = 1, repeat: str = "", now: float = 0) -> bytes:
@@ -78,8 +79,11 @@ async def intend(redis: Redis, owner: str = "me", generation: int = 1) -> bytes:
     return bytes(await script("intend_refresh")(redis, [GRANT, LEASE], [owner, 60_000, generation]))
 
 
-async def release(redis: Redis, owner: str = "me", hold_until: float = 0) -> bytes:
-    return bytes(await script("release_refresh")(redis, [GRANT, LEASE], [owner, hold_until]))
+async def release(
+    redis: Redis, owner: str = "me", hold_until: float = 0, unanswered: str = "", code: str = "", now: float = 0
+) -> bytes:
+    arguments: list[str | bytes | int | float] = [owner, hold_until, unanswered, code, now]
+    return bytes(await script("release_refresh")(redis, [GRANT, LEASE], arguments))
 
 
 async def end(redis: Redis, state: str, generation: str = "") -> bytes:
@@ -212,10 +216,21 @@ async def test_a_late_commit_leaves_the_lease_of_another_alone(redis: Redis) -> 
 
 async def test_of_fifty_commits_over_one_generation_one_is_taken(redis: Redis) -> None:
     """RF-05."""
-    assert await tally(commit(redis, 0, "") for _ in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
+    assert await tally(commit(redis, 0, "", f"first {n}") for n in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
     await redis.hset(GRANT, "intent", "me")
-    assert await tally(commit(redis, 1, "me") for _ in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
+    assert await tally(commit(redis, 1, "me", f"second {n}") for n in range(MANY)) == {b"ok": 1, b"stale": MANY - 1}
     assert (await fields(redis))["generation"] == "2"
+
+
+async def test_a_commit_that_is_sent_again_changes_nothing_and_is_told_that_it_is_stored(redis: Redis) -> None:
+    """RF-05: who was not told that it is stored, or stored where it must be, insists."""
+    await put(redis, intent="me")
+    assert await commit(redis, 1, "me") == b"ok"
+    stored = await fields(redis)
+
+    assert await commit(redis, 1, "me") == b"ok"
+
+    assert await fields(redis) == stored
 
 
 # claim_refresh, intend_refresh, release_refresh
@@ -226,7 +241,13 @@ async def test_of_fifty_commits_over_one_generation_one_is_taken(redis: Redis) -
     [
         ({}, "", b"gone"),
         ({"generation": "1", "state": "revoked"}, "", b"revoked"),
-        ({"generation": "1", "state": "uncertain"}, "repeat", b"uncertain"),
+        ({"generation": "1", "state": "uncertain"}, "", b"uncertain"),
+        ({"generation": "1", "state": "uncertain"}, "repeat", b"claimed"),
+        ({"generation": "1", "state": "uncertain"}, "look", b"again "),
+        ({"generation": "1", "state": "uncertain", "intent": "dead@9.5"}, "look", b"again dead@9.5"),
+        ({"generation": "1", "state": "active", "intent": "dead@9.5"}, "look", b"again dead@9.5"),
+        ({"generation": "1", "state": "active"}, "look", b"claimed"),
+        ({"generation": "1", "state": "suspended"}, "look", b"suspended"),
         ({"generation": "1", "state": "needs_reauth"}, "repeat", b"needs_reauth"),
         ({"generation": "2", "state": "active"}, "", b"moved"),
         ({"generation": "1", "state": "active", "intent": "dead"}, "", b"interrupted"),
@@ -241,7 +262,7 @@ async def test_a_lease_is_given_for_the_generation_that_was_seen_and_after_no_un
 
     assert await claim(redis, repeat=repeat) == said
 
-    assert await redis.get(LEASE) == (b"me" if said == b"claimed" else None)
+    assert await redis.get(LEASE) == (b"me" if said.startswith((b"claimed", b"again")) else None)
     assert await fields(redis) == before
 
 
@@ -297,6 +318,35 @@ async def test_a_release_gives_back_ones_own_lease_and_intent_alone(redis: Redis
 
     await release(redis)
     assert (await redis.exists(LEASE), "intent" in await fields(redis)) == (0, False)
+
+
+async def test_an_attempt_that_may_be_asked_about_later_stays_written_down(redis: Redis) -> None:
+    """RF-05."""
+    await put(redis)
+    await claim(redis)
+    await intend(redis)
+
+    await release(redis, unanswered="earlier@5")
+
+    assert (await redis.exists(LEASE), (await fields(redis))["intent"]) == (0, "earlier@5")
+
+
+async def test_failures_are_counted_from_the_first_one_until_a_commit(redis: Redis) -> None:
+    """RF-08."""
+    await put(redis)
+    for now in (10.5, 20.5, 30.5):
+        await claim(redis)
+        await release(redis, code="ehr_unreachable" if now < 30 else "invalid_client", now=now)
+
+    assert (await fields(redis))["trouble"] == "10.5 30.5 3 invalid_client"
+    await redis.hset(GRANT, "intent", "me")
+    await commit(redis, 1, "me")
+    assert "trouble" not in await fields(redis)
+
+
+async def test_a_release_makes_no_grant_that_is_not_there(redis: Redis) -> None:
+    assert await release(redis, code="ehr_unreachable", hold_until=5, now=1) == b"gone"
+    assert await fields(redis) == {}
 
 
 @pytest.mark.parametrize(("now", "said"), [(99.9, b"on_hold"), (100, b"claimed"), (101, b"claimed")])

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from broker.store import keys
 from broker.witness import call_restored
-from tests.stories.held import DUE, Held, audit_of, code_of
+from tests.stories.held import DUE, ENDED, Held, audit_of, code_of
 
 Fields = dict[bytes, bytes]
 
@@ -35,6 +35,8 @@ async def test_a_record_put_back_from_before_a_refresh_is_uncertain_and_its_toke
     sent = held.refreshes()
     await put_back(held.stage.redis, held.tag, before)
 
+    assert (await held.read()).status_code == 200, "its access token still lives"
+    held.stage.clock.advance(ENDED)
     answer = await held.read()
 
     assert (answer.status_code, code_of(answer)) == (401, "reauthorization_required")
@@ -60,6 +62,8 @@ async def test_after_a_restore_no_refresh_token_of_before_is_sent_unasked(held: 
     await call_restored(held.stage.redis, held.stage.clock())
     await held.stage.broker.witness.look()
     held.stage.clock.advance(DUE)
+    assert (await held.read()).status_code == 200, "its access token still lives"
+    held.stage.clock.advance(ENDED)
 
     answer = await held.read()
 

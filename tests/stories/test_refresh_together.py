@@ -179,8 +179,8 @@ async def test_a_step_whose_answer_the_store_did_not_live_to_give_is_taken_back_
     """The script ran, so there is a lease or an intent of an attempt that sent nothing (RF-05)."""
     step, release, call = script(name)._sha, script("release_refresh")._sha, Script.__call__
 
-    async def cut_off(self: Script, *arguments: Any) -> Any:
-        answer = None if self._sha == release else await call(self, *arguments)
+    async def cut_off(self: Script, *arguments: Any, **options: Any) -> Any:
+        answer = None if self._sha == release else await call(self, *arguments, **options)
         if self._sha in {step, release}:
             raise StoreUnavailable("TimeoutError")
         return answer

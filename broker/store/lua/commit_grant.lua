@@ -1,9 +1,11 @@
 -- Write a grant's next generation, if nobody else did and, for a refresh, if no other attempt began since (fencing).
 -- The intent decides, not the lease: an answer that took longer than the lease is still the only one there is, also
--- for a grant that was called uncertain while it was on its way.
--- KEYS: grant, lease    ARGV: expected generation (0 = must not exist), who intended the refresh, lifetime in ms,
---                             then field, value, field, value …
-local state, generation, intent = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation', 'intent'))
+-- for a grant that was called uncertain while it was on its way. Written twice, it is written once: who was not told
+-- that it was stored, or stored where it must be, asks again.
+-- KEYS: grant, lease    ARGV: expected generation (0 = must not exist), who intended the refresh, lifetime in ms, the
+--                             sealed tokens, then field, value, field, value …
+local state, generation, intent, tokens = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation', 'intent', 'tokens'))
+if generation and tokens == ARGV[4] then return 'ok' end
 if ARGV[1] == '0' then
   if generation then return 'stale' end
 else
@@ -12,8 +14,8 @@ else
   if generation ~= ARGV[1] then return 'stale' end
   if intent ~= ARGV[2] then return 'fenced' end
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
-redis.call('HDEL', KEYS[1], 'intent', 'cause')
+redis.call('HSET', KEYS[1], 'tokens', ARGV[4], unpack(ARGV, 5))
+redis.call('HDEL', KEYS[1], 'intent', 'cause', 'trouble')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 if redis.call('GET', KEYS[2]) == ARGV[2] then redis.call('DEL', KEYS[2]) end
 return 'ok'

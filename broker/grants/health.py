@@ -1,0 +1,54 @@
+"""How a grant is: what an operator is told, with the evidence and since when. Pure."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from broker.grants.record import Grant
+
+Health = Literal["healthy", "refreshing", "degraded", "uncertain", "needs_reauth", "revoked", "suspended"]
+
+_REAUTHORIZE: Final = "have the person authorize again"
+_ACTIONS: Final[dict[Health, str]] = {
+    "healthy": "nothing",
+    "refreshing": "nothing: a refresh is under way",
+    "degraded": "see what failed; the grant is tried again by itself",
+    "uncertain": "broker grants refresh GRANT --even-uncertain tries once more; else have the person authorize again",
+    "needs_reauth": _REAUTHORIZE,
+    "revoked": "nothing: it was ended here",
+    "suspended": "find out why a refresh was about somebody else; then have the person authorize again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What is said of one grant."""
+
+    health: Health
+    since: float
+    """Seconds since 1970."""
+    evidence: str
+    """From codes and counts alone."""
+    action: str
+    """The one thing that an operator can do."""
+
+
+def health_of(grant: Grant, *, now: float) -> HealthReport:
+    """Say how a grant is at `now` (seconds)."""
+    health, since, evidence = _found(grant, now)
+    return HealthReport(health, since, evidence, _ACTIONS[health])
+
+
+def _found(grant: Grant, now: float) -> tuple[Health, float, str]:
+    serves = now < grant.expires_at
+    if grant.state == "uncertain":
+        left = "its access token serves until its end" if serves else "its access token has ended"
+        return ("uncertain" if serves else "needs_reauth"), grant.since, f"{grant.cause}; {left}"
+    if grant.state != "active":
+        return grant.state, grant.since, grant.cause or grant.state
+    if not grant.refreshable and not serves:
+        return "needs_reauth", grant.expires_at, "its access token has ended, and there is no refresh token"
+    if (trouble := grant.trouble) is not None:
+        return "degraded", trouble.first_at, f"{trouble.count} refreshes failed, the last one with {trouble.code}"
+    if grant.attempted_by is not None:
+        return "refreshing", grant.since, "a refresh has begun and not ended"
+    return "healthy", grant.since, f"generation {grant.generation}"
