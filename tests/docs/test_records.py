@@ -73,6 +73,7 @@ def test_documented_waits_of_a_refresh_are_those_of_the_code() -> None:
         renewal.WAIT_SECONDS,
         renewal._INSIST_SECONDS,
         keeper.AGAIN_SECONDS,
+        renewal.SETTLE_SECONDS,
     ]
     waits = re.findall(r"for (\d+) seconds", read("docs/operations.md"))
     assert [int(number) for number in waits] == [renewal._INSIST_SECONDS] * 2
