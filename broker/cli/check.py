@@ -5,10 +5,10 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -16,7 +16,9 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from broker.apps import Directory
 from broker.cli import EXIT_CONFIGURATION
+from broker.cli.check_store import check_store
 from broker.cli.ehrs import method_warnings
+from broker.cli.finding import Finding
 from broker.cli.session import (
     DEMO_CONFIG,
     DEMO_KEY_FILE,
@@ -30,30 +32,17 @@ from broker.egress import Egress
 from broker.ehr.documents import find_endpoints, require_callable
 from broker.ehr.site import Site
 from broker.errors import BrokerError, ConfigurationError
-from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
 from broker.settings.deployment import key_encryption_keys
 from broker.settings.proof_rules import expiring_secrets, without_proxy
-from broker.store.connection import NO_STORE, connect
+from broker.store.connection import NO_STORE
 from broker.store.embedded import running_url
-from broker.store.facts import server_facts
 from broker.vault import LocalKeyring
 from broker.vault.keyring import read_key_file
 
-MOST_CLOCK_OFFSET_SECONDS: Final = 2.0
-OLDEST_REDIS: Final = 7
 CERTIFICATE_SECONDS: Final = 30 * 86_400
 """How long before its end a certificate of the broker's own is warned of (OR-05)."""
 _HANDSHAKE_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at."""
-
-    part: Literal["environment", "broker.toml", "certificate", "key", "store", "ehr"]
-    level: Literal["ok", "warning", "fault"]
-    text: str
 
 
 def check(
@@ -86,7 +75,7 @@ async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> 
     settings, findings = _settings(deployment)
     findings += _key(key_file)
     if not offline:
-        findings += [finding async for finding in _store(deployment.redis_url)]
+        findings += [finding async for finding in check_store(deployment.redis_url, deployment.durability)]
         if settings is not None:
             findings += [finding async for finding in _public_url(settings)]
             findings += [finding async for finding in _ehrs(settings)]
@@ -157,38 +146,6 @@ def _key(file: Path | None) -> Iterator[Finding]:
         yield from (Finding("key", "fault", fault) for fault in error.faults)
     else:
         yield Finding("key", "ok", f"{len(keyring.keks)} on the keyring")
-
-
-async def _store(url: Secret | None) -> AsyncIterator[Finding]:
-    if url is None:
-        yield Finding("store", "fault", NO_STORE)
-        return
-    try:
-        redis = connect(url, client_name="broker-check")
-        try:
-            facts = await server_facts(redis, system_clock)
-        finally:
-            await redis.aclose()
-    except BrokerError as error:
-        yield Finding("store", "fault", f"{error.code}: {error.detail}")
-        return
-    yield _version(facts.version)
-    if facts.maxmemory_policy not in {None, "noeviction"}:
-        text = f"maxmemory-policy is {facts.maxmemory_policy}: Redis would forget grants. Fix: noeviction"
-        yield Finding("store", "fault", text)
-    if facts.aof_enabled is False:
-        yield Finding("store", "warning", "appendonly is off: a restart of Redis loses grants. Fix: appendonly yes")
-    if facts.clock_offset is not None and abs(facts.clock_offset) > MOST_CLOCK_OFFSET_SECONDS:
-        yield Finding("store", "warning", f"its clock differs by {facts.clock_offset:+.1f} s. Fix: run NTP on both")
-
-
-def _version(version: str | None) -> Finding:
-    if version is None:
-        return Finding("store", "warning", "it answers, but its ACL does not let us ask for its version (INFO)")
-    product, _, number = version.partition(" ")
-    if product == "Redis" and int(number.partition(".")[0]) < OLDEST_REDIS:
-        return Finding("store", "fault", f"{version} is too old. Fix: Redis 7.0 or Valkey 8 or newer")
-    return Finding("store", "ok", version)
 
 
 async def _ehrs(settings: Settings) -> AsyncIterator[Finding]:

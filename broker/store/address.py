@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from broker.errors import ConfigurationError
 from broker.secret import Secret
@@ -59,6 +59,12 @@ class StoreAddress:
     """The name by which the sentinels know the primary."""
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
     """Of a connection to a sentinel."""
+
+    def is_private(self) -> bool:
+        """Tell whether nobody on a network can read along: TLS, a Unix socket, or this machine's loopback."""
+        hosts = [node.host for node in self.nodes] or [str(self.options.get("host", "localhost"))]
+        near = all(host == "localhost" or host.startswith("127.") or host == "::1" for host in hosts)
+        return near or self.options.get("connection_class") in {SSLConnection, UnixDomainSocketConnection}
 
     @classmethod
     def parse(cls, url: Secret) -> "StoreAddress":

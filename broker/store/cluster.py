@@ -58,6 +58,10 @@ class ClusterClient(StoreClient):
             await self._learn()
         return [self.node(node) for node in self._slots.primaries()]
 
+    def slots_without_owner(self) -> int:
+        """Count the slots of no primary, once `primaries` was asked for."""
+        return self._slots.without_owner()
+
     async def owner(self, slot: int | None) -> Node:
         """Return the primary of a slot. Raises ClusterDownError if there is none."""
         node = self._slots.owner(slot)

@@ -38,6 +38,10 @@ class SlotMap:
         """Return all primaries, each once."""
         return list(dict.fromkeys(node for node in self._owners if node is not None))
 
+    def without_owner(self) -> int:
+        """Count the slots that nobody has."""
+        return self._owners.count(None)
+
     def move(self, slot: int, node: Node) -> None:
         """Note that a node said it was moved."""
         self._owners[slot] = node

@@ -136,6 +136,12 @@ async def test_the_broker_may_do_all_it_does_and_nothing_more(
     assert facts.version.startswith("Valkey 9")
     assert (facts.maxmemory_policy, facts.aof_enabled) == ("noeviction", True)
     assert facts.clock_offset is not None
+    assert not facts.may_too_much
+    (denied,) = await inspector.execute_command("ACL LOG")  # type: ignore[no-untyped-call]
+    assert (denied.get("object") or denied.get(b"object")) in {"lastsave", b"lastsave"}, (
+        "which is asked for to find out"
+    )
+    await inspector.execute_command("ACL LOG", "RESET")  # type: ignore[no-untyped-call]
     async with open_stage(sandbox, as_broker, tmp_path) as stage:
         app, reports = stage.app(), stage.app("reports")
         await play_everything(stage, app, reports)
