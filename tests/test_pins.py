@@ -9,13 +9,13 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.audit import AuditTrail
-from broker.clock import system_entropy
 from broker.credentials import KeyedHash
 from broker.ehr.endpoints import Endpoints
 from broker.errors import AuditUnavailable, NotFound, SealBroken
 from broker.pins import Pins
-from broker.vault import LocalKeyring, RecordContext, Vault
+from broker.vault import RecordContext
 from tests.ehr.known import site
+from tests.stage.vault import a_vault
 
 HERE = site("https://ehr.example/r4")
 FOUND = Endpoints("https://auth.example/token", issuer="https://auth.example")
@@ -28,7 +28,7 @@ class Office:
     def __init__(self, redis: Redis, folder: Path, *, tenant: str = "default", name: str = "one") -> None:
         self.file = folder / f"audit-{name}"
         self.audit = AuditTrail(file=self.file, ship=self._ship, clock=lambda: 0.0)
-        vault = Vault(LocalKeyring([bytes(32)]), report_broken=self._report, entropy=system_entropy)
+        vault = a_vault(redis, tenant=tenant, report_broken=self._report)
         self.broken: list[str] = []
         self.now = 1000.0
         self.pins = Pins(redis, vault, KeyedHash(bytes(32)), self.audit, lambda: self.now, tenant)

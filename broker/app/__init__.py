@@ -27,7 +27,7 @@ from broker.refresh.keeper import Keeper
 from broker.settings import Settings
 from broker.settings.deployment import CertificateHeader
 from broker.store.clock import StoreClock
-from broker.vault import KeyEncryptionKeys, Vault
+from broker.vault import DomainKeys, DomainRecords, KeyEncryptionKeys, Vault
 from broker.witness import Witness
 
 KEEP_SECONDS = 1.0
@@ -84,11 +84,13 @@ async def open_broker(
         if clock is None:
             clock = await _store_clock(redis, closing)
         audit = AuditTrail(file=audit_file, ship=ship_to(redis), clock=clock)
-        vault = Vault(kek, report_broken=report_to(audit), entropy=entropy)
+        domain_keys = DomainKeys(DomainRecords(redis), kek, clock=clock, entropy=entropy)
+        vault = Vault(domain_keys, tenant=settings.tenant, report_broken=report_to(audit), entropy=entropy)
         egress = Egress(
             allow_loopback_http=settings.allow_loopback_http, allow_private_hosts=settings.allow_private_hosts
         )
         closing.push_async_callback(egress.close)
+        closing.push_async_callback(domain_keys.close)
         await audit.open()
         closing.push_async_callback(audit.close)
         witness = Witness(redis, witness_file, audit, clock, entropy)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from broker.app.trail import report_to, ship_to
+from broker.app.trail import ship_to
 from broker.audit import AuditTrail
 from broker.clock import Clock, Entropy, system_clock, system_entropy
 from broker.flows.back_up import BackUp
 from broker.flows.restore import Restore
 from broker.settings import Settings
-from broker.vault import KeyEncryptionKeys, Vault
+from broker.vault import KeyEncryptionKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,9 @@ async def open_backups(
     """Build them. `redis` and `kek` stay the caller's to close. Raises `AuditUnavailable`."""
     async with AsyncExitStack() as closing:
         audit = AuditTrail(file=audit_file, ship=ship_to(redis), clock=clock)
-        vault = Vault(kek, report_broken=report_to(audit), entropy=entropy)
         await audit.open()
         closing.push_async_callback(audit.close)
         yield Backups(
-            BackUp(redis, vault, audit, clock, entropy, settings.tenant),
-            Restore(redis, vault, audit, clock, settings.tenant),
+            BackUp(redis, kek, audit, clock, entropy, settings.tenant),
+            Restore(redis, kek, audit, clock, settings.tenant),
         )

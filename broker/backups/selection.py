@@ -1,6 +1,7 @@
 """What a backup keeps, and how it comes back. Pure.
 
-Kept is what cannot be made again: grants of launches, apps' refresh handles on them, the broker's own keys, pins. What
+Kept is what cannot be made again: grants of launches, apps' refresh handles on them, the broker's own keys, domain
+keys, pins. What
 lives for minutes, counts, or is asked for again by itself is left out: a handle that somebody revoked since must not
 come back, and a backend grant is one token request away.
 """
@@ -21,6 +22,7 @@ KEPT: Final[Mapping[re.Pattern[str], Kind]] = {
     re.compile(r"sb:\{[^}]+\}:refresh:.+"): "hash",
     re.compile(r"sb:pin:\{.+\}"): "string",
     re.compile(r"sb:key:\{.+\}"): "string",
+    re.compile(r"sb:domain:\{.+\}"): "hash",
 }
 """By the name of the key, with Redis's word for what it holds. A test compares this with every name that there is."""
 LEFT_OUT: Final = (

@@ -12,7 +12,7 @@ from broker.audit import AuditRecord, AuditTrail
 from broker.backups import ArchiveWriter, Entry, Kind, kind_of
 from broker.clock import Clock, Entropy
 from broker.store.connection import store_errors
-from broker.vault import RecordContext, Vault
+from broker.vault import Domain, KeyEncryptionKeys
 
 KEY_BYTES: Final = 32
 _ID_BYTES: Final = 8
@@ -20,9 +20,9 @@ _AT_ONCE: Final = 500
 _ANY: Final = "sb:*"
 
 
-def sealed_under(tenant: str, backup_id: str) -> RecordContext:
-    """Return what the key of a backup's file is bound to."""
-    return RecordContext(kind="backup", id=backup_id, tenant=tenant)
+def bound_to(backup_id: str) -> bytes:
+    """Return what the key of a backup's file is bound to. A KEK wraps it: domain keys may be lost with the store."""
+    return f"backup {backup_id}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class BackUp:
     """Reads the store key by key, each as it is at that moment: grants do not depend on each other."""
 
     redis: Redis
-    vault: Vault
+    kek: KeyEncryptionKeys
     audit: AuditTrail
     clock: Clock
     entropy: Entropy
@@ -47,12 +47,13 @@ class BackUp:
         return writer.count
 
     async def _head(self, backup_id: str, key: bytes) -> dict[str, Any]:
-        sealed = await self.vault.seal(sealed_under(self.tenant, backup_id), key)
+        wrapped = await self.kek.wrap(Domain(self.tenant), key, bound_to(backup_id))
         return {
             "id": backup_id,
             "tenant": self.tenant,
             "taken_at": f"{datetime.fromtimestamp(self.clock(), UTC):%Y-%m-%dT%H:%M:%SZ}",
-            "key": base64.b64encode(sealed).decode(),
+            "kek": wrapped.kek,
+            "key": base64.b64encode(wrapped.blob).decode(),
         }
 
     async def _entries(self) -> AsyncIterator[Entry]:

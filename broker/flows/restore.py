@@ -15,10 +15,10 @@ from broker.audit import AuditRecord, AuditTrail
 from broker.backups import Entry, read_entries, read_head, restored
 from broker.clock import Clock
 from broker.errors import BackupUnreadable
-from broker.flows.back_up import sealed_under
+from broker.flows.back_up import bound_to
 from broker.store import keys
 from broker.store.connection import store_errors
-from broker.vault import Vault
+from broker.vault import Domain, KeyEncryptionKeys, WrappedKey
 from broker.witness import call_restored
 
 _AT_ONCE: Final = 500
@@ -29,7 +29,7 @@ class Restore:
     """Reads the whole file once before anything is written: one that is damaged changes nothing."""
 
     redis: Redis
-    vault: Vault
+    kek: KeyEncryptionKeys
     audit: AuditTrail
     clock: Clock
     tenant: str
@@ -79,10 +79,10 @@ class Restore:
         if head.get("tenant") != self.tenant:
             raise BackupUnreadable(f"it is of tenant {head.get('tenant')!r}, and broker.toml says {self.tenant!r}")
         try:
-            sealed = base64.b64decode(str(head.get("key")), validate=True)
+            wrapped = WrappedKey(str(head.get("kek")), base64.b64decode(str(head.get("key")), validate=True))
         except binascii.Error:
             raise BackupUnreadable("its head has no key") from None
-        return await self.vault.open(sealed_under(self.tenant, backup_id), sealed)
+        return await self.kek.unwrap(Domain(self.tenant), wrapped, bound_to(backup_id))
 
     async def _write_all(self, entries: Iterator[Entry], taken_at: float) -> Counter[str]:
         age = int((self.clock() - taken_at) * 1000)

@@ -4,6 +4,7 @@ import zlib
 from typing import Final
 
 ANY_GRANT: Final = "sb:{*}:grant"
+ANY_DOMAIN: Final = "sb:domain:{*}"
 PARTS: Final = 16
 """Of each EHR's schedule. Another number would leave behind what is planned."""
 
@@ -75,6 +76,11 @@ def asked(app: str) -> str:
 def pin(digest: str) -> str:
     """A string: where an EHR's credentials may go, sealed, under the keyed hash of its FHIR base."""
     return f"sb:pin:{{{digest}}}"
+
+
+def domain(slot: str) -> str:
+    """A hash: the keys that a tenant's and EHR's records are sealed under, wrapped."""
+    return f"sb:domain:{{{slot}}}"
 
 
 def sealed_key(name: str) -> str:

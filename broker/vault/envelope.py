@@ -1,70 +1,80 @@
-"""Seal and open one record.
+"""The format of a sealed record. No I/O.
 
-    byte 0        format version (1)
-    bytes 1–8     id of the key-encryption key
+    byte 0        format version (2)
+    bytes 1–8     id of the domain key
     bytes 9–68    data key, wrapped: nonce (12) + ciphertext (32) + tag (16)
     bytes 69–80   nonce of the record
     bytes 81–     ciphertext + tag (16)
 
-A data key seals one record once, so its nonce is never used twice.
+A data key seals one record once, so the record's nonce is never used twice. The data key is bound to the domain key's
+id alone, and the record to its place alone: so the first 69 bytes can be replaced, under another domain key, without
+opening the record and without knowing its place. They fit no other record, because no other one has this data key.
 """
 
-from collections.abc import Callable
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from broker.clock import Entropy, system_entropy
+from broker.clock import Entropy
 from broker.errors import SealBroken
 from broker.vault.context import FORMAT_VERSION, RecordContext
-from broker.vault.kek import Domain, KeyEncryptionKeys, WrappedKey
-from broker.vault.keyring import KEY_BYTES, NONCE_BYTES
+from broker.vault.domain_key import ID_BYTES
+from broker.vault.kek import KEY_BYTES
 
-_KEY_ID_END = 9
-_WRAPPED_END = _KEY_ID_END + NONCE_BYTES + KEY_BYTES + 16
-_NONCE_END = _WRAPPED_END + NONCE_BYTES
+NONCE_BYTES: Final = 12
+_VERSION: Final = bytes([FORMAT_VERSION])
+_TAG_BYTES: Final = 16
+_ID_END: Final = 1 + ID_BYTES
+HEADER_BYTES: Final = _ID_END + NONCE_BYTES + KEY_BYTES + _TAG_BYTES
+_NONCE_END: Final = HEADER_BYTES + NONCE_BYTES
+LEAST_BYTES: Final = _NONCE_END + _TAG_BYTES
 
 
-class Vault:
-    """Seals bytes under a context and opens them only under the same one."""
+def seal(cipher: AESGCM, key_id: bytes, context: RecordContext, plaintext: bytes, entropy: Entropy) -> bytes:
+    """Return the envelope of `plaintext`, 97 bytes longer than it, under the domain key of that id."""
+    data_key, nonce = entropy(KEY_BYTES), entropy(NONCE_BYTES)
+    body = AESGCM(data_key).encrypt(nonce, plaintext, context.associated_data())
+    return _wrap(cipher, key_id, data_key, entropy) + nonce + body
 
-    def __init__(
-        self,
-        keys: KeyEncryptionKeys,
-        *,
-        report_broken: Callable[[RecordContext, str], None],
-        entropy: Entropy = system_entropy,
-    ) -> None:
-        self._keys = keys
-        self._report_broken = report_broken
-        self._entropy = entropy
 
-    async def seal(self, context: RecordContext, plaintext: bytes, *, ehr: str = "") -> bytes:  # noqa: ARG002  # one key for all EHRs
-        """Return the envelope of `plaintext`, 97 bytes longer than it."""
-        bound_to = context.associated_data()
-        data_key = self._entropy(KEY_BYTES)
-        wrapped = await self._keys.wrap(Domain(context.tenant), data_key, bound_to)
-        key_id = bytes.fromhex(wrapped.kek.removeprefix("local:"))
-        nonce = self._entropy(NONCE_BYTES)
-        header = bytes([FORMAT_VERSION]) + key_id + wrapped.blob + nonce
-        return header + AESGCM(data_key).encrypt(nonce, plaintext, header + bound_to)
+def key_id_of(sealed: bytes) -> bytes | None:
+    """Return the id of the domain key of an envelope, or of its first bytes; None for what is no envelope."""
+    return sealed[1:_ID_END] if len(sealed) >= HEADER_BYTES and sealed[:1] == _VERSION else None
 
-    async def open(self, context: RecordContext, sealed: bytes) -> bytes:
-        """Return the plaintext. Raises `SealBroken`, after reporting it, or `KeyUnavailable`."""
-        try:
-            return await self._open(context, sealed)
-        except SealBroken as broken:
-            self._report_broken(context, broken.detail)
-            raise
 
-    async def _open(self, context: RecordContext, sealed: bytes) -> bytes:
-        if len(sealed) < _NONCE_END or sealed[0] != FORMAT_VERSION:
-            raise SealBroken(f"a {context.kind} record is not an envelope of format {FORMAT_VERSION}")
-        bound_to = context.associated_data()
-        wrapped = WrappedKey(f"local:{sealed[1:_KEY_ID_END].hex()}", sealed[_KEY_ID_END:_WRAPPED_END])
-        data_key = await self._keys.unwrap(Domain(context.tenant), wrapped, bound_to)
-        header, nonce, body = sealed[:_NONCE_END], sealed[_WRAPPED_END:_NONCE_END], sealed[_NONCE_END:]
-        try:
-            return AESGCM(data_key).decrypt(nonce, body, header + bound_to)
-        except InvalidTag:
-            raise SealBroken(f"a {context.kind} record does not open in its context") from None
+def open_with(cipher: AESGCM, context: RecordContext, sealed: bytes) -> bytes:
+    """Return the plaintext of an envelope. Raises `SealBroken`."""
+    data_key = _unwrap(cipher, sealed)
+    nonce, body = sealed[HEADER_BYTES:_NONCE_END], sealed[_NONCE_END:]
+    try:
+        return AESGCM(data_key).decrypt(nonce, body, context.associated_data())
+    except (InvalidTag, ValueError):  # ValueError: too short for a nonce
+        raise SealBroken(f"a {context.kind} record does not open in its place") from None
+
+
+def rewrap(header: bytes, old: AESGCM, new: AESGCM, new_id: bytes, entropy: Entropy) -> bytes:
+    """Return what to put in place of an envelope's first 69 bytes. Raises `SealBroken`."""
+    return _wrap(new, new_id, _unwrap(old, header), entropy)
+
+
+def is_readable(header: bytes, cipher: AESGCM) -> bool:
+    """Tell whether the data key in an envelope's first 69 bytes unwraps: without it the record cannot be opened."""
+    try:
+        _unwrap(cipher, header)
+    except SealBroken:
+        return False
+    return True
+
+
+def _wrap(cipher: AESGCM, key_id: bytes, data_key: bytes, entropy: Entropy) -> bytes:
+    head, nonce = _VERSION + key_id, entropy(NONCE_BYTES)
+    return head + nonce + cipher.encrypt(nonce, data_key, head)
+
+
+def _unwrap(cipher: AESGCM, sealed: bytes) -> bytes:
+    nonce, wrapped = sealed[_ID_END : _ID_END + NONCE_BYTES], sealed[_ID_END + NONCE_BYTES : HEADER_BYTES]
+    try:
+        return cipher.decrypt(nonce, wrapped, sealed[:_ID_END])
+    except (InvalidTag, ValueError):
+        raise SealBroken("the data key of a record does not unwrap") from None

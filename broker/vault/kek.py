@@ -4,7 +4,9 @@ One small interface for keys that this process holds and for keys that never lea
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from broker.clock import Entropy, system_entropy
 from broker.errors import ConfigurationError, KeyUnavailable, SealBroken
-from broker.vault.kek import Destroyed, Domain, WrappedKey
+from broker.vault.kek import KEY_BYTES, Destroyed, Domain, WrappedKey
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
 
 

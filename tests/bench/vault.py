@@ -2,12 +2,17 @@
 
 import asyncio
 import os
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from broker.vault import LocalKeyring, RecordContext, Vault
+from broker.store.connection import connect
+from broker.store.embedded import EmbeddedServer, wheel_server
+from broker.vault import RecordContext, Vault
+from tests.stage.vault import a_vault
 
 ROUNDS = 5
 CALLS = 4000
@@ -16,9 +21,17 @@ PLAINTEXT = os.urandom(1500)
 
 async def measure() -> dict[str, float]:
     """Seal and open a 1.5 kB token set: microseconds each, and as a multiple of one bare AES-256-GCM decryption."""
-    vault = Vault(LocalKeyring([os.urandom(32)]), report_broken=lambda _context, _detail: None)
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer.start(Path(folder), server=wheel_server()) as store:
+        redis = connect(store.url())
+        try:
+            return await _measured(a_vault(redis, tenant="default"))
+        finally:
+            await redis.aclose()
+
+
+async def _measured(vault: Vault) -> dict[str, float]:
     context = RecordContext("grant-tokens", "bench", "default", 1)
-    sealed = await vault.seal(context, PLAINTEXT)
+    sealed = await vault.seal(context, PLAINTEXT, ehr="epic")
     cipher, nonce = AESGCM(os.urandom(32)), os.urandom(12)
     encrypted = cipher.encrypt(nonce, PLAINTEXT, b"")
 
@@ -26,7 +39,7 @@ async def measure() -> dict[str, float]:
         cipher.decrypt(nonce, encrypted, b"")
 
     bare_us = await _best(bare)
-    seal_us = await _best(lambda: vault.seal(context, PLAINTEXT))
+    seal_us = await _best(lambda: vault.seal(context, PLAINTEXT, ehr="epic"))
     open_us = await _best(lambda: vault.open(context, sealed))
     return {
         "bare_decrypt_us": bare_us,

@@ -42,7 +42,7 @@ def documented_records() -> dict[str, str]:
 def test_every_key_in_redis_is_documented() -> None:
     named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
     named |= {keys.backend_lease("HASH"), keys.asked("APP")}
-    named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N")}
+    named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N"), keys.domain("ID")}
     named |= {keys.WITNESS, keys.RESTORING}
     named |= {
         keys.issued("TAG", kind, "HASH")
@@ -55,7 +55,7 @@ def test_every_key_in_redis_is_documented() -> None:
 
     assert made_by == {
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
-        *("secret_used", "due", "part", "backend_lease", "asked"),
+        *("secret_used", "due", "part", "domain", "backend_lease", "asked"),
     }
     assert documented_records().keys() == named
 

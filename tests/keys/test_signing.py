@@ -21,18 +21,16 @@ from broker.settings import RegistrationSettings
 from broker.store import keys
 from broker.vault import LocalKeyring, RecordContext, Vault
 from tests.ehr.certificates import self_signed
+from tests.stage.vault import a_vault, domain_keys, report_nothing
 
 TOKEN_ENDPOINT = "https://auth.example/token"
 ENDPOINTS = Endpoints(TOKEN_ENDPOINT, issuer="https://auth.example")
 NOW = 1_800_000_000.0
 
 
-def vault(key: bytes = bytes(range(32))) -> Vault:
-    return Vault(LocalKeyring([key]), report_broken=lambda _, __: None)
-
-
 def replica(redis: Redis) -> SigningKeys:
-    return SigningKeys(redis, vault(), tenant="clinic", public_url="https://broker.example", clock=lambda: NOW)
+    vault = a_vault(redis, tenant="clinic")
+    return SigningKeys(redis, vault, tenant="clinic", public_url="https://broker.example", clock=lambda: NOW)
 
 
 def registration(**changes: Any) -> RegistrationSettings:
@@ -54,7 +52,7 @@ async def test_a_key_is_made_once_and_kept(redis: Redis) -> None:
         made.append(b"key %d" % len(made))
         return made[-1]
 
-    asked = [await create_once(redis, vault(), tenant="t", name="n", make=make) for _ in range(3)]
+    asked = [await create_once(redis, a_vault(redis), tenant="t", name="n", make=make) for _ in range(3)]
 
     assert (asked, made) == ([b"key 0"] * 3, [b"key 0"])
 
@@ -65,7 +63,9 @@ async def test_replicas_that_start_together_agree_on_one_key(redis: Redis) -> No
     async def make() -> bytes:
         return b"key %d" % next(made)
 
-    agreed = await asyncio.gather(*(create_once(redis, vault(), tenant="t", name="n", make=make) for _ in range(20)))
+    agreed = await asyncio.gather(
+        *(create_once(redis, a_vault(redis), tenant="t", name="n", make=make) for _ in range(20))
+    )
 
     assert len(set(agreed)) == 1
 
@@ -80,18 +80,18 @@ async def test_a_replica_that_comes_second_takes_the_first_ones_key(redis: Redis
             await late.wait()
             return await super().seal(context, plaintext, ehr=ehr)
 
-    slow = LateVault(LocalKeyring([bytes(range(32))]), report_broken=lambda _, __: None)
+    slow = LateVault(domain_keys(redis), tenant="t", report_broken=report_nothing)
     second = asyncio.create_task(create_once(redis, slow, tenant="t", name="n", make=key(b"second")))
     await sealing.wait()
-    assert await create_once(redis, vault(), tenant="t", name="n", make=key(b"first")) == b"first"
+    assert await create_once(redis, a_vault(redis), tenant="t", name="n", make=key(b"first")) == b"first"
     late.set()
 
     assert await second == b"first"
-    assert await create_once(redis, vault(), tenant="t", name="n", make=key(b"third")) == b"first"
+    assert await create_once(redis, a_vault(redis), tenant="t", name="n", make=key(b"third")) == b"first"
 
 
 async def test_a_key_never_expires(redis: Redis) -> None:
-    await create_once(redis, vault(), tenant="t", name="n", make=key(b"key"))
+    await create_once(redis, a_vault(redis), tenant="t", name="n", make=key(b"key"))
 
     assert await redis.pttl(keys.sealed_key("n")) == -1
 
@@ -100,27 +100,29 @@ async def test_a_key_stands_in_redis_sealed_only(redis: Redis) -> None:
     """RG-07, HB-04."""
     pem = (await replica(redis).load(registration())).as_pem(private=True)
 
-    async for name in redis.scan_iter():
+    async for name in redis.scan_iter("sb:key:*"):
         stored = cast("bytes", await redis.get(name))
         assert pem[40:80] not in stored
         assert b"PRIVATE" not in stored
-        assert await vault().open(RecordContext("key", "epic:ES384", "clinic"), stored) == pem
+        assert await a_vault(redis, tenant="clinic").open(RecordContext("key", "epic:ES384", "clinic"), stored) == pem
 
 
 @pytest.mark.parametrize(("tenant", "name"), [("other", "n"), ("t", "m")])
 async def test_a_key_of_another_name_or_tenant_does_not_open(redis: Redis, tenant: str, name: str) -> None:
-    await create_once(redis, vault(), tenant="t", name="n", make=key(b"key"))
+    await create_once(redis, a_vault(redis), tenant="t", name="n", make=key(b"key"))
     await redis.set(keys.sealed_key(name), cast("bytes", await redis.get(keys.sealed_key("n"))))
 
     with pytest.raises(SealBroken):
-        await create_once(redis, vault(), tenant=tenant, name=name, make=key(b"new"))
+        await create_once(redis, a_vault(redis), tenant=tenant, name=name, make=key(b"new"))
 
 
 async def test_a_wrong_key_encryption_key_does_not_make_a_new_key(redis: Redis) -> None:
-    await create_once(redis, vault(), tenant="t", name="n", make=key(b"key"))
+    await create_once(redis, a_vault(redis), tenant="t", name="n", make=key(b"key"))
 
     with pytest.raises(KeyUnavailable):
-        await create_once(redis, vault(bytes(range(1, 33))), tenant="t", name="n", make=key(b"new"))
+        await create_once(
+            redis, a_vault(redis, LocalKeyring([bytes(range(1, 33))])), tenant="t", name="n", make=key(b"new")
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from broker.errors import InvalidHandle
 from broker.grants import Grants
 from broker.handles import Handles
 from broker.issued import IssuedRecords
-from broker.vault import LocalKeyring, RecordContext, Vault
+from broker.vault import RecordContext, Vault
+from tests.stage.vault import domain_keys, report_nothing
 from tests.store.test_rotation import SCOPES, TAG, TERMS, TOKENS
 
 NOW = 1_000_000.0
@@ -18,10 +19,8 @@ NOW = 1_000_000.0
 class CountingVault(Vault):
     """Remembers what was opened."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            LocalKeyring([bytes(32)], system_entropy), report_broken=lambda *_: None, entropy=system_entropy
-        )
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(domain_keys(redis), tenant="t", report_broken=report_nothing)
         self.opened: list[str] = []
 
     async def open(self, context: RecordContext, sealed: bytes) -> bytes:
@@ -37,7 +36,7 @@ async def reads(redis: Redis) -> int:
 
 async def test_a_handle_is_found_without_its_ehr_in_one_round_trip_and_at_another_ehr_not_at_all(redis: Redis) -> None:
     """HB-01, HB-06."""
-    vault = CountingVault()
+    vault = CountingVault(redis)
     grants = Grants(redis, vault, tenant="t", clock=lambda: NOW)
     records = IssuedRecords(vault, KeyedHash(bytes(32)), tenant="t", clock=lambda: NOW, entropy=system_entropy)
     handles = Handles(redis, records, grants, clock=lambda: NOW)

@@ -20,7 +20,7 @@ from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer
-from broker.vault import LocalKeyring, Vault
+from tests.stage.vault import a_vault
 
 TAG = "0123456789AB"
 SCOPES = Scopes.parse("patient/*.rs offline_access")
@@ -73,7 +73,7 @@ class World:
     async def open(self) -> None:
         self.redis = connect(self.url)
         await self.redis.flushall()
-        vault = Vault(LocalKeyring([bytes(32)], system_entropy), report_broken=lambda *_: None, entropy=system_entropy)
+        vault = a_vault(self.redis, clock=self.clock)
         self.grants = Grants(self.redis, vault, tenant="t", clock=self.clock)
         records = IssuedRecords(vault, KeyedHash(bytes(32)), tenant="t", clock=self.clock, entropy=system_entropy)
         self.handles = Handles(self.redis, records, self.grants, clock=self.clock)

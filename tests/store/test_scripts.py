@@ -24,6 +24,7 @@ NOW = 1_000_000
 MANY = 50
 
 ENDLESS = {
+    "sb:domain:": "without the domain keys no record opens",
     "sb:key:": "the broker's own keys are in use until an operator retires them",
     "sb:pin:": "a pin that expired would let another host in",
     "sb:audit": "the audit stream is bounded by its length",
