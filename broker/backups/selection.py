@@ -1,9 +1,8 @@
 """What a backup keeps, and how it comes back. Pure.
 
 Kept is what cannot be made again: grants of launches, apps' refresh handles on them, the broker's own keys, domain
-keys, pins. What
-lives for minutes, counts, or is asked for again by itself is left out: a handle that somebody revoked since must not
-come back, and a backend grant is one token request away.
+keys, pins. What lives for minutes, counts, or is asked for again by itself is left out: a handle that somebody revoked
+since must not come back, and a backend grant is one token request away.
 """
 
 import re
