@@ -15,13 +15,14 @@ from broker.grants.records import restored_fields
 
 _GRANT: Final = re.compile(r"sb:\{[^}]+\}:grant")
 _HANDLES: Final = re.compile(r"sb:\{[^}]+\}:handles")
+_DOMAIN: Final = re.compile(r"sb:domain:\{.+\}")
 KEPT: Final[Mapping[re.Pattern[str], Kind]] = {
     _GRANT: "hash",
     _HANDLES: "zset",
     re.compile(r"sb:\{[^}]+\}:refresh:.+"): "hash",
     re.compile(r"sb:pin:\{.+\}"): "string",
     re.compile(r"sb:key:\{.+\}"): "string",
-    re.compile(r"sb:domain:\{.+\}"): "hash",
+    _DOMAIN: "hash",
 }
 """By the name of the key, with Redis's word for what it holds. A test compares this with every name that there is."""
 LEFT_OUT: Final = (
@@ -37,6 +38,11 @@ LEFT_OUT: Final = (
 def kind_of(key: str) -> Kind | None:
     """Return what a record that goes into a backup holds; None for one that does not."""
     return next((kind for pattern, kind in KEPT.items() if pattern.fullmatch(key)), None)
+
+
+def merges(key: str) -> bool:
+    """Whether only what the store lacks of a record comes back: a domain key that was shredded since stays so."""
+    return _DOMAIN.fullmatch(key) is not None
 
 
 def restored(entry: Entry, *, taken_at: str) -> Entry | None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, cast
 from redis.asyncio import Redis
 
 from broker.audit import AuditRecord, AuditTrail
-from broker.backups import Entry, read_entries, read_head, restored
+from broker.backups import Entry, merges, read_entries, read_head, restored
 from broker.clock import Clock
 from broker.errors import BackupUnreadable
 from broker.flows.back_up import bound_to
@@ -99,6 +99,10 @@ class Restore:
     async def _write(self, entries: Sequence[Entry], age: int) -> None:
         async with self.redis.pipeline(transaction=False) as pipe:
             for entry in entries:
+                if merges(entry.key) and isinstance(entry.value, Mapping):
+                    for name, value in entry.value.items():
+                        pipe.hsetnx(entry.key, name, value)
+                    continue
                 pipe.delete(entry.key)
                 if isinstance(entry.value, bytes):
                     pipe.set(entry.key, entry.value)

@@ -69,6 +69,13 @@ class Grants:
             raise RuntimeError(f"a new grant's random tag was taken: {outcome}")
         return first.grant
 
+    async def ready(self, ehr: str) -> None:
+        """See to it that what comes back from an EHR can be sealed, whatever becomes of the KMS meanwhile.
+
+        Raises `KeyUnavailable`, `StoreUnavailable`, `SealBroken`.
+        """
+        await self._vault.ready(ehr)
+
     async def seal(
         self,
         tag: str,

@@ -155,6 +155,7 @@ class Renewal:
             self.trail.record(grant, "allowed", "due")
             tokens = await self.grants.open_tokens(grant)
             ask = await self.asking.prepare(grant, tokens)
+            await self.grants.ready(grant.terms.ehr)
             await self._intend(grant, owner)
             answer = await self._ask(grant, ask)
         except EhrAnswerLost as lost:

@@ -71,7 +71,9 @@ class DomainRecords:
                         yield key, int(fields.get(b"seals:" + key.id.hex().encode(), 0))
 
     async def _write(self, key: DomainKey, *changes: tuple[bytes, bytes, bytes]) -> bool:
-        return bool(await self._change(self._redis, [_place(key.slot)], [part for one in changes for part in one]))
+        parts = [part for one in changes for part in one]
+        # A domain key that a fail-over lost takes every record under it along.
+        return bool(await self._change(self._redis, [_place(key.slot)], parts, durable=True))
 
 
 def _keys_in(fields: dict[bytes, bytes]) -> list[DomainKey]:

@@ -164,3 +164,16 @@ async def test_a_restored_store_is_served_by_a_new_broker(
 
     assert grant.terms.context.patient is not None
     assert (grant.state, grant.expires_at) == ("uncertain", 0.0)
+
+
+async def test_a_domain_key_that_was_shredded_since_stays_so(at_stage: Operator, held: Held, redis: Redis) -> None:
+    assert (await at_stage.run("backup", "create", "backup")).status == 0
+    (place, *_) = [name.decode() async for name in redis.scan_iter(match=keys.ANY_DOMAIN)]
+    fields = [field.decode() for field in await redis.hgetall(place) if isinstance(field, bytes)]
+    (name, *_) = [field for field in fields if field.startswith("key:")]
+    await redis.flushall()
+    await redis.hset(place, name, "gone")
+
+    assert (await at_stage.run("backup", "restore", "backup", "--yes")).status == 0
+
+    assert await redis.hget(place, name) == b"gone"

@@ -1,5 +1,6 @@
 """users.acl and start-valkey.sh: with these rights the broker can do all it does, and nothing that it does not do."""
 
+import io
 import os
 import re
 import subprocess
@@ -16,12 +17,15 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import NoPermissionError, ResponseError
 
+from broker.app.backups import open_backups
 from broker.clock import system_clock
 from broker.secret import Secret
 from broker.store.connection import connect
 from broker.store.embedded import wheel_server
 from broker.store.facts import server_facts
+from broker.vault import LocalKeyring
 from tests.stage import App, BrokerStage, Sandbox, open_stage
+from tests.stage.broker import KEY
 
 DEPLOY: Final = Path(__file__).parents[2] / "docs/deploy"
 PASSWORD: Final = "a password of more than 32 characters"
@@ -128,6 +132,15 @@ async def play_everything(stage: BrokerStage, app: App, reports: App) -> None:
     assert (await app.http.get(f"{stage.public_url}/readyz")).status_code == 200
 
 
+async def back_up_and_restore(stage: BrokerStage, as_broker: Redis, inspector: Redis) -> None:
+    settings, audit_file, file = stage.broker.settings, stage.state / "backups.jsonl", io.BytesIO()
+    async with open_backups(settings, redis=as_broker, kek=LocalKeyring([KEY]), audit_file=audit_file) as backups:
+        await backups.back_up(file)
+        await inspector.flushall()
+        file.seek(0)
+        await backups.restore(file)
+
+
 async def test_the_broker_may_do_all_it_does_and_nothing_more(
     as_broker: Redis, inspector: Redis, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -147,14 +160,15 @@ async def test_the_broker_may_do_all_it_does_and_nothing_more(
         await play_everything(stage, app, reports)
         await app.close()
         await reports.close()
+    assert await inspector.xlen("sb:audit") == len(stage.audit_lines())
+    await back_up_and_restore(stage, as_broker, inspector)
 
     assert await inspector.execute_command("ACL LOG") == []  # type: ignore[no-untyped-call]
     statistics = await inspector.info("commandstats")
     used = {
         name.removeprefix("cmdstat_") for name, figures in statistics.items() if figures["calls"] > 0
     } - WITHOUT_PERMISSION
-    assert used - {"acl|log", "flushall", "config|resetstat"} == PERMITTED
-    assert await inspector.xlen("sb:audit") == len(stage.audit_lines())
+    assert used - {"acl|log", "flushall", "xlen", "config|resetstat"} == PERMITTED
 
 
 @pytest.mark.parametrize(
