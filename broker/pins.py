@@ -41,7 +41,7 @@ class Pins:
     audit: AuditTrail
     clock: Clock
     tenant: str
-    replace: Script = field(default_factory=partial(script, "replace_pin"))
+    replace: Script = field(default_factory=partial(script, "replace_record"))
     opened: dict[str, tuple[bytes, Pin]] = field(default_factory=dict)
     """What was read last, sealed and open: the same bytes are not opened twice."""
     told: set[str] = field(default_factory=set)

@@ -40,13 +40,17 @@ JWKS_TIMEOUT = 5.0
 
 def create_app(
     settings: Settings,
-    clock: Callable[[], float],
+    real_clock: Callable[[], float],
     entropy: Entropy = os.urandom,
     signing_key: SigningKey | None = None,
 ) -> Starlette:
-    """Return the sandbox; `clock` gives seconds since 1970-01-01T00:00:00Z, and without a signing key it makes one."""
+    """Return the sandbox; `real_clock` gives seconds since 1970-01-01T00:00:00Z; without a signing key it makes one."""
     # No redirects and no proxies: a client's keys come from the URL it registered or not at all.
     http = httpx2.AsyncClient(timeout=JWKS_TIMEOUT, follow_redirects=False, trust_env=False)
+
+    def clock() -> float:
+        return real_clock() + server.settings.clock_ahead
+
     journal = Journal(clock)
     server = AuthorizationServer(settings, clock, entropy, http, journal, signing_key or SigningKey.generate())
     discovery = Discovery(server)

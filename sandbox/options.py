@@ -75,6 +75,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", action="store_true", help=says)
     parser.add_argument("--refresh-interval", type=int, default=0, metavar="SECONDS",
                         help="refuse a refresh this soon after another (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--jwks-lag", type=int, default=0, metavar="SECONDS",
+                        help="go on with a client's key set this long (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--clock-ahead", type=int, default=0, metavar="SECONDS",
+                        help="how far its clock is ahead (default: %(default)s)")  # fmt: skip
     parser.add_argument("--tls", type=Path, metavar="DIR", help="serve https; ca.pem is written into this directory")
     parser.add_argument("--client-ca", type=Path, metavar="FILE.pem",
                         help="accept client certificates of these authorities, or these ones; needs --tls")  # fmt: skip

@@ -57,6 +57,10 @@ class Settings:
     """What a refresh gives to clients that were registered without saying (RF-03)."""
     refresh_interval: int = 0
     """A refresh this soon after the one before is answered 429 (OR-04)."""
+    jwks_lag: int = 0
+    """Go on with a client's JWK Set this long, although it lacks the key that signed (EP-06)."""
+    clock_ahead: int = 0
+    """How far the sandbox's clock is ahead of the machine's: a test that moves time moves it here, too."""
     refresh_while_alive: bool = False
     """Refuse a refresh once the access token has expired (RF-07)."""
     token_errors: ErrorRule = "full"  # noqa: S105  # a style, not a token

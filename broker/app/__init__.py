@@ -22,6 +22,10 @@ from broker.flows.proof.last_used import LastUsed
 from broker.flows.revoke import RevokeGrant
 from broker.grants import Grants
 from broker.handles import Handles
+from broker.keys.rings import Rings
+from broker.keys.secrets import ClientSecrets
+from broker.keys.signing import SigningKeys
+from broker.keys.tending import Tending
 from broker.pins import Pins
 from broker.refresh.keeper import Keeper
 from broker.settings import Settings
@@ -34,6 +38,8 @@ KEEP_SECONDS = 1.0
 """Between two looks at what is due."""
 WITNESS_SECONDS = 1.0
 """Between two looks at whether the store has gone back in time."""
+TEND_SECONDS = 30.0
+"""Between two looks at signing keys and client secrets."""
 _STOP_SECONDS = 0.2
 
 
@@ -52,6 +58,10 @@ class Broker:
     audit: AuditTrail
     pins: Pins
     describe_registration: DescribeRegistration
+    signing_keys: SigningKeys
+    client_secrets: ClientSecrets
+    rings: Rings
+    tending: Tending
     last_used: LastUsed
     witness: Witness
     clock: Clock
@@ -96,6 +106,8 @@ async def open_broker(
         witness = Witness(redis, witness_file, audit, clock, entropy)
         await witness.open()
         rooms = await open_rooms(settings, redis, vault, audit, egress, witness, clock, entropy)
+        closing.push_async_callback(rooms.signing_keys.close)
+        closing.push_async_callback(rooms.client_secrets.close)
         closing.push_async_callback(rooms.refresher.close)
         closing.push_async_callback(rooms.last_used.close)
         handle_backend = backend_handle(rooms)
@@ -103,6 +115,8 @@ async def open_broker(
         keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, clock)
         if keep_every is not None:
             closing.push_async_callback(_stop, asyncio.create_task(witness.run(WITNESS_SECONDS), name="witness"))
+            tending = asyncio.create_task(rooms.tending.run(TEND_SECONDS, is_draining), name="tending")
+            closing.push_async_callback(_stop, tending)
             keeping = asyncio.create_task(keeper.run(keep_every, is_draining), name="keeper")
             closing.push_async_callback(_finish, keeper, keeping)
         yield _broker(rooms, application(rooms, handle_backend, certificate_header, is_draining), keeper)
@@ -121,6 +135,10 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
         rooms.audit,
         rooms.pins,
         DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),
+        rooms.signing_keys,
+        rooms.client_secrets,
+        rooms.rings,
+        rooms.tending,
         rooms.last_used,
         rooms.witness,
         rooms.clock,

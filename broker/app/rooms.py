@@ -22,8 +22,12 @@ from broker.grants import Grants
 from broker.handles import ExchangedHandles, Handles
 from broker.issued import IssuedRecords
 from broker.keys.identity import IdentityKey
+from broker.keys.rings import Rings
 from broker.keys.sealed import create_once
+from broker.keys.sealed_record import SealedRecords
+from broker.keys.secrets import ClientSecrets
 from broker.keys.signing import SigningKeys
+from broker.keys.tending import Tending
 from broker.launches import Launches
 from broker.pins import Pins
 from broker.refresh.answers import Answers
@@ -57,6 +61,9 @@ class Rooms:
     codes: Codes
     launches: Launches
     signing_keys: SigningKeys
+    client_secrets: ClientSecrets
+    rings: Rings
+    tending: Tending
     identity_key: IdentityKey
     pins: Pins
     discovery: Discovery
@@ -88,7 +95,9 @@ async def open_rooms(
     grants = Grants(redis, vault, tenant=tenant, clock=clock, doubts=witness)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, records, grants, clock=clock)
-    signing_keys = SigningKeys(redis, vault, tenant=tenant, public_url=settings.public_url, clock=clock)
+    sealed = SealedRecords(redis, vault, tenant)
+    rings, client_secrets = Rings(sealed, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
+    signing_keys = SigningKeys(rings, client_secrets, public_url=settings.public_url, clock=clock)
     pins = Pins(redis, vault, keyed_hash, audit, clock, tenant)
     dpop_proofs = DpopProofs(clock=clock, entropy=entropy)
     discovery, token_endpoint = Discovery(egress, clock, pins), TokenEndpoint(egress, dpop_proofs)
@@ -114,6 +123,9 @@ async def open_rooms(
         codes=Codes(redis, records, handles),
         launches=Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy),
         signing_keys=signing_keys,
+        client_secrets=client_secrets,
+        rings=rings,
+        tending=Tending(directory, rings, signing_keys, client_secrets, clock),
         identity_key=IdentityKey(redis, vault, tenant=tenant),
         pins=pins,
         discovery=discovery,

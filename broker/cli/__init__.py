@@ -12,7 +12,21 @@ EXIT_CONFIGURATION = 78
 
 def main() -> None:
     """Run the command line; an error is one or more lines on standard error, never a traceback."""
-    from broker.cli import apps, backup, catalogs, check, demo, ehrs, grants, handles, probe, registrations, serve  # noqa: PLC0415  # `--help` stays quick
+    from broker.cli import (  # noqa: PLC0415  # `--help` stays quick
+        apps,
+        backup,
+        catalogs,
+        check,
+        demo,
+        ehrs,
+        grants,
+        handles,
+        keys,
+        probe,
+        registration_secrets,
+        registrations,
+        serve,
+    )
 
     cli = typer.Typer(
         name="broker",
@@ -30,7 +44,9 @@ def main() -> None:
     ehrs.commands.command("enable")(catalogs.enable_ehrs)
     ehrs.commands.command("disable")(catalogs.disable_ehrs)
     cli.add_typer(ehrs.commands, name="ehrs")
+    registrations.commands.add_typer(registration_secrets.commands, name="secret")
     cli.add_typer(registrations.commands, name="registrations")
+    cli.add_typer(keys.commands, name="keys")
     cli.add_typer(grants.commands, name="grants")
     cli.add_typer(handles.commands, name="handles")
     cli.add_typer(apps.commands, name="apps")

@@ -1,11 +1,11 @@
 """How the broker proves to an EHR who it is (TK-03…TK-07, CA-01…CA-11, OA-19).
 
-One method a request, never two (TK-06).
+One method a request, never two (TK-06); where there are several credentials of it, one a request (RG-11).
 """
 
 import base64
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import quote
@@ -52,6 +52,12 @@ class Authenticate:
     client_id: str
     named: Naming = "never"
     """Whether the body also names `client_id`, for an EHR that demands it beside another proof (Q2, OA-12)."""
+    credential: str = field(default="", repr=False)
+    """Names what it proves with: a key's `kid`, a secret's id."""
+    others: "tuple[Authenticate, ...]" = field(default=(), repr=False)
+    """What to try next, in this order, when the EHR says that this one is not the client (RG-11)."""
+    heard: "Heard | None" = field(default=None, repr=False)
+    """Who wants to know how a request with one of several credentials went."""
 
     def __call__(self, url: str, *, refreshing: bool = False) -> Authentication:
         """Return what one request to `url` carries; `refreshing` says that it is a refresh."""
@@ -59,6 +65,21 @@ class Authenticate:
         if self.named == "always" or (self.named == "refresh" and refreshing):
             return replace(proof, fields={**proof.fields, "client_id": self.client_id})
         return proof  # SMART: a client that authenticates otherwise leaves it out (TK-04)
+
+    def in_turn(self) -> "Iterator[Authenticate]":
+        """Yield each credential, the one to try first first."""
+        yield self
+        yield from (replace(other, named=self.named) for other in self.others)
+
+
+Heard = Callable[[Sequence[str], str], None]
+"""Given the credentials that an EHR refused and the one that it then took. It never fails."""
+
+
+def one_of(authenticates: Sequence[Authenticate], heard: Heard | None = None) -> Authenticate:
+    """Return how to authenticate with the first of several credentials, and with the next where it is refused."""
+    first, *others = authenticates
+    return replace(first, others=tuple(others), heard=heard)
 
 
 def public(client_id: str) -> Authenticate:

@@ -149,6 +149,17 @@ def failure_of(answer: Answer, document: Mapping[str, Any] | None, endpoint: str
     return None
 
 
+def refuses_client(answer: Answer) -> bool:
+    """Whether the EHR did not take the broker for its client, and so did nothing (`invalid_client`, RFC 6749 §5.2)."""
+    failure = failure_of(answer, parse_json_object(answer.body), "token") if answer.status >= 400 else None
+    return isinstance(failure, EhrRefused) and failure.error == "invalid_client"
+
+
+def gives_something(answer: Answer) -> bool:
+    """Whether it is a success with an object, such as only a client gets; an empty answer to a revocation is not."""
+    return 200 <= answer.status < 300 and "error" not in (parse_json_object(answer.body) or {"error": ""})
+
+
 def _parse_success(document: dict[str, Any], *, bound: bool) -> TokenAnswer:
     access_token = _token(document, "access_token")
     if access_token is None:

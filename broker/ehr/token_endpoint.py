@@ -1,6 +1,6 @@
 """Requests to an EHR that the broker authenticates: for tokens, to revoke them, and pushed ones (TK-*, OA-22)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from urllib.parse import urlencode
@@ -12,14 +12,22 @@ from broker.ehr.authorization import parse_pushed
 from broker.ehr.client_auth import Authenticate
 from broker.ehr.dpop import DpopProofs, token_endpoint_wants_nonce
 from broker.ehr.introspection import Introspection, parse_introspection
-from broker.ehr.token_answer import TokenAnswer, check_revocation, parse_answer
+from broker.ehr.token_answer import (
+    TokenAnswer,
+    check_revocation,
+    gives_something,
+    parse_answer,
+    refuses_client,
+)
 from broker.secret import Secret
 
 
 class TokenEndpoint:
-    """Sends token requests. Never retries, because only the caller knows what may be sent twice; with one exception.
+    """Sends token requests. Never retries, because only the caller knows what may be sent twice; with two exceptions.
 
     A request that was refused for its DPoP nonce was not processed, so it is sent once more with the right one (OA-23).
+    Nor was one that was answered `invalid_client` (RFC 6749 §5.2): a client is authenticated before anything else is
+    looked at. So it is sent again with the next credential, if there is one (RG-11), and what the last one got counts.
     """
 
     def __init__(self, egress: Egress, proofs: DpopProofs) -> None:
@@ -90,10 +98,7 @@ class TokenEndpoint:
         *,
         refreshing: bool = False,
     ) -> TokenAnswer:
-        send = partial(self._post, url, authenticate, body, timeout, proof_key, refreshing=refreshing)
-        answer = await send()
-        if proof_key is not None and token_endpoint_wants_nonce(answer):
-            answer = await send()
+        answer = await self._post(url, authenticate, body, timeout, proof_key, refreshing=refreshing)
         return parse_answer(answer, bound=proof_key is not None)
 
     async def _post(
@@ -105,6 +110,42 @@ class TokenEndpoint:
         proof_key: Secret | None = None,
         *,
         refreshing: bool = False,
+    ) -> Answer:
+        refused: list[str] = []
+        *others, last = authenticate.in_turn()
+        for one in others:
+            answer = await self._prove(url, one, body, timeout, proof_key, refreshing=refreshing)
+            if not refuses_client(answer):
+                return _heard(authenticate, refused, one, answer)
+            refused.append(one.credential)
+        answer = await self._prove(url, last, body, timeout, proof_key, refreshing=refreshing)
+        return _heard(authenticate, refused, last, answer)
+
+    async def _prove(
+        self,
+        url: str,
+        authenticate: Authenticate,
+        body: str,
+        timeout: float,
+        proof_key: Secret | None,
+        *,
+        refreshing: bool,
+    ) -> Answer:
+        send = partial(self._send, url, authenticate, body, timeout, proof_key, refreshing=refreshing)
+        answer = await send()
+        if proof_key is not None and token_endpoint_wants_nonce(answer):
+            answer = await send()
+        return answer
+
+    async def _send(
+        self,
+        url: str,
+        authenticate: Authenticate,
+        body: str,
+        timeout: float,
+        proof_key: Secret | None,
+        *,
+        refreshing: bool,
     ) -> Answer:
         proof = authenticate(url, refreshing=refreshing)
         url = proof.url or url
@@ -121,3 +162,10 @@ class TokenEndpoint:
         if proof_key is not None:
             self._proofs.learn(url, answer.headers)
         return answer
+
+
+def _heard(authenticate: Authenticate, refused: Sequence[str], used: Authenticate, answer: Answer) -> Answer:
+    """Say how it went, where one credential was certainly taken."""
+    if authenticate.heard is not None and gives_something(answer):
+        authenticate.heard(refused, used.credential)
+    return answer

@@ -137,7 +137,7 @@ class AskEhr:
         request: Mapping[str, str],
     ) -> str:
         """Push the request and return the short URL that stands for it (RFC 9126)."""
-        authenticate = await self.signing_keys.authenticate(registration, ehr.profile, endpoints)
+        authenticate = await self.signing_keys.authenticate(registration, ehr, endpoints)
         try:
             request_uri = await self.token_endpoint.push(
                 str(endpoints.pushed_authorization_request_endpoint),

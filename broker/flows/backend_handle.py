@@ -139,7 +139,7 @@ class BackendHandle:
             proof_key = grant_key(endpoints) if registration.dpop else None
             answer = await self.token_endpoint.client_credentials(
                 endpoints.token_endpoint,
-                await self.signing_keys.authenticate(registration, ehr.profile, endpoints),
+                await self.signing_keys.authenticate(registration, ehr, endpoints),
                 scope=(await self.scope_words.say(scopes, site, endpoints)).text,
                 timeout=ehr.token_timeout,
                 proof_key=proof_key,

@@ -116,7 +116,7 @@ class FinishLaunch:
         try:
             answer = await self.token_endpoint.exchange_code(
                 endpoints.token_endpoint,
-                await self.signing_keys.authenticate(registration, ehr.profile, endpoints),
+                await self.signing_keys.authenticate(registration, ehr, endpoints),
                 code=code,
                 redirect_uri=self.directory.callback_uri(registration, ehr.id),
                 code_verifier=launch.code_verifier,

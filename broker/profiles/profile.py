@@ -60,6 +60,8 @@ class Profile(BaseModel):
     """Seconds that must lie between two refreshes of one grant (OR-04)."""
     refresh_while_alive: bool
     """Whether a refresh token dies with its access token, so that grants are renewed even when nobody asks (RF-07)."""
+    jwks_cache: Annotated[int, Field(ge=300, le=604_800)]
+    """Seconds that the EHR may go on with a JWK Set it has fetched: the old key is kept at least as long (RG-11)."""
     introspection_authentication: Literal["client", "bearer"]
     """What authorizes an introspection request: the registration, or an access token (IN-03, EP-20)."""
     id_token_issuers: tuple[Literally, ...]

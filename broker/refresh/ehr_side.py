@@ -56,7 +56,7 @@ class EhrSide:
         """Raises `EhrError` when it cannot be found now, `NotFound` when it is no longer configured."""
         ehr, registration = self.directory.ehr(terms.ehr), self.directory.registration(terms.registration)
         endpoints = await self.discovery.endpoints(self.site(terms))
-        return Door(ehr, endpoints, await self.signing_keys.authenticate(registration, ehr.profile, endpoints))
+        return Door(ehr, endpoints, await self.signing_keys.authenticate(registration, ehr, endpoints))
 
     async def scope(self, terms: Terms, door: Door) -> str:
         """Return the scopes of a grant in the EHR's words (Q9). Raises `EhrError`."""

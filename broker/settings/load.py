@@ -69,7 +69,7 @@ def _resolve_secrets(tables: dict[str, Any], folder: Path, environ: Mapping[str,
             except ConfigurationError as error:
                 faults.append((("registration", index, key), error.detail))
                 # Stands in, so that it is not reported as missing too.
-                row[key] = Secret("") if key == "client_secret" else folder
+                row[key] = (Secret(""),) if key == "client_secret" else folder
     return faults
 
 
@@ -86,9 +86,10 @@ def _resolve_key_files(tables: dict[str, Any], folder: Path) -> list[Fault]:
     return faults
 
 
-def _resolve(key: str, reference: object, folder: Path, environ: Mapping[str, str]) -> Secret | Path:
+def _resolve(key: str, reference: object, folder: Path, environ: Mapping[str, str]) -> tuple[Secret, ...] | Path:
     if key == "client_secret":
-        return resolve_secret(reference, folder, environ)
+        references = reference if isinstance(reference, list) else [reference]
+        return tuple(resolve_secret(one, folder, environ) for one in references)
     kind, _, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
     if kind != "file" or not name:
         raise ConfigurationError("a certificate and its key stand in files of their own. Fix: write file:PATH")

@@ -19,6 +19,8 @@ EhrAuthentication = Literal[
     "self_signed_tls_client_auth",
 ]
 WITH_SECRET: Final = frozenset({"client_secret_basic", "client_secret_post"})
+MOST_SECRETS: Final = 3
+"""Each one may be tried within one request, while a refresh's lease lasts."""
 WITH_CERTIFICATE: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 
 
@@ -32,11 +34,18 @@ class RegistrationSettings(Table):
     flow: Literal["launch", "backend"]
     client_id: str = Field(min_length=1, max_length=512)
     authentication: EhrAuthentication = "private_key_jwt"
-    client_secret: Secret | None = None
-    """A reference, `env:NAME` or `file:PATH`; required with, and only with, client_secret_basic and _post."""
+    client_secret: tuple[Secret, ...] = Field(default=(), max_length=MOST_SECRETS)
+    """In the file: a reference, `env:NAME` or `file:PATH`, or a list of them, the one to try first first.
+
+    Required with, and only with, client_secret_basic and _post.
+    """
     secret_for_backend: bool = False
     """Let `flow = "backend"` prove itself with a secret, which SMART does not intend (RG-09); Oracle does (OR-06)."""
     signing_algorithm: Literal["ES384", "RS384"] = "ES384"
+    key_rotation_days: int | None = Field(default=None, ge=1, le=3650)
+    """After how many days a new signing key begins by itself (RG-11); None: with `broker keys rotate` alone."""
+    secret_max_age_days: int | None = Field(default=None, ge=1, le=3650)
+    """After how many days a client secret is too old, which is warned of."""
     dpop: bool = False
     """Bind each grant's tokens to a key of its own (RFC 9449). An EHR that does not is then refused (OA-23)."""
     dynamic_client: bool = False
@@ -80,13 +89,17 @@ class RegistrationSettings(Table):
         return self
 
     def _faults(self) -> Iterator[str]:
-        if (self.authentication in WITH_SECRET) != (self.client_secret is not None):
+        if (self.authentication in WITH_SECRET) != bool(self.client_secret):
             yield "client_secret is needed with authentication = 'client_secret_basic' or '…_post', and only with them"
         files = (self.certificate, self.certificate_key)
         if not all(files) if self.authentication in WITH_CERTIFICATE else any(files):
             yield "certificate and certificate_key are needed with authentication = '…tls_client_auth', and only then"
         if self.send_jku and self.authentication != "private_key_jwt":
             yield "send_jku belongs to authentication = 'private_key_jwt'"
+        if self.key_rotation_days is not None and self.authentication != "private_key_jwt":
+            yield "key_rotation_days belongs to authentication = 'private_key_jwt'"
+        if self.secret_max_age_days is not None and self.authentication not in WITH_SECRET:
+            yield "secret_max_age_days belongs to authentication = 'client_secret_basic' or '…_post'"
         if self.dynamic_client and (self.flow != "launch" or self.authentication not in {"private_key_jwt", "none"}):
             yield "dynamic_client belongs to flow = 'launch' with authentication = 'private_key_jwt' or 'none' (EP-17)"
         if self.dynamic_client and self.dpop:

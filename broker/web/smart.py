@@ -67,7 +67,7 @@ def smart_routes(
     async def jwks(registration: str, request: Request) -> Response:
         """JWK Set of one registration: what its EHR fetches (RG-03…RG-06)."""
         try:
-            key_set = await signing_keys.public_jwks(directory.registration(registration))
+            key_set = await signing_keys.fetched_jwks(directory.registration(registration))
         except BrokerError as error:
             return problem(error, request_id=request_id(request.headers))
         return JSONResponse(key_set, headers=_CACHE)

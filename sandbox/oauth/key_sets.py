@@ -1,4 +1,7 @@
-"""The clients' JWK Sets, fetched from their URLs and kept as long as their Cache-Control allows (CA-09, CA-10)."""
+"""The clients' JWK Sets, fetched from their URLs and kept as long as their Cache-Control allows (CA-09, CA-10).
+
+Or longer, as some EHRs do (EP-06).
+"""
 
 import json
 import re
@@ -21,14 +24,19 @@ LARGEST = 65_536
 @dataclass(frozen=True, slots=True)
 class _Cached:
     key_set: Mapping[str, Any]
+    fetched_at: float
     expires_at: float
 
 
 class KeySets:
     """Key sets by URL."""
 
-    def __init__(self, http: httpx2.AsyncClient, clock: Callable[[], float], journal: Journal) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, clock: Callable[[], float], journal: Journal, lag: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`lag`: how many seconds a set is gone on with, whatever its header says and whichever key it lacks."""
         self._http = http
+        self._lag = lag
         self._clock = clock
         self._journal = journal
         self._cache: dict[str, _Cached] = {}
@@ -41,6 +49,8 @@ class KeySets:
         if client.jwks_uri is None:
             return client.jwks or {}
         cached = self._cache.get(client.jwks_uri)
+        if cached and cached.fetched_at + self._lag() > self._clock():
+            return cached.key_set
         if cached and cached.expires_at > self._clock() and _has(cached.key_set, kid):
             return cached.key_set
         return await self._fetch(client.jwks_uri)
@@ -59,7 +69,7 @@ class KeySets:
         if not response.is_success or not isinstance(key_set, dict) or not isinstance(key_set.get("keys"), list):
             raise invalid_client(f"the JWK Set URL answered {response.status_code} without a JWK Set")
         lifetime = _lifetime(response.headers.get("cache-control", ""))
-        self._cache[url] = _Cached(key_set, self._clock() + lifetime)
+        self._cache[url] = _Cached(key_set, self._clock(), self._clock() + lifetime)
         return key_set
 
 

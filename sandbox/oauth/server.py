@@ -53,7 +53,7 @@ class AuthorizationServer:
             self.clients.pop(client_id, None)
         self.instances = {}
         self.ledger = Ledger(self.clock, self.entropy, self.journal)
-        self.key_sets = KeySets(self.http, self.clock, self.journal)
+        self.key_sets = KeySets(self.http, self.clock, self.journal, lambda: self.settings.jwks_lag)
         self.proofs = dpop.Proofs(self.entropy)
         self.pushed = PushedRequests(self.clock, self.entropy)
         self.authentication = ClientAuthentication(lambda: self.settings, self.clients, self.key_sets, Replays())

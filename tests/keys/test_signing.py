@@ -1,9 +1,9 @@
 import asyncio
 import base64
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import pytest
 from cryptography import x509
@@ -11,13 +11,17 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 from redis.asyncio import Redis
 
+from broker.audit import AuditTrail
+from broker.credentials import KeyedHash
 from broker.ehr.endpoints import Endpoints
 from broker.errors import KeyUnavailable, SealBroken
+from broker.keys.rings import Rings
 from broker.keys.sealed import create_once
+from broker.keys.sealed_record import SealedRecords
+from broker.keys.secrets import ClientSecrets
 from broker.keys.signing import SigningKeys
-from broker.profiles import profile
 from broker.secret import Secret
-from broker.settings import RegistrationSettings
+from broker.settings import EhrSettings, RegistrationSettings
 from broker.store import keys
 from broker.vault import LocalKeyring, RecordContext, Vault
 from tests.ehr.certificates import self_signed
@@ -26,11 +30,33 @@ from tests.stage.vault import a_vault, domain_keys, report_nothing
 TOKEN_ENDPOINT = "https://auth.example/token"
 ENDPOINTS = Endpoints(TOKEN_ENDPOINT, issuer="https://auth.example")
 NOW = 1_800_000_000.0
+Replica: TypeAlias = Callable[[], SigningKeys]
 
 
-def replica(redis: Redis) -> SigningKeys:
-    vault = a_vault(redis, tenant="clinic")
-    return SigningKeys(redis, vault, tenant="clinic", public_url="https://broker.example", clock=lambda: NOW)
+def ehr(**changes: Any) -> EhrSettings:
+    return EhrSettings.model_validate({"id": "epic", "fhir_base": "https://ehr.example/r4", **changes})
+
+
+async def ship(_: object) -> None: ...
+
+
+@pytest.fixture
+async def audit(tmp_path: Path) -> AsyncIterator[AuditTrail]:
+    trail = AuditTrail(file=tmp_path / "audit", ship=ship, clock=lambda: NOW)
+    await trail.open()
+    yield trail
+    await trail.close()
+
+
+@pytest.fixture
+def replica(redis: Redis, audit: AuditTrail) -> Callable[[], SigningKeys]:
+    def open_replica() -> SigningKeys:
+        sealed = SealedRecords(redis, a_vault(redis, tenant="clinic"), "clinic")
+        rings = Rings(sealed, audit, lambda: NOW)
+        secrets = ClientSecrets(sealed, KeyedHash(bytes(32)), audit, lambda: NOW)
+        return SigningKeys(rings, secrets, public_url="https://broker.example", clock=lambda: NOW)
+
+    return open_replica
 
 
 def registration(**changes: Any) -> RegistrationSettings:
@@ -96,15 +122,15 @@ async def test_a_key_never_expires(redis: Redis) -> None:
     assert await redis.pttl(keys.sealed_key("n")) == -1
 
 
-async def test_a_key_stands_in_redis_sealed_only(redis: Redis) -> None:
+async def test_a_key_stands_in_redis_sealed_only(redis: Redis, replica: Replica) -> None:
     """RG-07, HB-04."""
-    pem = (await replica(redis).load(registration())).as_pem(private=True)
+    await replica().public_jwks(registration())
 
-    async for name in redis.scan_iter("sb:key:*"):
-        stored = cast("bytes", await redis.get(name))
-        assert pem[40:80] not in stored
-        assert b"PRIVATE" not in stored
-        assert await a_vault(redis, tenant="clinic").open(RecordContext("key", "epic:ES384", "clinic"), stored) == pem
+    (name,) = [name async for name in redis.scan_iter("sb:key:*")]
+    stored = cast("bytes", await redis.get(name))
+    assert name == b"sb:key:{epic:signing}"
+    assert b"PRIVATE" not in stored
+    assert b"PRIVATE KEY" in await a_vault(redis, tenant="clinic").open(RecordContext("key", "epic:signing", "clinic"), stored)
 
 
 @pytest.mark.parametrize(("tenant", "name"), [("other", "n"), ("t", "m")])
@@ -130,10 +156,10 @@ async def test_a_wrong_key_encryption_key_does_not_make_a_new_key(redis: Redis) 
     [("ES384", {"kty", "crv", "x", "y"}), ("RS384", {"kty", "n", "e"})],
 )
 async def test_the_published_key_has_public_members_only(
-    redis: Redis, algorithm: str, public_members: set[str]
+    replica: Replica, algorithm: str, public_members: set[str]
 ) -> None:
     """RG-06, OA-11."""
-    published = await replica(redis).public_jwks(registration(signing_algorithm=algorithm))
+    published = await replica().public_jwks(registration(signing_algorithm=algorithm))
 
     (key,) = published["keys"]
     assert set(key) == public_members | {"kid", "use", "alg"}
@@ -141,24 +167,24 @@ async def test_the_published_key_has_public_members_only(
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", key["kid"])
 
 
-async def test_the_kid_is_the_thumbprint_of_the_key(redis: Redis) -> None:
+async def test_the_kid_is_the_thumbprint_of_the_key(replica: Replica) -> None:
     """OA-11, RFC 7638."""
-    (key,) = (await replica(redis).public_jwks(registration()))["keys"]
+    (key,) = (await replica().public_jwks(registration()))["keys"]
 
     assert key["kid"] == ECKey.import_key({name: key[name] for name in ("kty", "crv", "x", "y")}).thumbprint()
 
 
-async def test_every_replica_publishes_the_same_key(redis: Redis) -> None:
-    published = await asyncio.gather(*(replica(redis).public_jwks(registration()) for _ in range(4)))
+async def test_every_replica_publishes_the_same_key(replica: Replica) -> None:
+    published = await asyncio.gather(*(replica().public_jwks(registration()) for _ in range(4)))
 
     assert all(one == published[0] for one in published)
 
 
 @pytest.mark.parametrize("algorithm", ["ES384", "RS384"])
-async def test_an_assertion_verifies_with_the_published_key(redis: Redis, algorithm: str) -> None:
+async def test_an_assertion_verifies_with_the_published_key(replica: Replica, algorithm: str) -> None:
     """RG-08."""
-    signing_keys, backend = replica(redis), registration(signing_algorithm=algorithm, flow="backend")
-    authenticate = await signing_keys.authenticate(backend, profile("generic"), ENDPOINTS)
+    signing_keys, backend = replica(), registration(signing_algorithm=algorithm, flow="backend")
+    authenticate = await signing_keys.authenticate(backend, ehr(), ENDPOINTS)
     published = KeySet.import_key_set(await signing_keys.public_jwks(backend))  # type: ignore[arg-type]  # plain JSON
 
     assertion = authenticate(TOKEN_ENDPOINT).fields["client_assertion"]
@@ -166,8 +192,8 @@ async def test_an_assertion_verifies_with_the_published_key(redis: Redis, algori
     assert jwt.decode(assertion, published, algorithms=[algorithm]).claims["aud"] == TOKEN_ENDPOINT
 
 
-async def test_two_registrations_have_two_keys(redis: Redis) -> None:
-    signing_keys = replica(redis)
+async def test_two_registrations_have_two_keys(replica: Replica) -> None:
+    signing_keys = replica()
     one, other = [(await signing_keys.public_jwks(registration(id=name)))["keys"][0] for name in ("epic", "cerner")]
 
     assert one["kid"] != other["kid"]
@@ -178,35 +204,34 @@ async def test_two_registrations_have_two_keys(redis: Redis) -> None:
     [
         ({"authentication": "none"}, {}, {"client_id": "broker"}),
         (
-            {"authentication": "client_secret_basic", "client_secret": Secret("s")},
+            {"authentication": "client_secret_basic", "client_secret": (Secret("s"),)},
             {"Authorization": "Basic YnJva2VyOnM="},
             {},
         ),
         (
-            {"authentication": "client_secret_post", "client_secret": Secret("s")},
+            {"authentication": "client_secret_post", "client_secret": (Secret("s"),)},
             {},
             {"client_id": "broker", "client_secret": "s"},
         ),
     ],
 )
 async def test_a_registration_without_a_key_makes_and_publishes_none(
-    redis: Redis, fields: dict[str, Any], headers: dict[str, str], body: dict[str, str]
+    redis: Redis, replica: Replica, fields: dict[str, Any], headers: dict[str, str], body: dict[str, str]
 ) -> None:
-    signing_keys, keyless = replica(redis), registration(**fields)
+    signing_keys, keyless = replica(), registration(**fields)
 
-    proof = (await signing_keys.authenticate(keyless, profile("generic"), ENDPOINTS))(TOKEN_ENDPOINT)
+    proof = (await signing_keys.authenticate(keyless, ehr(), ENDPOINTS))(TOKEN_ENDPOINT)
 
     assert (proof.headers, proof.fields) == (headers, body)
     assert await signing_keys.public_jwks(keyless) == {"keys": []}
     assert [name async for name in redis.scan_iter()] == []
 
 
-async def test_how_an_assertion_is_made_is_the_profiles_and_the_registrations_to_say(redis: Redis) -> None:
+async def test_how_an_assertion_is_made_is_the_profiles_and_the_registrations_to_say(replica: Replica) -> None:
     """CA-03, CA-05, OA-12 (Q2, Q3)."""
-    signing_keys, told = replica(redis), {"assertion_audience": "issuer", "client_id_in_body": "always"}
-    profiled = profile("generic").model_copy(update=told)
+    signing_keys, told = replica(), ehr(assertion_audience="issuer", client_id_in_body="always")
 
-    proof = (await signing_keys.authenticate(registration(send_jku=True), profiled, ENDPOINTS))(TOKEN_ENDPOINT)
+    proof = (await signing_keys.authenticate(registration(send_jku=True), told, ENDPOINTS))(TOKEN_ENDPOINT)
 
     published = KeySet.import_key_set(await signing_keys.public_jwks(registration()))  # type: ignore[arg-type]  # JSON
     decoded = jwt.decode(proof.fields["client_assertion"], published, algorithms=["ES384"])
@@ -216,12 +241,12 @@ async def test_how_an_assertion_is_made_is_the_profiles_and_the_registrations_to
 
 
 @pytest.mark.parametrize("kind", ["EC", "RSA"])
-async def test_a_self_signed_certificate_is_published_with_its_key(redis: Redis, tmp_path: Path, kind: str) -> None:
+async def test_a_self_signed_certificate_is_published_with_its_key(replica: Replica, tmp_path: Path, kind: str) -> None:
     """OA-19, RG-06, RFC 8705 §2.2."""
     made = self_signed(tmp_path, kind)
     tls = registration(authentication="self_signed_tls_client_auth", **made)
 
-    (jwk,) = (await replica(redis).public_jwks(tls))["keys"]
+    (jwk,) = (await replica().public_jwks(tls))["keys"]
 
     (der,) = jwk["x5c"]
     certificate = x509.load_der_x509_certificate(base64.b64decode(der))
@@ -232,7 +257,7 @@ async def test_a_self_signed_certificate_is_published_with_its_key(redis: Redis,
 
 @pytest.mark.parametrize("content", [None, "-----BEGIN CERTIFICATE-----"])
 async def test_a_certificate_that_cannot_be_read_is_said_and_not_shown(
-    redis: Redis, tmp_path: Path, content: str | None
+    replica: Replica, tmp_path: Path, content: str | None
 ) -> None:
     """OA-19."""
     path = tmp_path / "c.pem"
@@ -241,4 +266,4 @@ async def test_a_certificate_that_cannot_be_read_is_said_and_not_shown(
     tls = registration(authentication="self_signed_tls_client_auth", certificate=path, certificate_key=path)
 
     with pytest.raises(KeyUnavailable, match="the client certificate cannot be read"):
-        await replica(redis).public_jwks(tls)
+        await replica().public_jwks(tls)

@@ -18,10 +18,10 @@ from broker.audit import STREAM_KEY
 from broker.credentials import KeyedHash
 from broker.errors import BrokerError
 from broker.keys.identity import IdentityKey
+from broker.keys.ring import RingKey
 from broker.keys.signing import SigningKeys
 from broker.launches import Launch, Launches
 from broker.secret import Secret
-from broker.settings import RegistrationSettings
 from tests.stage import App, BrokerStage
 from tests.stage.app import ORIGIN
 
@@ -62,7 +62,7 @@ class Evidence:
 def watched(evidence: Evidence) -> Iterator[None]:
     """Note every secret and key that the broker makes for itself, every launch's repr, every error's text."""
     make, take, fail = Launches.secret, Launches.take, BrokerError.__init__
-    load, keep, load_identity = SigningKeys.load, KeyedHash.__init__, IdentityKey._load
+    load, keep, load_identity = SigningKeys._load, KeyedHash.__init__, IdentityKey._load
 
     def secret(self: Launches) -> Secret:
         made = make(self)
@@ -78,8 +78,8 @@ def watched(evidence: Evidence) -> Iterator[None]:
         fail(self, detail, public=public)
         evidence.errors += [str(self), repr(self), self.detail, self.public, repr(self.args)]
 
-    async def load_and_note(self: SigningKeys, registration: RegistrationSettings) -> ECKey | RSAKey:
-        key = await load(self, registration)
+    def load_and_note(self: SigningKeys, ring_key: RingKey) -> ECKey | RSAKey:
+        key = load(self, ring_key)
         evidence.add("signing key", str(key.as_dict(private=True)["d"]), "PRIVATE KEY")
         return key
 
@@ -93,7 +93,7 @@ def watched(evidence: Evidence) -> Iterator[None]:
         keep(self, key)
 
     with (
-        patch.object(SigningKeys, "load", load_and_note),
+        patch.object(SigningKeys, "_load", load_and_note),
         patch.object(IdentityKey, "_load", load_identity_and_note),
         patch.object(KeyedHash, "__init__", keep_and_note),
         patch.object(Launches, "secret", secret),

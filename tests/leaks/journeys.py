@@ -203,8 +203,8 @@ def add_own_keys(run: Run) -> None:
     evidence.add_key("key-encryption key", KEY)
     evidence.add("secret of the app", APP_SECRET_TEXT, base64.b64encode(f"reports:{APP_SECRET_TEXT}".encode()).decode())
     for registration in broker.settings.registration:
-        if registration.client_secret is not None:
-            pair = f"{registration.client_id}:{registration.client_secret.reveal()}"
+        for secret in registration.client_secret:
+            pair = f"{registration.client_id}:{secret.reveal()}"
             evidence.add("secret of the broker", pair.partition(":")[2], base64.b64encode(pair.encode()).decode())
     evidence.add("anything the simulated EHR gave", "canary-")
     evidence.add("JWT", "eyJhbGciOi", "eyJ0eXAiOi")

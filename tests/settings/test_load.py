@@ -45,7 +45,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     )
     assert (cerner.profile.refresh_tokens, cerner.token_timeout, cerner.fhir_timeout) == ("reusable", 5, 60)
     assert [registration.signing_algorithm for registration in settings.registration] == ["ES384", "RS384", "ES384"]
-    assert settings.registration[2].client_secret == Secret(CANARY)
+    assert settings.registration[2].client_secret == (Secret(CANARY),)
     assert growth.access == (
         Access(registration="epic-launch", scopes="patient/Observation.rs patient/Patient.r"),
         Access(registration="cerner-launch", scopes="patient/Observation.rs"),
@@ -460,7 +460,7 @@ def test_a_secret_file_is_read_beside_the_settings_without_its_line_end(tmp_path
 
     settings = load_text(tmp_path, spoiled(SECRET, 'client_secret = "file:secret"'), {})
 
-    assert settings.registration[2].client_secret == Secret(CANARY)
+    assert settings.registration[2].client_secret == (Secret(CANARY),)
 
 
 def test_settings_do_not_show_a_secret(tmp_path: Path) -> None:
