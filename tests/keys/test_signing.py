@@ -130,7 +130,9 @@ async def test_a_key_stands_in_redis_sealed_only(redis: Redis, replica: Replica)
     stored = cast("bytes", await redis.get(name))
     assert name == b"sb:key:{epic:signing}"
     assert b"PRIVATE" not in stored
-    assert b"PRIVATE KEY" in await a_vault(redis, tenant="clinic").open(RecordContext("key", "epic:signing", "clinic"), stored)
+    assert b"PRIVATE KEY" in await a_vault(redis, tenant="clinic").open(
+        RecordContext("key", "epic:signing", "clinic"), stored
+    )
 
 
 @pytest.mark.parametrize(("tenant", "name"), [("other", "n"), ("t", "m")])
