@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer, wheel_server
+from tests.kms.openbao import OpenBao, running_openbao
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 
 # How long an example takes on a busy machine, or on its first run, decides nothing.
@@ -34,6 +35,12 @@ async def redis(valkey: EmbeddedServer) -> AsyncIterator[Redis]:
 def sandbox_process() -> Iterator[Sandbox]:
     with running_sandbox() as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    with running_openbao(tmp_path_factory.mktemp("openbao")) as server:
+        yield server
 
 
 @pytest.fixture

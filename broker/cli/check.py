@@ -27,22 +27,23 @@ from broker.cli.session import (
     StateOption,
     read_deployment,
 )
-from broker.clock import system_clock
+from broker.clock import system_clock, system_entropy
 from broker.egress import Egress
 from broker.ehr.documents import find_endpoints, require_callable
 from broker.ehr.site import Site
 from broker.errors import BrokerError, ConfigurationError
+from broker.kms.opening import open_kek
 from broker.settings import Deployment, Settings, load
-from broker.settings.deployment import key_encryption_keys
 from broker.settings.proof_rules import expiring_secrets, without_proxy
 from broker.store.connection import NO_STORE
 from broker.store.embedded import running_url
-from broker.vault import LocalKeyring
+from broker.vault import Domain, LocalKeyring
 from broker.vault.keyring import read_key_file
 
 CERTIFICATE_SECONDS: Final = 30 * 86_400
 """How long before its end a certificate of the broker's own is warned of (OR-05)."""
 _HANDSHAKE_SECONDS: Final = 5.0
+_THROWAWAY: Final = b"broker check"
 
 
 def check(
@@ -73,7 +74,7 @@ async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> 
         key_file = deployment.state / DEMO_KEY_FILE
         deployment = replace(deployment, redis_url=url, config=deployment.state / DEMO_CONFIG)
     settings, findings = _settings(deployment)
-    findings += _key(key_file)
+    findings += [finding async for finding in _key(key_file, None if offline or settings is None else settings.tenant)]
     if not offline:
         findings += [finding async for finding in check_store(deployment.redis_url, deployment.durability)]
         if settings is not None:
@@ -139,13 +140,33 @@ async def _public_url(settings: Settings) -> AsyncIterator[Finding]:
         await egress.close()
 
 
-def _key(file: Path | None) -> Iterator[Finding]:
+async def _key(file: Path | None, tenant: str | None) -> AsyncIterator[Finding]:
+    """Look at the keyring, or have the KMS wrap and unwrap a key that is then thrown away."""
     try:
-        keyring = LocalKeyring(read_key_file(file)) if file else key_encryption_keys(os.environ)
+        kek = LocalKeyring(read_key_file(file)) if file else open_kek(os.environ)
     except ConfigurationError as error:
-        yield from (Finding("key", "fault", fault) for fault in error.faults)
-    else:
-        yield Finding("key", "ok", f"{len(keyring.keks)} on the keyring")
+        for fault in error.faults:
+            yield Finding("key", "fault", fault)
+        return
+    if isinstance(kek, LocalKeyring):
+        yield Finding("key", "ok", f"{len(kek.keks)} on the keyring")
+        return
+    try:
+        if tenant is None:
+            yield Finding("key", "ok", "at the key-management service, which was not asked")
+            return
+        key = system_entropy(32)
+        wrapped = await kek.wrap(Domain(tenant), key, _THROWAWAY)
+        same = await kek.unwrap(Domain(tenant), wrapped, _THROWAWAY) == key
+        yield Finding(
+            "key",
+            "ok" if same else "fault",
+            f"{wrapped.kek} wraps and unwraps" if same else f"{wrapped.kek} gives another key back",
+        )
+    except BrokerError as error:
+        yield Finding("key", "fault", f"{error.code}: {error.detail}")
+    finally:
+        await kek.close()
 
 
 async def _ehrs(settings: Settings) -> AsyncIterator[Finding]:

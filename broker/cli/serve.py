@@ -18,9 +18,9 @@ from broker.app import open_broker
 from broker.cli.session import ConfigOption, StateOption, read_deployment
 from broker.clock import system_clock
 from broker.errors import ConfigurationError
+from broker.kms.opening import open_kek
 from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
-from broker.settings.deployment import key_encryption_keys
 from broker.settings.proof_rules import expiring_secrets, without_proxy
 from broker.store.connection import connect, resolve
 from broker.vault import KeyEncryptionKeys
@@ -56,7 +56,7 @@ def serve(
         resolve(deployment.redis_url, state_dir=deployment.state, allow_embedded=False) as store,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        kek = key_encryption_keys(os.environ)
+        kek = open_kek(os.environ)
         settings = load(deployment.config, os.environ)
         _check_proofs(deployment, settings)
         listener = socket.socket(fileno=fd) if fd is not None else _listen(deployment, host, port)

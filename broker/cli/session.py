@@ -14,8 +14,8 @@ import typer
 
 from broker.app import Broker, open_broker
 from broker.errors import ConfigurationError
+from broker.kms.opening import open_kek
 from broker.settings import Deployment, Settings, load
-from broker.settings.deployment import key_encryption_keys
 from broker.store.connection import NO_STORE, connect
 from broker.store.embedded import running_url
 from broker.vault import KeyEncryptionKeys, LocalKeyring
@@ -49,7 +49,7 @@ def read_settings(deployment: Deployment) -> tuple[Deployment, Settings, KeyEncr
     if deployment.redis_url is None and (url := running_url(deployment.state)) is not None:
         demo = replace(deployment, redis_url=url, config=deployment.state / DEMO_CONFIG)
         return demo, load(demo.config, os.environ), LocalKeyring(read_key_file(deployment.state / DEMO_KEY_FILE))
-    kek = key_encryption_keys(os.environ)
+    kek = open_kek(os.environ)
     return deployment, load(deployment.config, os.environ), kek
 
 
