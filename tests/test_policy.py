@@ -241,9 +241,16 @@ def test_a_patient_scope_without_a_patient_in_context_allows_nothing() -> None:
 
 @pytest.mark.parametrize("state", ["revoked", "needs_reauth", "uncertain"])
 def test_a_grant_that_is_not_active_allows_nothing(state: GrantState) -> None:
-    ended = replace(grant("user/*.rs"), state=state)
+    ended = replace(grant("user/*.rs"), state=state, serves=False)
     with pytest.raises(ReauthorizationRequired):
         decide(handle("user/*.rs"), ended, known(app("user/*.rs")), ask("GET", "Observation"))
+
+
+def test_an_uncertain_grant_allows_what_it_did_until_its_token_ends() -> None:
+    """RF-05."""
+    uncertain = replace(grant("user/*.rs"), state="uncertain")
+    permit = decide(handle("user/*.rs"), uncertain, known(app("user/*.rs")), ask("GET", "Observation"))
+    assert permit.grant is uncertain
 
 
 def test_an_app_that_is_no_longer_configured_may_do_nothing() -> None:

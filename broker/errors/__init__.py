@@ -23,6 +23,7 @@
         ├── StoreUnavailable · AuditUnavailable
         ├── KeyUnavailable          a key cannot be had now
         │   └── KeyRefused              nor later: disabled, destroyed, denied
+        │   └── StoreUnacknowledged     written, and not yet where it must be
         └── SealBroken              a sealed record was moved, swapped, replayed or damaged
 
 An error has two texts. `public` may be shown to whoever asked. `detail` is for the audit record and the log; it names
@@ -65,6 +66,7 @@ from broker.errors.trouble import (
     ReauthorizationRequired,
     RelaunchRequired,
     SealBroken,
+    StoreUnacknowledged,
     StoreUnavailable,
     Unavailable,
 )
@@ -98,6 +100,7 @@ __all__ = [
     "Refusal",
     "RelaunchRequired",
     "SealBroken",
+    "StoreUnacknowledged",
     "StoreUnavailable",
     "TooLarge",
     "UnauthorizedClient",

@@ -98,6 +98,10 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class StoreUnacknowledged(StoreUnavailable):
+    """It is written, and who else must have it (`BROKER_REDIS_DURABILITY`) has not said so in time."""
+
+
 class AuditUnavailable(Unavailable):
     """The audit record could not be written, so the act it records does not happen."""
 

@@ -42,7 +42,8 @@ def _found(grant: Grant, now: float) -> tuple[Health, float, str]:
     serves = now < grant.expires_at
     if grant.state == "uncertain":
         left = "its access token serves until its end" if serves else "its access token has ended"
-        return ("uncertain" if serves else "needs_reauth"), grant.since, f"{grant.cause}; {left}"
+        since = grant.since if serves else max(grant.since, grant.expires_at)
+        return ("uncertain" if serves else "needs_reauth"), since, f"{grant.cause}; {left}"
     if grant.state != "active":
         return grant.state, grant.since, grant.cause or grant.state
     if not grant.refreshable and not serves:

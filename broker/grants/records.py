@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, cast
 
+import structlog
 from redis.asyncio import Redis
 
 from broker.clock import Clock
-from broker.errors import NotFound, ReauthorizationRequired
+from broker.errors import NotFound, ReauthorizationRequired, StoreUnacknowledged
 from broker.grants.record import Grant, GrantState, Terms, TokenSet, Trouble
 from broker.grants.sealing import dump_terms, dump_tokens, load_terms, load_tokens
 from broker.store import keys
@@ -15,8 +16,11 @@ from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
 from broker.vault import RecordContext, Vault
 
+log = structlog.get_logger()
+
 Commit = Literal["ok", "stale", "gone", "revoked", "fenced"]
 
+_TRIES: Final = 3
 RETENTION_SECONDS: Final = 180 * 86_400
 """A refreshable grant that nobody uses is forgotten after this; each refresh starts it anew (RF-13)."""
 REVOKED_RETENTION_SECONDS: Final = 30 * 86_400
@@ -125,8 +129,19 @@ class Grants:
     async def commit(self, following: SealedGeneration, *, owner: str) -> Commit:
         """Write a generation over the one before, if no attempt but `owner`'s began since; the first if there is none.
 
-        It counts once the store's policy is met (`BROKER_REDIS_DURABILITY`). Written again, it changes nothing.
+        It counts once the store's policy is met (`BROKER_REDIS_DURABILITY`). Written again, it changes nothing. Where
+        nobody acknowledges a refresh after three times, it counts all the same: what is written there is all there is.
         """
+        for left in range(_TRIES if owner else 1, 0, -1):
+            try:
+                return await self._write(following, owner)
+            except StoreUnacknowledged:
+                if not owner:
+                    raise
+                log.warning("refresh_not_acknowledged", grant=following.grant.tag, tries_left=left - 1)
+        return "ok"
+
+    async def _write(self, following: SealedGeneration, owner: str) -> Commit:
         grant = following.grant
         outcome: bytes = await self._commit(
             self._redis,

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from broker.errors import ConfigurationError, StoreUnavailable
+from broker.errors import ConfigurationError, StoreUnacknowledged, StoreUnavailable
 from broker.secret import Secret
 from broker.store.address import Node, StoreAddress
 from broker.store.client import ACKNOWLEDGEMENT, Durability, StoreClient
@@ -150,5 +150,5 @@ async def _run(redis: Redis, command: Sequence[Value], wait: Sequence[Value] | N
         if isinstance(error, Exception):
             raise error
     if (acknowledged[0] if isinstance(acknowledged, list) else acknowledged) < 1:
-        raise StoreUnavailable(UNACKNOWLEDGED)
+        raise StoreUnacknowledged(UNACKNOWLEDGED)
     return answer

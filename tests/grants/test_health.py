@@ -41,7 +41,7 @@ UNCERTAIN = replace(HEALTHY, state="uncertain", cause="lost", since=1071)
             "4 refreshes failed, the last one with invali",
         ),
         (UNCERTAIN, 1099, "uncertain", 1071, "lost; its access token serves until its end"),
-        (UNCERTAIN, 1100, "needs_reauth", 1071, "lost; its access token has ended"),
+        (UNCERTAIN, 1100, "needs_reauth", 1100, "lost; its access token has ended"),
         (replace(HEALTHY, refreshable=False), 1099, "healthy", 1000, "generation 3"),
         (
             replace(HEALTHY, refreshable=False),

@@ -10,7 +10,7 @@ import pytest
 
 from broker.app import open_broker
 from broker.grants import Grant, backend_grants
-from broker.store import connection, keys
+from broker.store import keys, pool
 from broker.vault import LocalKeyring
 from tests.stage import App, BrokerStage
 from tests.stage.broker import APP_SECRET_TEXT, KEY
@@ -23,7 +23,7 @@ ASK = {"grant_type": "client_credentials", "scope": "system/Patient.rs"}
 def _patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two replicas share a pool here: how busy the machine is must not decide who is refused."""
     for limit in ("WAIT_SECONDS", "CONNECT_SECONDS", "ANSWER_SECONDS"):
-        monkeypatch.setattr(connection, limit, 10.0)
+        monkeypatch.setattr(pool, limit, 10.0)
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ async def test_a_broker_with_another_key_encryption_key_does_not_start(held: Hel
 async def test_a_broker_whose_sealed_keys_were_exchanged_does_not_start(held: Held, tmp_path: Path) -> None:
     redis, settings = held.stage.redis, held.stage.broker.settings
     await held.app.http.get(f"{held.stage.public_url}/jwks/sandbox-backend")  # makes a signing key
-    signing_key = await redis.get(keys.sealed_key("sandbox-backend:RS384"))
+    signing_key = await redis.get(keys.sealed_key("sandbox-backend:signing"))
     assert signing_key is not None
     await redis.set(keys.sealed_key("hash"), signing_key)
     with pytest.raises(SealBroken):
