@@ -63,6 +63,8 @@ STREAM_KEY: Final = "sb:audit"
 _BATCH: Final = 256
 _BACKLOG: Final = 10_000
 _RETRY_SECONDS: Final = 0.25
+_GATHER_SECONDS: Final = 0.02
+"""How long the shipper waits for more, so that a busy process sends many records at a time and not each by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,7 @@ class AuditTrail:
     async def _keep_shipping(self) -> None:
         while True:
             await self._waiting.wait()
+            await asyncio.sleep(_GATHER_SECONDS)
             try:
                 await self._drain()
             except Exception as error:  # noqa: BLE001  # whatever it is, the next try may succeed; the file has all

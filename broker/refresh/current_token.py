@@ -41,7 +41,8 @@ class Refresher:
     schedule: Schedule
     clock: Clock
     flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
-    uses: SingleFlight[None] = field(default_factory=SingleFlight)
+    notes: SingleFlight[None] = field(default_factory=SingleFlight)
+    """What is written down beside a caller's way: nobody waits for it, and losing it costs one renewal unasked."""
 
     async def current_token(self, permit: Permit) -> CurrentToken:
         """Open the grant's access token, renewing it first when it is due.
@@ -50,7 +51,7 @@ class Refresher:
         """
         grant = permit.grant
         if not grant.is_in_use or self.clock() >= grant.used_at + USED_SECONDS:
-            self.uses.start(grant.tag, lambda: self.grants.use(grant.tag))  # nobody waits for it
+            self.notes.start(f"use {grant.tag}", lambda: self.grants.use(grant.tag))
         if self.clock() >= grant.renew_at:
             grant = await self._renew_in_time(grant)
         tokens = await self.grants.open_tokens(grant)
@@ -80,17 +81,20 @@ class Refresher:
 
     async def close(self) -> None:
         """Wait for refreshes under way."""
-        await self.uses.close()
         await self.flights.close()
         await self.renewal.close()
+        await self.notes.close()
 
     async def _renew(self, grant: Grant) -> Grant:
         renewed = await self.renewal.renew(grant)
+        self.notes.start(f"due {grant.tag}", lambda: self._watch(renewed))
+        return renewed
+
+    async def _watch(self, renewed: Grant) -> None:
         try:
             await self.schedule.watch(renewed)
         except Unavailable as error:
-            log.info("renewed_grant_not_watched", grant=grant.tag, cause=error.detail)
-        return renewed
+            log.info("renewed_grant_not_watched", grant=renewed.tag, cause=error.detail)
 
     async def _renew_in_time(self, grant: Grant) -> Grant:
         now = self.clock()

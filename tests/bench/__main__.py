@@ -6,9 +6,9 @@ import os
 import platform
 import sys
 
-from tests.bench import proxy, vault
+from tests.bench import proxy, refresh, vault
 
-BENCHES = {"proxy": proxy.measure, "vault": vault.measure}
+BENCHES = {"proxy": proxy.measure, "refresh": refresh.measure, "vault": vault.measure}
 
 
 def main() -> None:
