@@ -27,6 +27,12 @@ def attempt_name(text: str, now: float) -> str:
     return f"{text}@{now:.3f}"
 
 
+def repeating(attempt: str, earlier: str) -> str:
+    """Name an attempt after when the one began that it repeats, as `claim_refresh` names its lease."""
+    _, at, when = earlier.partition("@")
+    return f"{attempt.partition('@')[0]}@{when}" if at and when else attempt
+
+
 def began_at(attempt: str) -> float | None:
     """Return when an attempt began; None where its name does not say."""
     _, _, when = attempt.partition("@")

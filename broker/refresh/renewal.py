@@ -11,7 +11,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -30,7 +30,6 @@ from broker.errors import (
     EhrRefused,
     EhrUnreachable,
     StoreUnavailable,
-    Unavailable,
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet
 from broker.profiles import Profile
@@ -38,7 +37,8 @@ from broker.refresh.answers import Answers
 from broker.refresh.asking import Ask, Asking
 from broker.refresh.ehr_side import EhrSide
 from broker.refresh.failures import classify
-from broker.refresh.lost import LostAnswers, attempt_name, began_at, can_be_found_out, may_send_again
+from broker.refresh.insisting import insist
+from broker.refresh.lost import LostAnswers, attempt_name, began_at, can_be_found_out, may_send_again, repeating
 from broker.refresh.outcome import (
     offers_more,
     refreshed_terms,
@@ -63,8 +63,6 @@ SETTLE_SECONDS: Final = 30.0
 """How long after a lost answer an EHR is not yet asked what it made of the request: it may still be at it."""
 _CUT_OFF: Final = "a refresh was cut off after it may have been sent"
 _POLL_SECONDS: Final = 0.05
-_INSIST_SECONDS: Final = 60.0
-"""How long a write that must not be lost is tried again."""
 
 Result = TypeVar("Result")
 
@@ -104,7 +102,9 @@ class Renewal:
         if said == "claimed":
             return await self._attempt(seen, owner)
         if said.startswith("again"):
-            return await self._attempt_again(seen, owner, said.partition(" ")[2])
+            earlier = said.partition(" ")[2]
+            owner, known = repeating(owner, earlier), even_uncertain or self.asking.may_repeat(seen)
+            return await (self._attempt if known else self._attempt_again)(seen, owner, earlier=earlier)
         if said == "interrupted":
             return await self._end(seen, "uncertain", _CUT_OFF)
         current = await self._current(seen)
@@ -130,7 +130,7 @@ class Renewal:
             raise
         return said.decode()
 
-    async def _attempt_again(self, grant: Grant, owner: str, earlier: str) -> Grant:
+    async def _attempt_again(self, grant: Grant, owner: str, *, earlier: str) -> Grant:
         """Go on where an attempt was cut off, if that is safe at this EHR (RF-05)."""
         again = may_send_again(self._profile(grant), asked_at=began_at(earlier), now=self.clock())
         if again == "yes":
@@ -199,7 +199,7 @@ class Renewal:
     async def _suspend(self, grant: Grant, answer: TokenAnswer, previous: TokenSet, cause: str) -> Grant:
         """End the grant, and at the EHR what came for it: that may open somebody else's record."""
         self.trail.record(grant, "denied", cause, event="grant.suspended")
-        await self._insist(partial(self.grants.end, grant.tag, "suspended", cause, generation=grant.generation))
+        await insist(partial(self.grants.end, grant.tag, "suspended", cause, generation=grant.generation))
         tokens = token_set(answer, now=self.clock(), share=1.0, default_lifetime=0.0, previous=previous)
         at_ehr = await self.ehr_side.revoke(grant.terms, tokens)
         outcome: Outcome = "failed" if at_ehr == "failed" else "allowed"
@@ -221,8 +221,8 @@ class Renewal:
             used_at=grant.used_at,
             hold_until=now + profile.refresh_interval,
         )
-        following = await self._insist(seal)
-        if (said := await self._insist(partial(self.grants.commit, following, owner=owner))) != "ok":
+        following = await insist(seal)
+        if (said := await insist(partial(self.grants.commit, following, owner=owner))) != "ok":
             log.warning("refresh_not_committed", grant=grant.tag, generation=grant.generation, said=said)
         if said in {"revoked", "gone"}:
             await self.ehr_side.revoke(grant.terms, tokens)
@@ -266,7 +266,7 @@ class Renewal:
         self, grant: Grant, owner: str, hold_until: float = 0.0, *, unanswered: str = "", code: str = ""
     ) -> asyncio.Future[None]:
         asked = [owner, repr(hold_until), unanswered, code, repr(self.clock())]
-        return self.releases.start(owner, lambda: self._insist(partial(self._release, grant, asked)))
+        return self.releases.start(owner, lambda: insist(partial(self._release, grant, asked)))
 
     async def _release(self, grant: Grant, asked: Sequence[str]) -> None:
         await self.release(self.redis, _keys(grant), asked)
@@ -274,25 +274,13 @@ class Renewal:
     async def _end(self, grant: Grant, state: GrantState, cause: str) -> Grant:
         """End the grant unless its generation has moved on: then someone else renewed it, and that is the answer."""
         self.trail.record(grant, "failed", cause)
-        await self._insist(partial(self.grants.end, grant.tag, state, cause, generation=grant.generation))
+        await insist(partial(self.grants.end, grant.tag, state, cause, generation=grant.generation))
         return await self._current(grant)
 
     async def _current(self, grant: Grant) -> Grant:
         current = await self.grants.read(grant.tag)
         current.require_usable()
         return current
-
-    async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Try again while the store is away: what is written here exists nowhere else."""
-        give_up = self.clock() + _INSIST_SECONDS
-        while True:
-            try:
-                return await work()
-            except Unavailable as error:
-                if self.clock() >= give_up:
-                    log.critical("refresh_result_unstored", cause=error.detail)
-                    raise
-                await asyncio.sleep(_POLL_SECONDS)
 
 
 def _keys(grant: Grant) -> list[str]:

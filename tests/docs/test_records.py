@@ -11,7 +11,7 @@ from broker.app.trail import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
 from broker.grants import backend_grants, records
-from broker.refresh import keeper, renewal, schedule
+from broker.refresh import insisting, keeper, renewal, schedule
 from broker.store import keys
 from tests.docs.pages import ROOT, code, read, rows, section
 
@@ -71,12 +71,12 @@ def test_documented_waits_of_a_refresh_are_those_of_the_code() -> None:
     assert [int(number) for number in re.findall(r"(\d+) s\b", text)] == [
         renewal.LEASE_SECONDS,
         renewal.WAIT_SECONDS,
-        renewal._INSIST_SECONDS,
+        insisting.INSIST_SECONDS,
         keeper.AGAIN_SECONDS,
         renewal.SETTLE_SECONDS,
     ]
     waits = re.findall(r"for (\d+) seconds", read("docs/operations.md"))
-    assert [int(number) for number in waits] == [renewal._INSIST_SECONDS] * 2
+    assert [int(number) for number in waits] == [insisting.INSIST_SECONDS] * 2
 
 
 def test_the_documented_length_of_the_audit_stream_is_the_codes() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.errors import ReauthorizationRequired
+from broker.errors import EhrUnreachable, ReauthorizationRequired
+from broker.refresh.lost import attempt_name, began_at, repeating
 from broker.refresh.renewal import SETTLE_SECONDS
 from broker.store import keys
 from tests.stage import Sandbox
@@ -131,3 +132,46 @@ async def test_what_has_ended_is_not_brought_back_by_an_operators_word(held: Hel
         await held.stage.broker.keeper.refresher.renewal.renew(grant, even_uncertain=True)
 
     assert held.refreshes() == sent
+
+
+async def test_a_broker_that_dies_in_a_repeat_does_not_make_the_grace_longer(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """RF-15: what was first sent long ago is not sent again because somebody has repeated it since."""
+    async with held_at(sandbox, redis, tmp_path, lifetime=270, ehr="refresh_grace = 60") as held:
+        sandbox.fault("token_drop_before")
+        held.stage.clock.advance(243)
+        assert (await held.read()).status_code == 200
+        first = began_at((await held.grant()).attempted_by or "")
+        held.stage.clock.advance(20)
+        renewal, grant = held.stage.broker.keeper.refresher.renewal, await held.grant()
+        said = await renewal._claim(grant, attempt_name("repeat", held.stage.clock()), "look")
+        owner = repeating("repeat@0", said.partition(" ")[2])
+        await renewal._intend(grant, owner)  # and here it dies
+        await redis.delete(keys.lease(held.tag))
+
+        assert began_at((await held.grant()).attempted_by or "") == first
+        held.stage.clock.advance(11)
+        sent = held.refreshes()
+        await held.read()
+
+        assert ((await held.grant()).state, held.refreshes()) == ("uncertain", sent)
+
+
+async def test_an_operators_try_that_fails_leaves_the_lost_one_written_down(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """RF-05: else the next call would take the grant for one of which nothing was ever lost."""
+    async with held_at(sandbox, redis, tmp_path, lifetime=LONG) as held:
+        await redis.hset(keys.grant(held.tag), "intent", "dead@5")
+        sandbox.fault("token_503")
+        renewal = held.stage.broker.keeper.refresher.renewal
+        with pytest.raises(EhrUnreachable):
+            await renewal.renew(await held.grant(), even_uncertain=True)
+        assert (await held.grant()).attempted_by == "dead@5"
+        held.stage.clock.advance(LONG_DUE)
+        sent = held.refreshes()
+
+        assert (await held.read()).status_code == 200
+
+        assert ((await held.grant()).state, held.refreshes()) == ("uncertain", sent)
