@@ -44,6 +44,10 @@ scopes = "launch/patient patient/*.rs"
 """A registration at two EHRs, each with a callback of its own, whose launches may lie in a tab."""
 
 
+JWT_HEADS = ("eyJhbG", "eyJraW", "eyJ0eX")
+"""How a JWT begins whose first member is `alg`, `kid` or `typ`; less of it stands by chance in random identifiers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A running broker, and what an app and an EHR know of it."""
@@ -65,7 +69,7 @@ class Target:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no answer may hold: what was handed out before, what the EHR issues (`canary-`), any JWT."""
-        return (self.handle, self.refresh_handle, self.bound_handle, APP_SECRET_TEXT, "canary-", "eyJ")
+        return (self.handle, self.refresh_handle, self.bound_handle, APP_SECRET_TEXT, "canary-", *JWT_HEADS)
 
 
 @contextmanager
