@@ -10,7 +10,7 @@ from typing import Final, cast, get_args
 from broker.errors import ConfigurationError
 from broker.secret import Secret
 from broker.store.client import Durability
-from broker.vault.keyring import LocalKeyring, parse_keys, read_key_file
+from broker.vault.keyring import OF_OTHERS, LocalKeyring, parse_keys, read_key_file
 
 VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_CONFIG": "path of broker.toml (default: broker.toml)",
@@ -21,7 +21,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_REDIS_URL_FILE": "file that holds the URL of the store",
     "BROKER_REDIS_DURABILITY": "who must have a rotated refresh token: primary, replica or disk (default: primary)",
     "BROKER_KEK": "key-encryption keys: 32 random bytes in base64, one a line, the first one seals",
-    "BROKER_KEK_FILE": "file of mode 0600 that holds the same",
+    "BROKER_KEK_FILE": "file of mode 0600 that holds the same; a systemd credential broker-kek needs neither",
     "BROKER_KMS": "key-management service that holds them instead: transit:, awskms:, gcpkms: or azurekv:",
     "BROKER_KMS_TOKEN": "token for Transit; prefer the next one",
     "BROKER_KMS_TOKEN_FILE": "file that holds the token for Transit, read anew at each use",
@@ -31,6 +31,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_CLIENT_CERTIFICATE_HEADER": "header in which those proxies pass on an app's certificate (default: none)",
     "BROKER_DRAIN_SECONDS": "seconds that requests may go on after SIGTERM (default: 30)",
 }
+
+CREDENTIAL: Final = "broker-kek"
+"""The name in `LoadCredential=` or `LoadCredentialEncrypted=`, from which systemd makes a file in memory."""
 
 # A Kubernetes Service named "broker" puts variables like these into every pod of its namespace.
 _OF_KUBERNETES: Final = re.compile(r"BROKER_(SERVICE_\w+|PORT_\d+_\w+)=|BROKER_PORT=(tcp|udp|sctp)://")
@@ -98,15 +101,24 @@ class Deployment:
 
 
 def key_encryption_keys(environ: Mapping[str, str]) -> LocalKeyring:
-    """Return the keyring, whose first key wraps. Raises `ConfigurationError`: nothing starts without a key."""
+    """Return the keyring, whose first key wraps. Raises `ConfigurationError`: nothing starts without a key.
+
+    Where neither variable is set, it is the credential `broker-kek` of a systemd service, if that has one.
+    """
     text, path = environ.get("BROKER_KEK"), environ.get("BROKER_KEK_FILE")
+    credential = Path(environ.get("CREDENTIALS_DIRECTORY") or "/", CREDENTIAL)
+    if not text and not path and environ.get("CREDENTIALS_DIRECTORY") and credential.exists():
+        return _keyring(read_key_file(credential, forbidden=OF_OTHERS))
     if bool(text) == bool(path):
         both = "both are set; keep one" if text else "neither is set"
         raise ConfigurationError(
             f"BROKER_KEK_FILE or BROKER_KEK must hold the key-encryption key: {both}. "
             "Fix: (umask 077; openssl rand -base64 32 > kek) and BROKER_KEK_FILE=kek"
         )
-    keys = parse_keys(text, "BROKER_KEK") if text else read_key_file(Path(str(path)))
+    return _keyring(parse_keys(text, "BROKER_KEK") if text else read_key_file(Path(str(path))))
+
+
+def _keyring(keys: list[bytes]) -> LocalKeyring:
     if not keys:
         raise ConfigurationError("the key-encryption key is empty. Fix: openssl rand -base64 32")
     return LocalKeyring(keys)

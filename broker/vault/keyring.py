@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -16,6 +17,10 @@ from broker.errors import ConfigurationError, KeyUnavailable, SealBroken
 from broker.vault.kek import KEY_BYTES, Destroyed, Domain, WrappedKey
 
 NONCE_BYTES = 12
+OF_ALL_BUT_ITS_OWNER: Final = 0o077
+OF_OTHERS: Final = 0o037
+"""What is forbidden in a directory of systemd's, which nobody else may enter: there the bits of the group are the mask
+of the access list by which the service's user reads the file."""
 
 
 class LocalKeyring:
@@ -78,13 +83,13 @@ def parse_keys(text: str, source: str) -> list[bytes]:
     return [_parse_key(line, source) for line in lines if line and not line.startswith("#")]
 
 
-def read_key_file(path: Path) -> list[bytes]:
-    """Read a keyring file; refuses one that anybody but its owner can read or write (HB-04)."""
+def read_key_file(path: Path, *, forbidden: int = OF_ALL_BUT_ITS_OWNER) -> list[bytes]:
+    """Read a keyring file; refuses one with any of the `forbidden` mode bits (HB-04). Raises `ConfigurationError`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         with os.fdopen(descriptor, encoding="ascii") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
+            if mode & forbidden:
                 raise ConfigurationError(f"{path} has mode {mode:04o}: others could read it. Fix: chmod 600 {path}")
             return parse_keys(file.read(), str(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -171,6 +171,36 @@ def test_the_keyring_comes_from_the_environment_or_from_a_file(tmp_path: Path) -
     assert key_encryption_keys({"BROKER_KEK_FILE": str(path)}).keks == (kek_name(KEY),)
 
 
+def credential(tmp_path: Path, *, mode: int) -> dict[str, str]:
+    (tmp_path / "broker-kek").write_text(KEY_TEXT)
+    (tmp_path / "broker-kek").chmod(mode)
+    return {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440])
+def test_the_keyring_can_be_a_systemd_credential(tmp_path: Path, mode: int) -> None:
+    """0440 is what an access list for the service's user makes of it."""
+    assert key_encryption_keys(credential(tmp_path, mode=mode)).keks == (kek_name(KEY),)
+
+
+def test_a_variable_wins_over_the_credential(tmp_path: Path) -> None:
+    other = base64.b64encode(bytes(range(1, 33))).decode()
+
+    environ = credential(tmp_path, mode=0o400) | {"BROKER_KEK": other}
+    assert key_encryption_keys(environ).keks == (kek_name(bytes(range(1, 33))),)
+
+
+@pytest.mark.parametrize("mode", [0o404, 0o420, 0o410])
+def test_a_credential_that_others_could_read_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(ConfigurationError, match="others could read it"):
+        key_encryption_keys(credential(tmp_path, mode=mode))
+
+
+def test_a_service_without_that_credential_has_no_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="neither is set"):
+        key_encryption_keys({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
