@@ -48,6 +48,7 @@ Event = Literal[
     "key.retiring",
     "key.rolled_back",
     "key.retired",
+    "key.destroyed",
     "secret.added",
     "secret.retired",
     "app.authorize",

@@ -16,6 +16,7 @@ from broker.apps import Directory
 from broker.audit import AuditTrail
 from broker.clock import Clock, Entropy, system_entropy
 from broker.egress import Egress
+from broker.errors import ConfigurationError
 from broker.flows.describe_registration import DescribeRegistration
 from broker.flows.introspect_grant import IntrospectGrant
 from broker.flows.proof.last_used import LastUsed
@@ -26,6 +27,8 @@ from broker.keys.rings import Rings
 from broker.keys.secrets import ClientSecrets
 from broker.keys.signing import SigningKeys
 from broker.keys.tending import Tending
+from broker.kms.opening import without_signing
+from broker.kms.signing import NoSigning, RemoteSigning
 from broker.pins import Pins
 from broker.refresh.keeper import Keeper
 from broker.settings import Settings
@@ -73,6 +76,7 @@ async def open_broker(
     *,
     redis: Redis,
     kek: KeyEncryptionKeys,
+    signing: RemoteSigning | None = None,
     audit_file: Path | None,
     certificate_header: CertificateHeader | None = None,
     clock: Clock | None = None,
@@ -81,7 +85,10 @@ async def open_broker(
     keep_every: float | None = KEEP_SECONDS,
     witness_file: Path | None = None,
 ) -> AsyncIterator[Broker]:
-    """Build every room, and close in reverse what has to be closed. `redis` and `kek` stay the caller's to close.
+    """Build every room, and close in reverse what has to be closed.
+
+    `redis`, `kek` and `signing` stay the caller's to close; without `signing`, no registration may have its key at a
+    key-management service.
 
     `certificate_header` is how declared proxies pass on apps' certificates; without it no app authenticates by one.
     Every `keep_every` seconds what is due is renewed (RF-06), until it is draining; None leaves that to others.
@@ -90,6 +97,9 @@ async def open_broker(
 
     Raises `ConfigurationError`, `StoreUnavailable`, `AuditUnavailable`, `SealBroken` (a wrong key-encryption key).
     """
+    signing = signing or NoSigning()
+    if faults := without_signing(settings.registration, signing):
+        raise ConfigurationError(*faults)
     async with AsyncExitStack() as closing:
         if clock is None:
             clock = await _store_clock(redis, closing)
@@ -105,7 +115,7 @@ async def open_broker(
         closing.push_async_callback(audit.close)
         witness = Witness(redis, witness_file, audit, clock, entropy)
         await witness.open()
-        rooms = await open_rooms(settings, redis, vault, audit, egress, witness, clock, entropy)
+        rooms = await open_rooms(settings, redis, vault, signing, audit, egress, witness, clock, entropy)
         closing.push_async_callback(rooms.signing_keys.close)
         closing.push_async_callback(rooms.client_secrets.close)
         closing.push_async_callback(rooms.refresher.close)

@@ -28,6 +28,7 @@ from broker.keys.sealed_record import SealedRecords
 from broker.keys.secrets import ClientSecrets
 from broker.keys.signing import SigningKeys
 from broker.keys.tending import Tending
+from broker.kms.signing import RemoteSigning
 from broker.launches import Launches
 from broker.pins import Pins
 from broker.refresh.answers import Answers
@@ -83,6 +84,7 @@ async def open_rooms(
     settings: Settings,
     redis: Redis,
     vault: Vault,
+    signing: RemoteSigning,
     audit: AuditTrail,
     egress: Egress,
     witness: Witness,
@@ -96,8 +98,8 @@ async def open_rooms(
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, records, grants, clock=clock)
     sealed = SealedRecords(redis, vault, tenant)
-    rings, client_secrets = Rings(sealed, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
-    signing_keys = SigningKeys(rings, client_secrets, public_url=settings.public_url, clock=clock)
+    rings, client_secrets = Rings(sealed, signing, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
+    signing_keys = SigningKeys(rings, signing, client_secrets, public_url=settings.public_url, clock=clock)
     pins = Pins(redis, vault, keyed_hash, audit, clock, tenant)
     dpop_proofs = DpopProofs(clock=clock, entropy=entropy)
     discovery, token_endpoint = Discovery(egress, clock, pins), TokenEndpoint(egress, dpop_proofs)

@@ -32,7 +32,7 @@ from broker.egress import Egress
 from broker.ehr.documents import find_endpoints, require_callable
 from broker.ehr.site import Site
 from broker.errors import BrokerError, ConfigurationError
-from broker.kms.opening import open_kek
+from broker.kms.opening import open_kek, open_signing, without_signing
 from broker.settings import Deployment, Settings, load
 from broker.settings.proof_rules import expiring_secrets, without_proxy
 from broker.store.connection import NO_STORE
@@ -96,8 +96,16 @@ def _settings(deployment: Deployment) -> tuple[Settings | None, list[Finding]]:
         findings.append(Finding("broker.toml", "warning", "allow_loopback_http is for a sandbox on this machine only"))
     if deployment.certificate_header is None:
         findings += [Finding("broker.toml", "fault", fault) for fault in without_proxy(settings)]
+    findings += [Finding("broker.toml", "fault", fault) for fault in _unsigned(settings)]
     findings += [Finding("broker.toml", "warning", text) for text in expiring_secrets(settings, system_clock())]
     return settings, [*findings, *_registrations(settings)]
+
+
+def _unsigned(settings: Settings) -> list[str]:
+    try:
+        return without_signing(settings.registration, open_signing(os.environ))
+    except ConfigurationError:  # which the key's own finding says
+        return []
 
 
 def certificate_finding(whose: str, ends: float, now: float) -> Finding:

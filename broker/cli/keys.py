@@ -14,7 +14,18 @@ from broker.settings import RegistrationSettings
 
 commands = typer.Typer(help="Signing keys: what registrations prove themselves with at EHRs.", no_args_is_help=True)
 RegistrationArgument = Annotated[str, typer.Argument(help="the registration's id")]
-_COLUMNS = ("registration", "kid", "algorithm", "state", "since", "fetches", "signs_at", "still_needed_by", "next_at")
+_COLUMNS = (
+    "registration",
+    "kid",
+    "algorithm",
+    "held_by",
+    "state",
+    "since",
+    "fetches",
+    "signs_at",
+    "still_needed_by",
+    "next_at",
+)
 
 
 @commands.command("list")
@@ -46,7 +57,7 @@ def retire(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a key out of the JWK Set at once, and delete its private part: when it may be in wrong hands."""
+    """Take a key out of the JWK Set at once, and delete or destroy its private part: when it may be in wrong hands."""
     print_rows(run(lambda: _retire(registration, kid, config, state)), _COLUMNS, as_json=as_json)
 
 
@@ -78,7 +89,9 @@ async def _retire(name: str, kid: str, config: Path | None, state: Path | None) 
             except ValueError as error:
                 raise InvalidRequest(str(error)) from None
 
-        return [_short(row) for row in _rows(broker, registration, await broker.rings.change(registration, without))]
+        ring = await broker.rings.change(registration, without)
+        ring = await broker.rings.destroy_retired(registration, ring)
+        return [_short(row) for row in _rows(broker, registration, ring)]
 
 
 def _signing(broker: Broker, name: str) -> RegistrationSettings:
@@ -98,6 +111,7 @@ def _rows(broker: Broker, registration: RegistrationSettings, ring: Ring) -> lis
             "registration": registration.id,
             "kid": key.kid,
             "algorithm": key.algorithm,
+            "held_by": key.reference or ("broker" if key.private is not None else None),
             "state": key.state,
             "since": _when(key.since),
             "fetches": key.fetches,

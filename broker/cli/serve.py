@@ -18,7 +18,7 @@ from broker.app import open_broker
 from broker.cli.session import ConfigOption, StateOption, read_deployment
 from broker.clock import system_clock
 from broker.errors import ConfigurationError
-from broker.kms.opening import open_kek
+from broker.kms.opening import open_kek, open_signing
 from broker.secret import Secret
 from broker.settings import Deployment, Settings, load
 from broker.settings.proof_rules import expiring_secrets, without_proxy
@@ -84,13 +84,14 @@ async def serve_until_stopped(
     deployment: Deployment, store: Secret, settings: Settings, kek: KeyEncryptionKeys, listener: socket.socket
 ) -> None:
     """Open the rooms, serve, drain on SIGTERM, close. Raises `ConfigurationError`, `StoreUnavailable`."""
-    redis = connect(store, durability=deployment.durability)
+    redis, signing = connect(store, durability=deployment.durability), open_signing(os.environ)
     server: uvicorn.Server | None = None
     try:
         async with open_broker(
             settings,
             redis=redis,
             kek=kek,
+            signing=signing,
             audit_file=deployment.audit_file,
             certificate_header=deployment.certificate_header,
             is_draining=lambda: server is not None and server.should_exit,
@@ -106,5 +107,6 @@ async def serve_until_stopped(
             log.info("serving", public_url=settings.public_url, ehrs=len(settings.ehr), apps=len(settings.app))
             await server.serve(sockets=[listener])
     finally:
+        await signing.close()
         await kek.close()
         await redis.aclose()

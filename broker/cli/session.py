@@ -14,7 +14,7 @@ import typer
 
 from broker.app import Broker, open_broker
 from broker.errors import ConfigurationError
-from broker.kms.opening import open_kek
+from broker.kms.opening import open_kek, open_signing
 from broker.settings import Deployment, Settings, load
 from broker.store.connection import NO_STORE, connect
 from broker.store.embedded import running_url
@@ -60,12 +60,14 @@ async def open_session(config: Path | None, state: Path | None) -> AsyncIterator
     if deployment.redis_url is None:
         raise ConfigurationError(NO_STORE)
     redis = connect(deployment.redis_url, client_name="broker-cli", durability=deployment.durability)
+    signing = open_signing(os.environ)
     try:
         async with open_broker(
-            settings, redis=redis, kek=kek, audit_file=deployment.audit_file, keep_every=None
+            settings, redis=redis, kek=kek, signing=signing, audit_file=deployment.audit_file, keep_every=None
         ) as broker:
             yield broker
     finally:
+        await signing.close()
         await kek.close()
         await redis.aclose()
 

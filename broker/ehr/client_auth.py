@@ -5,13 +5,14 @@ One method a request, never two (TK-06); where there are several credentials of 
 
 import base64
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 from urllib.parse import quote
 
 from authlib.oauth2.rfc7523 import private_key_jwt_sign
 from joserfc.jwk import ECKey, RSAKey
+from joserfc.util import json_b64encode, urlsafe_b64encode
 
 from broker.clock import Clock
 from broker.egress import ClientCertificate
@@ -24,6 +25,7 @@ BACKDATE_SECONDS: Final = 30
 """CA-11: an EHR whose clock is behind refuses an `iat` in its future."""
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
+Algorithm = Literal["ES384", "RS384"]
 Naming = Literal["never", "refresh", "always"]
 """Q2: in which authenticated requests the body names `client_id` all the same."""
 
@@ -47,8 +49,8 @@ class Authentication:
 class Authenticate:
     """Authenticates the requests of one registration."""
 
-    prove: Callable[[str], Authentication] = field(repr=False)
-    """Given the URL of an endpoint, authenticate one request to it."""
+    prove: Callable[[str], Awaitable[Authentication]] = field(repr=False)
+    """Given the URL of an endpoint, authenticate one request to it. Raises `Unavailable` where it has to ask a KMS."""
     client_id: str
     named: Naming = "never"
     """Whether the body also names `client_id`, for an EHR that demands it beside another proof (Q2, OA-12)."""
@@ -59,9 +61,9 @@ class Authenticate:
     heard: "Heard | None" = field(default=None, repr=False)
     """Who wants to know how a request with one of several credentials went."""
 
-    def __call__(self, url: str, *, refreshing: bool = False) -> Authentication:
-        """Return what one request to `url` carries; `refreshing` says that it is a refresh."""
-        proof = self.prove(url)
+    async def __call__(self, url: str, *, refreshing: bool = False) -> Authentication:
+        """Return what one request to `url` carries; `refreshing` says that it is a refresh. Raises as `prove`."""
+        proof = await self.prove(url)
         if self.named == "always" or (self.named == "refresh" and refreshing):
             return replace(proof, fields={**proof.fields, "client_id": self.client_id})
         return proof  # SMART: a client that authenticates otherwise leaves it out (TK-04)
@@ -82,9 +84,18 @@ def one_of(authenticates: Sequence[Authenticate], heard: Heard | None = None) ->
     return replace(first, others=tuple(others), heard=heard)
 
 
+def always(authentication: Authentication, client_id: str) -> Authenticate:
+    """Return what proves itself by the same in each request."""
+
+    async def prove(_: str) -> Authentication:
+        return authentication
+
+    return Authenticate(prove, client_id)
+
+
 def public(client_id: str) -> Authenticate:
     """No authentication: `client_id` in the body (TK-03)."""
-    return Authenticate(lambda _: Authentication(fields={"client_id": client_id}), client_id)
+    return always(Authentication(fields={"client_id": client_id}), client_id)
 
 
 def client_secret_basic(
@@ -92,7 +103,7 @@ def client_secret_basic(
 ) -> Authenticate:
     """HTTP Basic (TK-07); `rfc6749` form-encodes both parts first (RFC 6749 §2.3.1, EP-13), `raw` does not (Q1)."""
 
-    def prove(_: str) -> Authentication:
+    async def prove(_: str) -> Authentication:
         parts = (client_id, secret.reveal())
         pair = ":".join(quote(part, safe="") if encoding == "rfc6749" else part for part in parts)
         return Authentication({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()})
@@ -103,18 +114,70 @@ def client_secret_basic(
 def client_secret_post(client_id: str, secret: Secret) -> Authenticate:
     """Id and secret in the body: only for an EHR that takes nothing better (OA-05)."""
 
-    def prove(_: str) -> Authentication:
+    async def prove(_: str) -> Authentication:
         return Authentication(fields={"client_id": client_id, "client_secret": secret.reveal()})
 
     return Authenticate(prove, client_id)
 
 
+class Signer(Protocol):
+    """Signs assertions by one key, in this process or where the key is."""
+
+    async def sign(self, client_id: str, audience: str, header: Mapping[str, str], now: int) -> str:
+        """Return a compact JWS of an assertion with a fresh `jti`; `now` is in seconds. Raises `Unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKey:
+    """A private key in this process."""
+
+    key: ECKey | RSAKey = field(repr=False)
+    algorithm: Algorithm
+
+    async def sign(self, client_id: str, audience: str, header: Mapping[str, str], now: int) -> str:
+        """Sign at once."""
+        signed: str = private_key_jwt_sign(
+            self.key,
+            client_id,
+            audience,
+            alg=self.algorithm,
+            claims={"jti": str(uuid.uuid4()), "nbf": now - BACKDATE_SECONDS},
+            header=dict(header),
+            issued_at=now - BACKDATE_SECONDS,
+            expires_at=now + ASSERTION_SECONDS,
+        )
+        return signed
+
+
+@dataclass(frozen=True, slots=True)
+class KeyElsewhere:
+    """A private key that never is in this process: whoever holds it gives a JOSE signature for bytes (RG-07)."""
+
+    sign_bytes: Callable[[bytes], Awaitable[bytes]] = field(repr=False)
+    algorithm: Algorithm
+
+    async def sign(self, client_id: str, audience: str, header: Mapping[str, str], now: int) -> str:
+        """Write the assertion here (RFC 7515 §5.1) and have it signed there."""
+        claims = {
+            "iss": client_id,
+            "sub": client_id,
+            "aud": audience,
+            "iat": now - BACKDATE_SECONDS,
+            "exp": now + ASSERTION_SECONDS,
+            "jti": str(uuid.uuid4()),
+            "nbf": now - BACKDATE_SECONDS,
+        }
+        signed = json_b64encode({"alg": self.algorithm, **header}) + b"." + json_b64encode(claims)
+        return (signed + b"." + urlsafe_b64encode(await self.sign_bytes(signed))).decode("ascii")
+
+
 def private_key_jwt(
     client_id: str,
-    key: ECKey | RSAKey,
-    algorithm: Literal["ES384", "RS384"],
+    signer: Signer,
     clock: Clock,
     *,
+    kid: str,
     audience: str | None = None,
     jku: str | None = None,
 ) -> Authenticate:
@@ -122,20 +185,10 @@ def private_key_jwt(
 
     `audience` None is the URL that is posted to (CA-05, Q3). `jku` is the registered JWK Set URL, or nothing (CA-03).
     """
-    header = {"kid": key.kid, "typ": "JWT", **({"jku": jku} if jku else {})}
+    header = {"kid": kid, "typ": "JWT", **({"jku": jku} if jku else {})}
 
-    def prove(url: str) -> Authentication:
-        now = int(clock())
-        assertion: str = private_key_jwt_sign(
-            key,
-            client_id,
-            audience or url,
-            alg=algorithm,
-            claims={"jti": str(uuid.uuid4()), "nbf": now - BACKDATE_SECONDS},
-            header=dict(header),
-            issued_at=now - BACKDATE_SECONDS,
-            expires_at=now + ASSERTION_SECONDS,
-        )
+    async def prove(url: str) -> Authentication:
+        assertion = await signer.sign(client_id, audience or url, header, int(clock()))
         return Authentication(fields={"client_assertion_type": JWT_BEARER, "client_assertion": assertion})
 
     return Authenticate(prove, client_id)
@@ -146,8 +199,11 @@ def mutual_tls(client_id: str, identity: ClientCertificate, aliases: Mapping[str
 
     `aliases` tells where a request to an endpoint goes instead: the `mtls_endpoint_aliases` (RFC 8705 §5).
     """
-    named = {"client_id": client_id}
-    return Authenticate(lambda url: Authentication({}, named, identity, aliases.get(url)), client_id)
+
+    async def prove(url: str) -> Authentication:
+        return Authentication({}, {"client_id": client_id}, identity, aliases.get(url))
+
+    return Authenticate(prove, client_id)
 
 
 def assertion_audience(setting: str, endpoints: Endpoints) -> str | None:

@@ -101,7 +101,7 @@ class DynamicClients:
 
     async def token(self, url: str, client: DynamicClient, *, timeout: float) -> TokenAnswer:
         """Return a token for an assertion that is used once (RFC 7523 §2.1). Raises `EhrError`."""
-        proof = client.authenticate(url)
+        proof = await client.authenticate(url)
         signed = assertion(client, url, now=self._clock(), jti=str(uuid.uuid4()))
         headers = {
             "Accept": "application/json",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.egress import Answer
-from broker.ehr.client_auth import Authenticate, Authentication
+from broker.ehr.client_auth import Authenticate, Authentication, always
 from broker.ehr.endpoints import parse_json_object
 from broker.ehr.token_answer import failure_of
 from broker.errors import EhrMisbehaved
@@ -27,7 +27,7 @@ class Introspection:
 
 def bearer(token: Secret) -> Authenticate:
     """Authorize an introspection by an access token, as some EHRs want it (IN-03, EP-20)."""
-    return Authenticate(lambda _: Authentication({"Authorization": f"Bearer {token.reveal()}"}), client_id="")
+    return always(Authentication({"Authorization": f"Bearer {token.reveal()}"}), client_id="")
 
 
 def parse_introspection(answer: Answer) -> Introspection:

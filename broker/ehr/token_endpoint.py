@@ -147,7 +147,7 @@ class TokenEndpoint:
         *,
         refreshing: bool,
     ) -> Answer:
-        proof = authenticate(url, refreshing=refreshing)
+        proof = await authenticate(url, refreshing=refreshing)
         url = proof.url or url
         headers = {
             "Accept": "application/json",

@@ -39,7 +39,11 @@ class RingKey:
     """When it came into its state, in seconds."""
     published_at: float
     private: Secret | None = None
-    """The private part as PEM; None once it is retired."""
+    """The private part as PEM; None once it is retired, and where a key-management service holds it."""
+    reference: str | None = None
+    """What that service calls it; None once it is destroyed there."""
+    public: str | None = None
+    """The public part as PEM, of a key that is held there."""
     fetches: int = 0
     """How often the set was fetched while the key was waiting to be seen. By whom, nobody can know."""
 
@@ -138,7 +142,8 @@ class Ring:
         """Retire what no EHR needs any more, and forget what is of no use."""
         gone = {key.kid for key in self.keys if key.state == "retiring" and self._is_done(key, waits, now)}
         ring = replace(self, keys=tuple(_retired(key, now) if key.kid in gone else key for key in self.keys))
-        old = [key for key in ring.keys if not key.is_live][-_RETIRED_SHOWN:]
+        over = [key for key in ring.keys if not key.is_live]
+        old = [key for key in over if key.reference is not None or key in over[-_RETIRED_SHOWN:]]
         lags = {ehr: Standing(lag=one.lag) for ehr, one in self.standings.items() if one.lag}
         kept = self.standings if len(ring.live) > 1 else lags
         return Ring((*old, *ring.live), kept)
@@ -158,6 +163,10 @@ class Ring:
             heir = ring.live[-1].kid
             ring = replace(ring, keys=tuple(_to(key, "active", now) if key.kid == heir else key for key in ring.keys))
         return ring
+
+    def destroyed(self, kid: str) -> "Ring":
+        """Return the ring after the service that held a retired key has destroyed it."""
+        return replace(self, keys=tuple(replace(key, reference=None) if key.kid == kid else key for key in self.keys))
 
     def stuck(self, waits: Waits, now: float) -> Iterator[str]:
         """Yield the EHRs that still need an older key than the newest."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, Final
 
 from joserfc.jwk import ECKey, RSAKey
@@ -13,6 +14,7 @@ from broker.clock import Clock
 from broker.errors import StoreUnavailable
 from broker.keys.ring import Algorithm, Ring, RingKey, Standing, State, changes
 from broker.keys.sealed_record import SealedRecords
+from broker.kms.signing import RemoteSigning
 from broker.secret import Secret
 from broker.settings import RegistrationSettings
 from broker.store import keys
@@ -32,8 +34,9 @@ _EVENTS: Final[dict[State, Event]] = {
 class Rings:
     """The rings of all registrations."""
 
-    def __init__(self, records: SealedRecords, audit: AuditTrail, clock: Clock) -> None:
+    def __init__(self, records: SealedRecords, remote: RemoteSigning, audit: AuditTrail, clock: Clock) -> None:
         self._records = records
+        self._remote = remote
         self._audit = audit
         self._clock = clock
         self._read: dict[str, tuple[float, Ring]] = {}
@@ -69,14 +72,40 @@ class Rings:
     async def add(self, registration: RegistrationSettings, *, seen: bool = False) -> Ring:
         """Put a new key into the set; nothing where one is waiting already. With `seen`, it is tried at once."""
         key = await self._generate(registration, "seen" if seen else "published")
-        return await self.change(registration, lambda ring: ring if ring.is_rotating else ring.begun(key))
+        ring = await self.change(registration, lambda ring: ring if ring.is_rotating else ring.begun(key))
+        return await self._without_spare(ring, key)
+
+    async def destroy_retired(self, registration: RegistrationSettings, ring: Ring) -> Ring:
+        """Have retired keys destroyed where a key-management service holds them, and return the ring without them.
+
+        Raises `KeyUnavailable`, `KeyRefused`, and what `change` raises; what is left is destroyed the next time.
+        """
+        for kid, reference in [(key.kid, key.reference) for key in ring.keys if not key.is_live]:
+            if reference is not None:
+                self._record("key.destroyed", registration, f"kid {kid}: {reference}")
+                await self._remote.destroy(reference)
+                ring = await self.change(registration, partial(Ring.destroyed, kid=kid))
+        return ring
 
     async def _create(self, registration: RegistrationSettings) -> Ring:
         key = await self._generate(registration, "active")
-        return await self._change(registration, lambda ring: Ring((key,)) if ring is None else ring)
+        ring = await self._change(registration, lambda ring: Ring((key,)) if ring is None else ring)
+        return await self._without_spare(ring, key)
+
+    async def _without_spare(self, ring: Ring, made: RingKey) -> Ring:
+        """Destroy a key at the service that another replica was faster than: nobody would ever use it."""
+        if made.reference is not None and made.kid not in {key.kid for key in ring.keys}:
+            await self._remote.destroy(made.reference)
+        return ring
 
     async def _generate(self, registration: RegistrationSettings, state: State) -> RingKey:
         algorithm, now = registration.signing_algorithm, self._clock()
+        if registration.signing == "kms":
+            reference = await self._remote.create(registration.id, algorithm)
+            public = await self._remote.public_key(reference)
+            kid = (ECKey if algorithm == "ES384" else RSAKey).import_key(public).thumbprint()
+            pem = public.decode("ascii")
+            return RingKey(kid, algorithm, state, since=now, published_at=now, reference=reference, public=pem)
         kid, private = await asyncio.to_thread(_generate, algorithm)
         return RingKey(kid, algorithm, state, since=now, published_at=now, private=private)
 
@@ -103,17 +132,18 @@ class Rings:
     def _tell(
         self, registration: RegistrationSettings, before: Ring, after: Ring, told: set[tuple[str, State]]
     ) -> None:
-        ehr = registration.ehr[0] if len(registration.ehr) == 1 else None
         for key, was in changes(before, after):
             if (key.kid, key.state) in told:
                 continue
             told.add((key.kid, key.state))
             back = (was, key.state) in {("active", "seen"), ("retiring", "active")}
             event: Event = "key.rolled_back" if back else _EVENTS[key.state]
-            reason = f"kid {key.kid}: {was or 'new'} -> {key.state}"
-            self._audit.record(
-                AuditRecord(event=event, outcome="allowed", ehr=ehr, registration=registration.id, reason=reason)
-            )
+            self._record(event, registration, f"kid {key.kid}: {was or 'new'} -> {key.state}")
+
+    def _record(self, event: Event, registration: RegistrationSettings, reason: str) -> None:
+        ehr = registration.ehr[0] if len(registration.ehr) == 1 else None
+        record = AuditRecord(event=event, outcome="allowed", ehr=ehr, registration=registration.id, reason=reason)
+        self._audit.record(record)
 
 
 def encode(ring: Ring) -> bytes:

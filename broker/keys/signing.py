@@ -15,6 +15,9 @@ from broker.clock import Clock
 from broker.egress import ClientCertificate
 from broker.ehr.client_auth import (
     Authenticate,
+    KeyElsewhere,
+    OwnKey,
+    Signer,
     assertion_audience,
     client_secret_basic,
     client_secret_post,
@@ -30,6 +33,7 @@ from broker.keys.certificate import certificate_jwk
 from broker.keys.ring import Ring, RingKey
 from broker.keys.rings import Rings
 from broker.keys.secrets import ClientSecrets
+from broker.kms.signing import RemoteSigning
 from broker.secret import Secret
 from broker.settings import EhrSettings, RegistrationSettings
 
@@ -39,8 +43,11 @@ log = structlog.get_logger()
 class SigningKeys:
     """Proves the broker's identity, with the next credential where an EHR refuses one, and remembers which it took."""
 
-    def __init__(self, rings: Rings, secrets: ClientSecrets, *, public_url: str, clock: Clock) -> None:
+    def __init__(
+        self, rings: Rings, remote: RemoteSigning, secrets: ClientSecrets, *, public_url: str, clock: Clock
+    ) -> None:
         self._rings = rings
+        self._remote = remote
         self._secrets = secrets
         self._public_url = public_url
         self._clock = clock
@@ -91,9 +98,9 @@ class SigningKeys:
     ) -> Authenticate:
         way = private_key_jwt(
             registration.client_id,
-            self._load(key),
-            key.algorithm,
+            self._signer(key),
             self._clock,
+            kid=key.kid,
             audience=assertion_audience(ehr.profile.assertion_audience, endpoints),
             jku=self.jwks_uri(registration) if registration.send_jku else None,
         )
@@ -134,10 +141,15 @@ class SigningKeys:
     def _public(self, key: RingKey) -> dict[str, Any]:
         return {**self._load(key).as_dict(private=False), "use": "sig", "alg": key.algorithm}
 
+    def _signer(self, key: RingKey) -> Signer:
+        if key.reference is not None:
+            return KeyElsewhere(partial(self._remote.sign, key.reference), key.algorithm)
+        return OwnKey(self._load(key), key.algorithm)
+
     def _load(self, key: RingKey) -> ECKey | RSAKey:
         if key.kid not in self._loaded:
-            private = key.private.reveal() if key.private is not None else ""
-            loaded = (ECKey if key.algorithm == "ES384" else RSAKey).import_key(private)
+            pem = key.private.reveal() if key.private is not None else key.public or ""
+            loaded = (ECKey if key.algorithm == "ES384" else RSAKey).import_key(pem)
             loaded.ensure_kid()
             self._loaded[key.kid] = loaded
         return self._loaded[key.kid]

@@ -82,11 +82,13 @@ class Tending:
             return ring.seen(fetches, waits, self.clock()).tidied(waits, self.clock())
 
         if decide(ring) != ring:
-            await self.rings.change(registration, decide)
+            ring = await self.rings.change(registration, decide)
+        await self.rings.destroy_retired(registration, ring)
 
     def _is_due(self, registration: RegistrationSettings, ring: Ring) -> bool:
         due = self.due_at(registration, ring)
-        another = ring.newest.algorithm != registration.signing_algorithm
+        newest, is_elsewhere = ring.newest, ring.newest.reference is not None
+        another = (newest.algorithm, is_elsewhere) != (registration.signing_algorithm, registration.signing == "kms")
         return len(ring.live) == 1 and (another or (due is not None and self.clock() >= due))
 
     async def _warn(self, registration: RegistrationSettings) -> None:

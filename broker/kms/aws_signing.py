@@ -66,6 +66,9 @@ class AwsSigning:
             if refused.error not in {"KMSInvalidStateException", "NotFoundException"}:
                 raise
 
+    async def close(self) -> None:
+        """Do nothing: boto3 keeps its connections for itself."""
+
 
 def _parts(reference: str) -> tuple[str, str]:
     kind, _, rest = reference.partition(":")

@@ -1,6 +1,6 @@
 """Choose what holds the keys, from the environment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from broker.clock import Clock, Entropy, system_clock, system_entropy
 from broker.kms.aws import AwsKeys
@@ -9,10 +9,11 @@ from broker.kms.aws_signing import AwsSigning
 from broker.kms.azure import AzureKeys
 from broker.kms.azure_server import AzureServer
 from broker.kms.google import GoogleKeys, GoogleServer
-from broker.kms.signing import RemoteSigning
+from broker.kms.signing import NoSigning, RemoteSigning
 from broker.kms.transit import TransitKeys
 from broker.kms.transit_server import TransitServer, token_reader, transit_egress
 from broker.kms.transit_signing import TransitSigning
+from broker.settings import RegistrationSettings
 from broker.settings.deployment import key_encryption_keys
 from broker.settings.kms import KmsSettings, read_kms
 from broker.vault.kek import KeyEncryptionKeys
@@ -27,19 +28,27 @@ def open_kek(environ: Mapping[str, str], clock: Clock = system_clock) -> KeyEncr
     return key_encryption_keys(environ) if settings is None else _opened(settings, clock)
 
 
-def open_signing(environ: Mapping[str, str], entropy: Entropy = system_entropy) -> RemoteSigning | None:
-    """Return what signs at the KMS that `BROKER_KMS` names; None where keys are signed with in this process only.
+def open_signing(environ: Mapping[str, str], entropy: Entropy = system_entropy) -> RemoteSigning:
+    """Return what signs at the KMS that `BROKER_KMS` names, or what says that nothing does.
 
     Raises `ConfigurationError`.
     """
     settings = read_kms(environ)
-    if settings is None:
-        return None
-    if settings.kind == "transit":
+    if settings is not None and settings.kind == "transit":
         return TransitSigning(_transit(settings), settings.prefix, entropy)
-    if settings.kind == "awskms":
+    if settings is not None and settings.kind == "awskms":
         return AwsSigning(AwsServer(settings.place, endpoint=settings.endpoint), settings.prefix)
-    return None
+    return NoSigning()
+
+
+def without_signing(registrations: Iterable[RegistrationSettings], signing: RemoteSigning) -> list[str]:
+    """Return a fault for each registration that is to sign at a KMS where none signs."""
+    where = 'Fix: BROKER_KMS=transit:… or awskms:…, or signing = "broker"'
+    return [
+        f'registration {one.id}: signing = "kms", and no key-management service is configured that signs. {where}'
+        for one in registrations
+        if one.signing == "kms" and isinstance(signing, NoSigning)
+    ]
 
 
 def _opened(settings: KmsSettings, clock: Clock) -> KeyEncryptionKeys:

@@ -54,6 +54,10 @@ class TransitSigning:
         """Delete the key, at once."""
         await self.server.delete_key(_key(reference))
 
+    async def close(self) -> None:
+        """Close connections."""
+        await self.server.close()
+
 
 def _key(reference: str) -> str:
     kind, _, key = reference.partition(":")

@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from broker.clock import Clock
-from broker.errors import EhrError, ReauthorizationRequired, Unavailable
+from broker.errors import EhrError, KeyUnavailable, ReauthorizationRequired, Unavailable
 from broker.grants import Grant, Grants
 from broker.policy import Permit
 from broker.refresh.renewal import Renewal
@@ -102,7 +102,7 @@ class Refresher:
             return grant
         try:
             return await self.renew(grant)
-        except EhrError:
+        except (EhrError, KeyUnavailable):
             if self.clock() < grant.expires_at:
-                return grant  # the EHR's trouble is not yet the app's
+                return grant  # the EHR's trouble, or that of the keys to prove oneself with, is not yet the app's
             raise

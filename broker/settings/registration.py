@@ -42,6 +42,8 @@ class RegistrationSettings(Table):
     secret_for_backend: bool = False
     """Let `flow = "backend"` prove itself with a secret, which SMART does not intend (RG-09); Oracle does (OR-06)."""
     signing_algorithm: Literal["ES384", "RS384"] = "ES384"
+    signing: Literal["broker", "kms"] = "broker"
+    """Where the signing key is: sealed in the store, or in the service of `BROKER_KMS` for good (RG-07)."""
     key_rotation_days: int | None = Field(default=None, ge=1, le=3650)
     """After how many days a new signing key begins by itself (RG-11); None: with `broker keys rotate` alone."""
     secret_max_age_days: int | None = Field(default=None, ge=1, le=3650)
@@ -96,6 +98,8 @@ class RegistrationSettings(Table):
             yield "certificate and certificate_key are needed with authentication = '…tls_client_auth', and only then"
         if self.send_jku and self.authentication != "private_key_jwt":
             yield "send_jku belongs to authentication = 'private_key_jwt'"
+        if self.signing == "kms" and self.authentication != "private_key_jwt":
+            yield "signing = 'kms' belongs to authentication = 'private_key_jwt'"
         if self.key_rotation_days is not None and self.authentication != "private_key_jwt":
             yield "key_rotation_days belongs to authentication = 'private_key_jwt'"
         if self.secret_max_age_days is not None and self.authentication not in WITH_SECRET:

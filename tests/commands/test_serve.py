@@ -55,6 +55,12 @@ def without_a_proxy(operator: Operator) -> Operator:
     return operator
 
 
+def with_a_key_nowhere(operator: Operator) -> Operator:
+    config = operator.home / "broker.toml"
+    config.write_text(config.read_text().replace('flow = "launch"', 'flow = "launch"\nsigning = "kms"'))
+    return operator
+
+
 def with_an_empty_key(operator: Operator) -> Operator:
     (operator.home / "kek").write_text("\n")
     return operator
@@ -75,6 +81,7 @@ def with_an_empty_key(operator: Operator) -> Operator:
         (open_to_others, "has mode 0644: others could read it. Fix: chmod 600"),
         (with_an_empty_key, "the key-encryption key is empty"),
         (over_plain_http, "broker.toml:2: public_url: http://broker.example.org is plain http"),
+        (with_a_key_nowhere, 'signing = "kms", and no key-management service is configured'),
         (without_a_proxy, "app etl authenticates by tls_client_auth, and no proxy is declared. Fix: set BROKER_CLIENT"),
     ],
     ids=[
@@ -90,6 +97,7 @@ def with_an_empty_key(operator: Operator) -> Operator:
         "key others can read",
         "empty key",
         "plain http",
+        "key elsewhere",
         "no proxy",
     ],
 )

@@ -11,7 +11,7 @@ from joserfc.jwk import ECKey
 from broker.clock import system_entropy
 from broker.dpop import DpopProof, new_key, verify
 from broker.egress import Answer, Egress
-from broker.ehr.client_auth import Authenticate, Authentication, client_secret_basic
+from broker.ehr.client_auth import Authentication, always, client_secret_basic
 from broker.ehr.dpop import DpopProofs, binding_warning, fhir_server_wants_nonce, grant_key, require_bound
 from broker.ehr.endpoints import parse_smart_configuration
 from broker.ehr.fhir_server import FhirServer
@@ -98,7 +98,7 @@ class TestTokenEndpoint:
     ) -> None:
         """RFC 9449 §8.2, RFC 8705 §5: an alias for clients with a certificate is at another origin (OA-19, OA-23)."""
         ehr.answers["/alias"] = in_turn(wanted("n-1"), reply(BOUND))
-        alias = Authenticate(lambda _: Authentication(url=f"{ehr.url}/alias"), "broker")
+        alias = always(Authentication(url=f"{ehr.url}/alias"), "broker")
         await TokenEndpoint(egress, proofs(NOW)).refresh(
             "https://ehr.example/token", alias, refresh_token=Secret("rt"), timeout=5, proof_key=KEY
         )

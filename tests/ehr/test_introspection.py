@@ -73,9 +73,9 @@ def test_what_is_no_introspection_response_is_refused(document: object, status: 
         read(document, status)
 
 
-def test_a_bearer_token_can_authorize_the_request() -> None:
+async def test_a_bearer_token_can_authorize_the_request() -> None:
     """IN-03, EP-20."""
-    proof = bearer(Secret("at"))("https://ehr.example/introspect")
+    proof = await bearer(Secret("at"))("https://ehr.example/introspect")
 
     assert (proof.headers, proof.fields) == ({"Authorization": "Bearer at"}, {})
 

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from broker.egress import Egress
-from broker.ehr.client_auth import Authenticate, Authentication, client_secret_basic, public
+from broker.ehr.client_auth import Authenticate, Authentication, always, client_secret_basic, public
 from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import EhrAnswerLost, EhrError, EhrMisbehaved, EhrRefused, EhrUnreachable
 from broker.secret import Secret
@@ -72,7 +72,7 @@ async def test_client_credentials_always_send_a_scope(egress: Egress, ehr: Scrip
     signed = Authentication({}, {"client_assertion_type": "t", "client_assertion": "a.b.c"})
 
     await TokenEndpoint(egress, proofs()).client_credentials(
-        f"{ehr.url}/token", Authenticate(lambda _: signed, "broker"), scope="system/*.rs system/Patient.r", timeout=5
+        f"{ehr.url}/token", always(signed, "broker"), scope="system/*.rs system/Patient.r", timeout=5
     )
 
     assert parse_qsl(ehr.requests[0].body.decode()) == [
@@ -90,7 +90,7 @@ async def test_each_request_is_authenticated_anew_for_the_endpoint_it_goes_to(
     ehr.answers["/token"] = reply(json.dumps(GOOD))
     asked: list[str] = []
 
-    def authenticate(token_endpoint: str) -> Authentication:
+    async def authenticate(token_endpoint: str) -> Authentication:
         asked.append(token_endpoint)
         return Authentication({}, {"client_assertion": str(len(asked))})
 

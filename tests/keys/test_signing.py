@@ -20,6 +20,7 @@ from broker.keys.sealed import create_once
 from broker.keys.sealed_record import SealedRecords
 from broker.keys.secrets import ClientSecrets
 from broker.keys.signing import SigningKeys
+from broker.kms.signing import NoSigning
 from broker.secret import Secret
 from broker.settings import EhrSettings, RegistrationSettings
 from broker.store import keys
@@ -52,9 +53,9 @@ async def audit(tmp_path: Path) -> AsyncIterator[AuditTrail]:
 def replica(redis: Redis, audit: AuditTrail) -> Callable[[], SigningKeys]:
     def open_replica() -> SigningKeys:
         sealed = SealedRecords(redis, a_vault(redis, tenant="clinic"), "clinic")
-        rings = Rings(sealed, audit, lambda: NOW)
+        rings = Rings(sealed, NoSigning(), audit, lambda: NOW)
         secrets = ClientSecrets(sealed, KeyedHash(bytes(32)), audit, lambda: NOW)
-        return SigningKeys(rings, secrets, public_url="https://broker.example", clock=lambda: NOW)
+        return SigningKeys(rings, NoSigning(), secrets, public_url="https://broker.example", clock=lambda: NOW)
 
     return open_replica
 
@@ -189,7 +190,7 @@ async def test_an_assertion_verifies_with_the_published_key(replica: Replica, al
     authenticate = await signing_keys.authenticate(backend, ehr(), ENDPOINTS)
     published = KeySet.import_key_set(await signing_keys.public_jwks(backend))  # type: ignore[arg-type]  # plain JSON
 
-    assertion = authenticate(TOKEN_ENDPOINT).fields["client_assertion"]
+    assertion = (await authenticate(TOKEN_ENDPOINT)).fields["client_assertion"]
 
     assert jwt.decode(assertion, published, algorithms=[algorithm]).claims["aud"] == TOKEN_ENDPOINT
 
@@ -222,7 +223,7 @@ async def test_a_registration_without_a_key_makes_and_publishes_none(
 ) -> None:
     signing_keys, keyless = replica(), registration(**fields)
 
-    proof = (await signing_keys.authenticate(keyless, ehr(), ENDPOINTS))(TOKEN_ENDPOINT)
+    proof = await (await signing_keys.authenticate(keyless, ehr(), ENDPOINTS))(TOKEN_ENDPOINT)
 
     assert (proof.headers, proof.fields) == (headers, body)
     assert await signing_keys.public_jwks(keyless) == {"keys": []}
@@ -233,7 +234,7 @@ async def test_how_an_assertion_is_made_is_the_profiles_and_the_registrations_to
     """CA-03, CA-05, OA-12 (Q2, Q3)."""
     signing_keys, told = replica(), ehr(assertion_audience="issuer", client_id_in_body="always")
 
-    proof = (await signing_keys.authenticate(registration(send_jku=True), told, ENDPOINTS))(TOKEN_ENDPOINT)
+    proof = await (await signing_keys.authenticate(registration(send_jku=True), told, ENDPOINTS))(TOKEN_ENDPOINT)
 
     published = KeySet.import_key_set(await signing_keys.public_jwks(registration()))  # type: ignore[arg-type]  # JSON
     decoded = jwt.decode(proof.fields["client_assertion"], published, algorithms=["ES384"])

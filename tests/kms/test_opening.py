@@ -8,10 +8,12 @@ from broker.kms.aws import AwsKeys
 from broker.kms.aws_signing import AwsSigning
 from broker.kms.azure import AzureKeys
 from broker.kms.google import GoogleKeys
-from broker.kms.opening import open_kek, open_signing
+from broker.kms.opening import open_kek, open_signing, without_signing
+from broker.kms.signing import NoSigning
 from broker.kms.transit import TransitKeys
 from broker.kms.transit_signing import TransitSigning
 from broker.vault import Domain, LocalKeyring
+from tests.keys.test_signing import registration
 from tests.kms.openbao import OpenBao, running_openbao
 
 TRANSIT = {"BROKER_KMS": "transit:https://bao.internal:8200/transit", "BROKER_KMS_TOKEN": "t"}
@@ -20,21 +22,22 @@ TRANSIT = {"BROKER_KMS": "transit:https://bao.internal:8200/transit", "BROKER_KM
 @pytest.mark.parametrize(
     ("environ", "keys", "signs"),
     [
-        ({"BROKER_KEK": base64.b64encode(bytes(range(32))).decode()}, LocalKeyring, None),
+        ({"BROKER_KEK": base64.b64encode(bytes(range(32))).decode()}, LocalKeyring, NoSigning),
         (TRANSIT, TransitKeys, TransitSigning),
         ({"BROKER_KMS": "awskms:eu-central-1"}, AwsKeys, AwsSigning),
-        ({"BROKER_KMS": "gcpkms:projects/p/locations/l/keyRings/r"}, GoogleKeys, None),
-        ({"BROKER_KMS": "azurekv:https://n.vault.azure.net"}, AzureKeys, None),
+        ({"BROKER_KMS": "gcpkms:projects/p/locations/l/keyRings/r"}, GoogleKeys, NoSigning),
+        ({"BROKER_KMS": "azurekv:https://n.vault.azure.net"}, AzureKeys, NoSigning),
     ],
 )
 async def test_what_the_environment_names_is_opened_and_not_asked(
-    environ: dict[str, str], keys: type, signs: type | None
+    environ: dict[str, str], keys: type, signs: type
 ) -> None:
     kek, signing = open_kek(environ), open_signing(environ)
     await kek.close()
+    await signing.close()
 
     assert type(kek) is keys
-    assert type(signing) is (signs or type(None))
+    assert type(signing) is signs
 
 
 async def test_with_a_documented_url_keys_are_wrapped(openbao: OpenBao, tmp_path: Path) -> None:
@@ -67,3 +70,19 @@ async def test_certificates_of_ones_own_are_trusted_where_they_are_named(tmp_pat
             await others.check()
         await trusting.close()
         await others.close()
+
+
+def test_a_registration_that_nothing_signs_for_is_a_fault() -> None:
+    """(RG-07)."""
+    there, here = (registration(signing=signing) for signing in ("kms", "broker"))
+
+    (fault,) = without_signing([there, here], NoSigning())
+    assert fault.startswith('registration epic: signing = "kms", and no key-management service is configured')
+    assert list(without_signing([there, here], open_signing(TRANSIT))) == []
+
+
+@pytest.mark.parametrize("call", ["create", "public_key", "sign", "destroy"])
+async def test_where_nothing_signs_every_call_says_so(call: str) -> None:
+    arguments = ["reference", b""] if call in {"create", "sign"} else ["reference"]
+    with pytest.raises(KeyUnavailable, match="Fix: BROKER_KMS"):
+        await getattr(NoSigning(), call)(*arguments)

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from broker.app import Broker, open_broker
 from broker.credentials import APP_SECRET, mint
+from broker.kms.signing import RemoteSigning
 from broker.settings import load
 from broker.settings.deployment import CertificateHeader
 from broker.vault import LocalKeyring
@@ -190,6 +191,7 @@ async def open_stage(
     top: str = "",
     fhir_base: str | None = None,
     certificate_header: CertificateHeader | None = None,
+    signing: RemoteSigning | None = None,
 ) -> AsyncIterator[BrokerStage]:
     """Serve a broker for this sandbox until the block ends; `client` is more of what the EHR has on file of it.
 
@@ -218,6 +220,7 @@ async def open_stage(
         settings,
         redis=redis,
         kek=LocalKeyring([KEY]),
+        signing=signing,
         audit_file=state / "audit.jsonl",
         certificate_header=certificate_header,
         clock=clock,
