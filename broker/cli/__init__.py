@@ -26,6 +26,7 @@ def main() -> None:
         registration_secrets,
         registrations,
         serve,
+        vault,
     )
 
     cli = typer.Typer(
@@ -50,6 +51,7 @@ def main() -> None:
     cli.add_typer(grants.commands, name="grants")
     cli.add_typer(handles.commands, name="handles")
     cli.add_typer(apps.commands, name="apps")
+    cli.add_typer(vault.commands, name="vault")
     cli.add_typer(backup.commands, name="backup")
     try:
         cli(prog_name="broker")

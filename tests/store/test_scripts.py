@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,11 +12,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from broker.app.vault import open_vault
 from broker.store import keys, pool
 from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
 from broker.store.scripts import script
+from broker.vault import Domain, LocalKeyring
 from tests.stage import App, BrokerStage
+from tests.stage.broker import EHR, KEY
 from tests.stage.prover import Prover
 
 TAG = "0123456789AB"
@@ -66,10 +70,19 @@ async def fields(redis: Redis) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in (await redis.hgetall(GRANT)).items()}  # type: ignore[union-attr]  # answers are bytes
 
 
+def sealed(text: str, header: str = "under one key") -> str:
+    """Return what is like a sealed record: 69 bytes that say under which key, then the record."""
+    return header.ljust(69) + text
+
+
 async def commit(redis: Redis, expected: int, owner: str, tokens: str = "") -> bytes:
     pairs = ("state", "active", "generation", str(expected + 1))
-    sealed = tokens or f"of {owner}"
-    return bytes(await script("commit_grant")(redis, [GRANT, LEASE], [expected, owner, 60_000, sealed, *pairs]))
+    record = sealed(tokens or f"of {owner}")
+    return bytes(await script("commit_grant")(redis, [GRANT, LEASE], [expected, owner, 60_000, record, *pairs]))
+
+
+async def replace_header(redis: Redis, key: str, field: str, read: str, new: str) -> int:
+    return int(await script("replace_header")(redis, [key], [field, read.ljust(69), new and new.ljust(69)]))
 
 
 async def claim(redis: Redis, owner: str = "me", generation: int = 1, repeat: str = "", now: float = 0) -> bytes:
@@ -190,7 +203,7 @@ async def test_a_commit_is_taken_only_over_the_expected_generation_and_from_who_
 
     assert await commit(redis, expected, "me") == said
 
-    written = {"state": "active", "generation": str(expected + 1), "tokens": "of me"}
+    written = {"state": "active", "generation": str(expected + 1), "tokens": sealed("of me")}
     assert await fields(redis) == (written if said == b"ok" else before)
 
 
@@ -232,6 +245,108 @@ async def test_a_commit_that_is_sent_again_changes_nothing_and_is_told_that_it_i
     assert await commit(redis, 1, "me") == b"ok"
 
     assert await fields(redis) == stored
+
+
+async def test_a_commit_that_is_sent_again_after_a_rotation_moved_the_record_is_the_same_one(redis: Redis) -> None:
+    """RF-05: the rotation replaced the first 69 bytes between two tries; the tokens are no other ones for that."""
+    await put(redis, intent="me")
+    assert await commit(redis, 1, "me") == b"ok"
+    assert await replace_header(redis, GRANT, "tokens", "under one key", "under another") == 1
+    moved = await fields(redis)
+
+    assert await commit(redis, 1, "me") == b"ok"
+    assert await commit(redis, 1, "me", "other tokens") == b"stale"
+
+    assert await fields(redis) == moved
+    assert moved["tokens"] == sealed("of me", "under another")
+
+
+async def test_commits_that_are_sent_again_and_a_rotation_do_not_disturb_each_other(redis: Redis) -> None:
+    await put(redis, intent="me")
+    names = ["under one key", *(f"key {n}" for n in range(MANY))]
+
+    async def rotate() -> int:
+        moves = list(pairwise(names))
+        return sum([await replace_header(redis, GRANT, "tokens", old, new) for old, new in moves])
+
+    assert await commit(redis, 1, "me") == b"ok"
+    said, moved = await asyncio.gather(tally(commit(redis, 1, "me") for _ in range(MANY)), rotate())
+
+    assert (said, moved) == ({b"ok": MANY}, MANY)
+    assert (await fields(redis))["tokens"] == sealed("of me", names[-1])
+
+
+# replace_header, replace_record, change_domain_keys
+
+
+@pytest.mark.parametrize("field", ["", "sealed"])
+async def test_a_record_moves_to_another_key_by_its_first_bytes_and_keeps_its_expiry(redis: Redis, field: str) -> None:
+    key = keys.issued(TAG, "refresh" if field else "handle", "h")
+    await (redis.hset(key, field, sealed("a record")) if field else redis.set(key, sealed("a record")))
+    await redis.pexpire(key, 50_000)
+
+    assert await replace_header(redis, key, field, "under one key", "under another") == 1
+
+    found = await (redis.hget(key, field) if field else redis.get(key))
+    assert found == sealed("a record", "under another").encode()
+    assert 40_000 < await redis.pttl(key) <= 50_000
+
+
+@pytest.mark.parametrize("field", ["", "sealed"])
+@pytest.mark.parametrize("new", ["under another", ""])
+@pytest.mark.parametrize("found", ["under a third", None])
+async def test_a_record_that_was_written_meanwhile_or_is_gone_is_left_alone(
+    redis: Redis, field: str, new: str, found: str | None
+) -> None:
+    key = keys.issued(TAG, "refresh" if field else "handle", "h")
+    if found:
+        await (redis.hset(key, field, sealed("new", found)) if field else redis.set(key, sealed("new", found)))
+
+    assert await replace_header(redis, key, field, "under one key", new) == 0
+
+    now = await (redis.hget(key, field) if field else redis.get(key))
+    assert now == (sealed("new", found).encode() if found else None)
+
+
+async def test_of_fifty_moves_of_one_record_one_is_done(redis: Redis) -> None:
+    key = keys.issued(TAG, "handle", "h")
+    await redis.set(key, sealed("a record"))
+
+    said = await asyncio.gather(
+        *(replace_header(redis, key, "", "under one key", f"under {n}" if n % 2 else "") for n in range(MANY))
+    )
+
+    assert sum(said) == 1
+
+
+async def replace_record(redis: Redis, read: str, text: str) -> int:
+    return int(await script("replace_record")(redis, [keys.sealed_key("k")], [read, text]))
+
+
+async def test_a_record_is_replaced_over_the_one_that_was_read_whatever_key_that_one_is_under(redis: Redis) -> None:
+    key = keys.sealed_key("k")
+    assert await replace_record(redis, sealed("none"), sealed("one")) == 0
+    assert await replace_record(redis, "", sealed("one")) == 1
+    assert await replace_record(redis, "", sealed("two")) == 0
+    assert await replace_header(redis, key, "", "under one key", "under another") == 1
+
+    assert await replace_record(redis, sealed("other"), sealed("two")) == 0
+    assert await replace_record(redis, sealed("one"), sealed("two")) == 1
+    assert await redis.get(key) == sealed("two").encode()
+
+
+async def change_domain_keys(redis: Redis, *changes: str) -> int:
+    return int(await script("change_domain_keys")(redis, [keys.domain("00")], list(changes)))
+
+
+async def test_changes_of_domain_keys_are_all_made_or_none_and_made_twice_they_are_made_once(redis: Redis) -> None:
+    assert await change_domain_keys(redis, "active:t/e", "", "one", "key:one", "", "wrapped") == 1
+    assert await change_domain_keys(redis, "active:t/e", "", "two", "key:two", "", "wrapped") == 0
+    assert await change_domain_keys(redis, "active:t/e", "", "one", "key:one", "", "wrapped") == 1
+    assert await change_domain_keys(redis, "active:t/e", "one", "", "key:one", "wrapped", "gone") == 1
+    assert await change_domain_keys(redis, "active:t/e", "one", "", "key:one", "wrapped", "gone") == 1
+
+    assert await redis.hgetall(keys.domain("00")) == {b"key:one": b"gone"}
 
 
 # claim_refresh, intend_refresh, release_refresh
@@ -919,6 +1034,19 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
     assert (await reports.token(**ask)).status_code == 200
     assert await stage.broker.revoke_grant(answer["access_token"][4:16], cause="test") == "revoked"
     await app.authorize()  # a code that stays unused
+    await rotate_the_keys_of(stage)
+
+
+async def rotate_the_keys_of(stage: BrokerStage) -> None:
+    async def sleep(seconds: float) -> None:
+        stage.clock.advance(seconds)
+
+    file, kek = stage.state / "rotation.jsonl", LocalKeyring([KEY])
+    async with open_vault(
+        stage.broker.settings, redis=stage.redis, kek=kek, audit_file=file, clock=stage.clock, sleep=sleep
+    ) as work:
+        (rotated,) = await work.rotate([Domain(stage.broker.settings.tenant, EHR)], lambda _: None)
+    assert rotated.moved > 1
 
 
 async def test_every_script_keeps_to_one_slot(
