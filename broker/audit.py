@@ -30,6 +30,7 @@ Event = Literal[
     "grant.refresh",
     "grant.revoke",
     "grant.suspended",
+    "grant.reauthorize",
     "grant.introspect",
     "grant.doubted",
     "id_token.exception",

@@ -1,7 +1,7 @@
 """The format of what the broker itself hands out. No I/O.
 
-    sbh_ 12 × base62  43 × base62  6 × base62        handle, refresh handle (sbr_), code (sbc_), launch (sbl_)
-         routing tag  256 bits     CRC-32
+    sbh_ 12 × base62  43 × base62  6 × base62        handle, refresh handle (sbr_), code (sbc_), launch (sbl_),
+         routing tag  256 bits     CRC-32             link to re-authorize (sba_)
 
     sbs_              43 × base62  6 × base62        app secret: belongs to no grant, so no tag
 
@@ -26,6 +26,7 @@ HANDLE: Final = "sbh_"
 REFRESH_HANDLE: Final = "sbr_"
 CODE: Final = "sbc_"
 LAUNCH: Final = "sbl_"
+REAUTHORIZATION: Final = "sba_"
 APP_SECRET: Final = "sbs_"  # noqa: S105  # a prefix
 
 TAG_LENGTH: Final = 12
@@ -33,7 +34,7 @@ SECRET_BYTES: Final = 32
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_LENGTH: Final = 43  # 62^43 > 2^256
 _CHECKSUM_LENGTH: Final = 6  # 62^6 > 2^32
-_TAGGED: Final = re.compile(rf"(sb[hrcl]_)([0-9A-Za-z]{{{TAG_LENGTH}}})[0-9A-Za-z]{{{_SECRET_LENGTH}}}[0-9A-Za-z]{{6}}")
+_TAGGED: Final = re.compile(rf"(sb[hrcla]_)([0-9A-Za-z]{{{TAG_LENGTH}}})[0-9A-Za-z]{{49}}")
 _UNTAGGED: Final = re.compile(rf"(sbs_)()[0-9A-Za-z]{{{_SECRET_LENGTH}}}[0-9A-Za-z]{{6}}")
 
 

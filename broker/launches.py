@@ -37,6 +37,15 @@ class AppRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Reauthorizes:
+    """The grant that a launch is to authorize again, and the link that it was begun by."""
+
+    tag: str
+    link: str
+    """The keyed hash of the link: it is used up when the grant has its new tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Everything the callback must know again."""
 
@@ -51,6 +60,8 @@ class Launch:
     """Keyed hash of the cookie of the browser that began it (CB-02)."""
     app_request: AppRequest | None
     """None in an EHR launch: the app has asked nothing yet."""
+    reauthorizes: Reauthorizes | None = None
+    """None where a grant of its own comes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,7 @@ class Launches:
             "code_verifier": launch.code_verifier.reveal(),
             "nonce": launch.nonce.reveal(),
             "app_request": asdict(launch.app_request) if launch.app_request else None,
+            "reauthorizes": asdict(launch.reauthorizes) if launch.reauthorizes else None,
         }
         sealed = await self._vault.seal(self._bound(digest), json.dumps(fields).encode(), ehr=launch.ehr)
         with store_errors():
@@ -107,10 +119,14 @@ class Launches:
         if sealed is None:
             raise InvalidRequest("state is unknown, used or expired", public=public)
         fields = json.loads(await self._vault.open(self._bound(digest), sealed))
-        request = fields.pop("app_request")
+        request, again = fields.pop("app_request"), fields.pop("reauthorizes", None)
         verifier, nonce = Secret(fields.pop("code_verifier")), Secret(fields.pop("nonce"))
         return Launch(
-            **fields, code_verifier=verifier, nonce=nonce, app_request=AppRequest(**request) if request else None
+            **fields,
+            code_verifier=verifier,
+            nonce=nonce,
+            app_request=AppRequest(**request) if request else None,
+            reauthorizes=Reauthorizes(**again) if again else None,
         )
 
     def _bound(self, digest: str) -> RecordContext:

@@ -67,7 +67,7 @@ def test_a_credential_is_prefix_tag_256_bits_and_checksum(prefix: str, tag: str,
     """HB-01."""
     text = mint(prefix, tag, lambda _: random).reveal()
 
-    assert re.fullmatch(r"sb[hrcl]_[0-9A-Za-z]{61}", text)
+    assert re.fullmatch(r"sb[hrcla]_[0-9A-Za-z]{61}", text)
     assert text[:16] == prefix + tag
     assert number(text[16:59]) == int.from_bytes(random, "big")
     assert number(text[59:]) == zlib.crc32(text[:59].encode())

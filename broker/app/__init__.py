@@ -19,6 +19,7 @@ from broker.egress import Egress
 from broker.errors import ConfigurationError
 from broker.flows.describe_registration import DescribeRegistration
 from broker.flows.introspect_grant import IntrospectGrant
+from broker.flows.offer_reauthorization import OfferReauthorization
 from broker.flows.proof.last_used import LastUsed
 from broker.flows.revoke import RevokeGrant
 from broker.grants import Grants
@@ -57,6 +58,7 @@ class Broker:
     handles: Handles
     revoke_grant: RevokeGrant
     introspect_grant: IntrospectGrant
+    offer_reauthorization: OfferReauthorization
     keeper: Keeper
     audit: AuditTrail
     pins: Pins
@@ -141,6 +143,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
         rooms.handles,
         RevokeGrant(rooms.grants, rooms.ehr_side, rooms.audit),
         IntrospectGrant(rooms.redis, rooms.grants, rooms.ehr_side, rooms.audit),
+        OfferReauthorization(rooms.directory, rooms.grants, rooms.reauthorizations, rooms.audit, rooms.clock),
         keeper,
         rooms.audit,
         rooms.pins,

@@ -14,6 +14,7 @@ from broker.flows.authenticate_app import AuthenticateApp
 from broker.flows.authorize_app import AuthorizeApp
 from broker.flows.backend_handle import BackendHandle
 from broker.flows.begin_launch import BeginLaunch
+from broker.flows.begin_reauthorization import BeginReauthorization
 from broker.flows.check_dpop import CheckDpop
 from broker.flows.describe_ehr import DescribeEhr
 from broker.flows.describe_server import DescribeServer
@@ -27,12 +28,14 @@ from broker.flows.make_grant import MakeGrant
 from broker.flows.proof.key_sets import KeySets
 from broker.flows.proof.private_key_jwt import PrivateKeyJwt
 from broker.flows.proof.workload_identity import WorkloadIdentity
+from broker.flows.reauthorize_grant import ReauthorizeGrant
 from broker.flows.register_dynamic_client import RegisterDynamicClient
 from broker.flows.revoke import RevokeHandle
 from broker.flows.rotate_handle import RotateHandle
 from broker.flows.tell_identity import TellIdentity
 from broker.flows.token import Token
 from broker.grants.backend_grants import BackendGrants
+from broker.grants.reauthorizing import Reauthorizing
 from broker.paging import PageLinks
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
@@ -44,6 +47,7 @@ from broker.web.health import health_routes
 from broker.web.launch import launch_routes
 from broker.web.oauth import Authenticate, authorize_routes, token_routes
 from broker.web.parameters import Parameters
+from broker.web.reauthorize import reauthorize_routes
 from broker.web.smart import server_routes, smart_routes
 
 
@@ -73,6 +77,7 @@ def application(
     page_links, fhir_server = PageLinks(rooms.keyed_hash, rooms.entropy), FhirServer(rooms.egress, rooms.dpop_proofs)
     forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, audit)
     begin_launch, finish_launch = BeginLaunch(directory, ask_ehr, audit), _finish_launch(rooms, answer_app)
+    begin_reauthorization = BeginReauthorization(directory, rooms.grants, rooms.reauthorizations, ask_ehr, audit)
     public_url, parameters = rooms.settings.public_url, Parameters(_report_to(audit, "request.unreadable"))
     authenticate = Authenticate(_authenticate_app(rooms), certificates, parameters, public_url)
     return create_application(
@@ -80,6 +85,7 @@ def application(
             server_routes(describe_server, rooms.identity_key),
             smart_routes(describe_server, describe_ehr, rooms.signing_keys, directory),
             launch_routes(begin_launch, finish_launch, directory, parameters),
+            reauthorize_routes(begin_reauthorization, public_url=public_url),
             authorize_routes(authorize_app, parameters, public_url=public_url),
             token_routes(token, introspect, revoke_handle, authenticate, parameters),
             health_routes(_readiness(rooms), is_draining),
@@ -145,6 +151,7 @@ def _make_grant(rooms: Rooms) -> MakeGrant:
         rooms.schedule,
         rooms.ehr_side,
         RegisterDynamicClient(rooms.directory, rooms.dynamic_clients, rooms.refresher, rooms.audit, rooms.clock),
+        ReauthorizeGrant(rooms.grants, Reauthorizing(rooms.redis, rooms.clock), rooms.audit),
         rooms.audit,
         rooms.clock,
         rooms.entropy,

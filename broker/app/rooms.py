@@ -31,6 +31,7 @@ from broker.keys.tending import Tending
 from broker.kms.signing import RemoteSigning
 from broker.launches import Launches
 from broker.pins import Pins
+from broker.reauthorizations import Reauthorizations
 from broker.refresh.answers import Answers
 from broker.refresh.asking import Asking
 from broker.refresh.current_token import Refresher
@@ -61,6 +62,7 @@ class Rooms:
     exchanged_handles: ExchangedHandles
     codes: Codes
     launches: Launches
+    reauthorizations: Reauthorizations
     signing_keys: SigningKeys
     client_secrets: ClientSecrets
     rings: Rings
@@ -106,10 +108,8 @@ async def open_rooms(
     scope_words, id_tokens = ScopeWords(egress, clock), IdTokens(discovery, IssuerKeys(egress, clock), clock)
     ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys)
     dynamic_clients = DynamicClients(egress, clock)
-    asking, trail = Asking(ehr_side, dynamic_clients), RefreshTrail(audit)
-    answers, lost = Answers(ehr_side, id_tokens, trail), LostAnswers(grants, ehr_side, trail)
-    schedule = Schedule(redis)
-    renewal = Renewal(redis, grants, ehr_side, asking, answers, lost, trail, clock, entropy)
+    schedule, asking = Schedule(redis), Asking(ehr_side, dynamic_clients)
+    renewal = _renewal(redis, grants, ehr_side, asking, id_tokens, audit, clock, entropy)
     return Rooms(
         settings=settings,
         redis=redis,
@@ -124,6 +124,7 @@ async def open_rooms(
         exchanged_handles=ExchangedHandles(redis, records, clock=clock),
         codes=Codes(redis, records, handles),
         launches=Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy),
+        reauthorizations=Reauthorizations(redis, records, clock, entropy),
         signing_keys=signing_keys,
         client_secrets=client_secrets,
         rings=rings,
@@ -142,6 +143,21 @@ async def open_rooms(
         last_used=LastUsed(redis, clock),
         witness=witness,
     )
+
+
+def _renewal(
+    redis: Redis,
+    grants: Grants,
+    ehr_side: EhrSide,
+    asking: Asking,
+    id_tokens: IdTokens,
+    audit: AuditTrail,
+    clock: Clock,
+    entropy: Entropy,
+) -> Renewal:
+    trail = RefreshTrail(audit)
+    answers, lost = Answers(ehr_side, id_tokens, trail), LostAnswers(grants, ehr_side, trail)
+    return Renewal(redis, grants, ehr_side, asking, answers, lost, trail, clock, entropy)
 
 
 async def _keyed_hash(redis: Redis, vault: Vault, tenant: str, entropy: Entropy) -> KeyedHash:

@@ -1,5 +1,6 @@
 """`broker grants`: what EHRs authorized. Never a token; never the context, which names a person."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from broker.app import Broker
 from broker.cli.session import ConfigOption, JsonOption, StateOption, open_session, print_rows, run
 from broker.errors import BrokerError, ReauthorizationRequired
 from broker.grants import Grant, health_of
+from broker.reauthorizations import LONGEST_SECONDS
 
 commands = typer.Typer(help="Grants: what EHRs authorized.", no_args_is_help=True)
 _COLUMNS = ("grant", "health", "ehr", "app", "flow", "generation", "expires_at", "evidence")
@@ -59,6 +61,28 @@ def refresh(
         print_rows([shown], (), as_json=True)
         return
     print(f"{grant}: generation {shown['generation']}, {shown['health']}; its token ends at {shown['expires_at']}")
+
+
+@commands.command("reauthorize")
+def reauthorize(
+    grant: Annotated[str, typer.Argument(help="the grant's id, as listed")],
+    *,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+    lifetime: Annotated[
+        int, typer.Option("--lifetime", help="seconds that the link lives", min=300, max=LONGEST_SECONDS)
+    ] = 86_400,
+) -> None:
+    """Make a one-time link by which the same person authorizes a grant again. Its id and its handles stay."""
+    url, until, held = run(lambda: _reauthorize(grant, lifetime, config, state))
+    if as_json:
+        print_rows([{"grant": grant, "url": url, "expires_at": until, "handles": held}], (), as_json=True)
+        return
+    print(url)
+    print(f"give it to the person that {grant} is about; it works once, until {until}", file=sys.stderr)
+    if not held:
+        print("no app holds anything of this grant any more; a new launch would serve better", file=sys.stderr)
 
 
 @commands.command("revoke")
@@ -116,6 +140,13 @@ async def _refresh(tag: str, config: Path | None, state: Path | None, *, even_un
         if renewed.generation == grant.generation:
             raise ReauthorizationRequired(f"grant {tag} is {renewed.state}: {renewed.cause}. See --even-uncertain")
         return describe(renewed, now=broker.clock())
+
+
+async def _reauthorize(tag: str, lifetime: int, config: Path | None, state: Path | None) -> tuple[str, str, int]:
+    """Return the link, its end, and how many handles and refresh handles would live on."""
+    async with open_session(config, state) as broker:
+        offered = await broker.offer_reauthorization(tag, lifetime=lifetime)
+        return offered.url.reveal(), _when(offered.expires_at), await broker.handles.held(tag)
 
 
 async def _revoke(tag: str, config: Path | None, state: Path | None) -> tuple[str, str | None]:

@@ -22,7 +22,7 @@ from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import EhrError, EhrMisbehaved
 from broker.flows.scope_text import for_audit
 from broker.keys.signing import SigningKeys
-from broker.launches import AppRequest, Browser, Launch, Launches
+from broker.launches import AppRequest, Browser, Launch, Launches, Reauthorizes
 from broker.scopes import Rendered, Scopes
 from broker.secret import Secret
 from broker.settings import EhrSettings, RegistrationSettings
@@ -72,6 +72,7 @@ class AskEhr:
         request_id: str,
         launched_by: EhrLaunch | None = None,
         app_request: AppRequest | None = None,
+        reauthorizes: Reauthorizes | None = None,
     ) -> Redirect:
         """Store the launch, then return the redirect. Raises `EhrError` when the EHR cannot be asked."""
         registration = allowance.registration
@@ -91,6 +92,7 @@ class AskEhr:
             nonce=self.launches.secret(),
             browser=self.launches.browser_of(proof),
             app_request=app_request,
+            reauthorizes=reauthorizes,
         )
         request = self._request(registration, ehr, launch, state, asked, launched_by)
         url = authorization_url(endpoint, request)

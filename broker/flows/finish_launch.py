@@ -31,6 +31,13 @@ from broker.scopes import Scopes
 
 
 @dataclass(frozen=True, slots=True)
+class Reauthorized:
+    """An existing grant was authorized again: there is nowhere to go on to, so the person is told."""
+
+    forget_cookie: str
+
+
+@dataclass(frozen=True, slots=True)
 class FinishLaunch:
     """Turns the EHR's code into a grant, and sends the browser on to the app."""
 
@@ -52,11 +59,11 @@ class FinishLaunch:
         presented: Presented,
         *,
         request_id: str,
-    ) -> Redirect | AskTab:
+    ) -> Redirect | Reauthorized | AskTab:
         """Return the redirect to the app, or what its tab has to be asked before anything is used up (AL-22).
 
-        `ehr_id` is what the callback's path names besides the registration. Raises a `BrokerError` when there is no app
-        that could be told.
+        Or that it is done, where an existing grant was authorized again and no app waits. `ehr_id` is what the
+        callback's path names besides the registration. Raises a `BrokerError` when there is no app that could be told.
         """
         state = parameters.get("state", "")
         cookie = self.launches.cookie_of(state)
@@ -73,7 +80,10 @@ class FinishLaunch:
                 raise
             url, browser = self.answer_app.with_error(launch.app_request, error), None
             return Redirect(url, browser, cookie, frame_ancestors=frame_ancestors)
-        self._record(launch, "allowed", "grant created", request_id, grant)
+        again = launch.reauthorizes is not None
+        self._record(launch, "allowed", "grant authorized again" if again else "grant created", request_id, grant)
+        if again:
+            return Reauthorized(cookie)
         url, browser = await self._hand_over(launch, grant)
         return Redirect(url, browser, cookie, frame_ancestors=frame_ancestors)
 

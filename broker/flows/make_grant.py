@@ -14,6 +14,7 @@ from broker.ehr.endpoints import Endpoints
 from broker.ehr.id_token import Identity, IdTokens
 from broker.ehr.token_answer import TokenAnswer, at_server
 from broker.errors import AccessDenied, BrokerError
+from broker.flows.reauthorize_grant import ReauthorizeGrant
 from broker.flows.register_dynamic_client import RegisterDynamicClient
 from broker.grants import Grant, Grants, Terms, TokenSet
 from broker.launches import Launch
@@ -34,6 +35,7 @@ class MakeGrant:
     schedule: Schedule
     ehr_side: EhrSide
     register_dynamic_client: RegisterDynamicClient
+    reauthorize_grant: ReauthorizeGrant
     audit: AuditTrail
     clock: Clock
     entropy: Entropy
@@ -41,7 +43,9 @@ class MakeGrant:
     async def __call__(
         self, launch: Launch, answer: TokenAnswer, endpoints: Endpoints, proof_key: Secret | None = None
     ) -> Grant:
-        """Return the stored grant; its tokens are to be bound to `proof_key`, where there is one (OA-23).
+        """Return the stored grant, a new one, or the one that the launch authorizes again.
+
+        Its tokens are to be bound to `proof_key`, where there is one (OA-23).
 
         Raises `EhrMisbehaved`, `EhrUnreachable`, `AccessDenied`, `StoreUnavailable`.
         """
@@ -53,8 +57,10 @@ class MakeGrant:
         try:
             require_bound(answer, proof_key)
             terms = await self._terms(launch, answer, endpoints)
+            if launch.reauthorizes is not None:  # before more is done at the EHR for somebody else
+                await self.reauthorize_grant.require_same(launch.reauthorizes, terms)
             terms, tokens = await self.register_dynamic_client(terms, tokens, answer, endpoints)
-            grant = await self.grants.create(new_tag(self.entropy), terms, tokens)
+            grant = await self._store(launch, terms, tokens)
         except BrokerError as error:
             await self._give_back(terms, tokens, error)
             raise
@@ -63,6 +69,11 @@ class MakeGrant:
         grant = await self.register_dynamic_client.first_token(grant)
         await self.schedule.watch(grant)
         return grant
+
+    async def _store(self, launch: Launch, terms: Terms, tokens: TokenSet) -> Grant:
+        if launch.reauthorizes is None:
+            return await self.grants.create(new_tag(self.entropy), terms, tokens)
+        return await self.reauthorize_grant(launch.reauthorizes, terms, tokens)
 
     async def _terms(self, launch: Launch, answer: TokenAnswer, endpoints: Endpoints) -> Terms:
         ehr = self.directory.ehr(launch.ehr)

@@ -109,6 +109,13 @@ class Grant:
     attempted_by: str | None = None
     """Whose refresh may have been sent and has not ended: one under way, or one that was cut off."""
     trouble: Trouble | None = None
+    reauthorized_at: float | None = None
+    """When a person last authorized it again; None where nobody had to yet."""
+
+    @property
+    def authorized_at(self) -> float:
+        """When a person last authorized it, in seconds."""
+        return self.created_at if self.reauthorized_at is None else self.reauthorized_at
 
     @property
     def is_in_use(self) -> bool:

@@ -188,6 +188,7 @@ class Grants:
             serves=self._clock() < float(expires_at),
             attempted_by=fields[b"intent"].decode() if b"intent" in fields else None,
             trouble=Trouble.read(fields[b"trouble"].decode()) if b"trouble" in fields else None,
+            reauthorized_at=float(fields[b"reauthorized_at"]) if b"reauthorized_at" in fields else None,
         )
         cause = self._doubts.of(grant) if self._doubts is not None else None
         return grant if cause is None else await self._doubted(grant, cause)

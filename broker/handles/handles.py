@@ -245,11 +245,18 @@ class Handles:
         live = [await self._open_handle(tag, d, sealed) for d, sealed in zip(digests, found, strict=True) if sealed]
         return [handle for handle in live if handle is not None]
 
+    async def held(self, tag: str) -> int:
+        """Count the handles and refresh handles of a grant that have not expired."""
+        return len([kind for _, kind, _ in await self._members(tag) if kind in {"handle", "refresh"}])
+
     async def _digests(self, tag: str) -> list[str]:
+        return [digest for _, kind, digest in await self._members(tag) if kind == "handle"]
+
+    async def _members(self, tag: str) -> list[list[str]]:
+        """Return family, kind and digest of what was handed out and has not expired."""
         with store_errors():
             members = await self._redis.zrangebyscore(keys.handles(tag), self._clock() * 1000, "+inf")
-        issued = [cast("bytes", member).decode().split(":") for member in members]
-        return [digest for _, kind, digest in issued if kind == "handle"]
+        return [cast("bytes", member).decode().split(":") for member in members]
 
     async def _open_handle(self, tag: str, digest: str, sealed: bytes) -> Handle | None:
         opened = await self._records.open("handle", tag, digest, sealed)

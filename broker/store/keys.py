@@ -49,6 +49,7 @@ def issued(tag: str, kind: str, digest: str) -> str:
     """A handle, refresh handle, code or launch under its keyed hash; or the mark of an ended family.
 
     Beside a handle: `uses`, how many times it still works, and `exchanged`, the handles that were exchanged for it.
+    `reauthorize` is a link by which the grant is authorized again, and `begun` the launches that it began.
     """
     return f"sb:{{{tag}}}:{kind}:{digest}"
 

@@ -93,7 +93,7 @@ class _Entrance:
             if started:
                 return
             rid = _request_id(scope)
-            in_browser = scope["path"].startswith(("/launch/", "/callback/"))
+            in_browser = scope["path"].startswith(("/launch/", "/callback/", "/reauthorize/"))
             foreseen = error if isinstance(error, BrokerError) else unexpected(error)
             answer = page(foreseen, request_id=rid) if in_browser else _translate(scope["path"], foreseen, rid)
             await answer(scope, receive, send_with_headers)

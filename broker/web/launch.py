@@ -8,13 +8,13 @@ from broker.apps import Directory
 from broker.errors import BrokerError, InvalidRequest
 from broker.flows.ask_ehr import Redirect
 from broker.flows.begin_launch import BeginLaunch
-from broker.flows.finish_launch import FinishLaunch
+from broker.flows.finish_launch import FinishLaunch, Reauthorized
 from broker.flows.presented import TAB_KEY, AskTab
 from broker.web.errors import page
 from broker.web.parameters import Parameters, request_id
 from broker.web.redirects import presented_by, redirect_response
 
-Work = Callable[[str], Awaitable[Redirect | AskTab]]
+Work = Callable[[str], Awaitable[Redirect | Reauthorized | AskTab]]
 """Given the request's id, says where the browser goes next."""
 
 
@@ -47,7 +47,7 @@ def launch_routes(
     async def callback(registration: str, request: Request, ehr: str | None = None) -> Response:
         """Redirect URI at the EHR (RG-02): `code` and `state`, or an error."""
 
-        async def finish(rid: str) -> Redirect | AskTab:
+        async def finish(rid: str) -> Redirect | Reauthorized | AskTab:
             presented = presented_by(request, None, public_url=public_url)
             given = parameters.query(request, rid)
             return await finish_launch(registration, ehr, given, presented, request_id=rid)
@@ -59,7 +59,7 @@ def launch_routes(
     async def callback_with_proof(registration: str, request: Request, ehr: str | None = None) -> Response:
         """The same, posted by the broker's own page with what the tab has kept (AL-22)."""
 
-        async def finish(rid: str) -> Redirect | AskTab:
+        async def finish(rid: str) -> Redirect | Reauthorized | AskTab:
             given = await _posted_by_tab(request, parameters, rid)
             presented = presented_by(request, given, public_url=public_url)
             return await finish_launch(registration, ehr, given, presented, request_id=rid)

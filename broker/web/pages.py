@@ -1,6 +1,7 @@
-"""Pages that go on by themselves: to post a form, and to keep or find a proof where no cookie survives (AL-14, AL-22).
+"""Pages that ask, and pages that go on by themselves: to post a form, to keep or find a proof (AL-14, AL-22).
 
-Each has one script, known by its hash, and loads nothing. What a request said stands in hidden fields only, escaped.
+Each has one script at most, known by its hash, and loads nothing. What a request said stands in hidden fields only,
+escaped.
 `form-action` names schemes and no origin: Chromium holds every redirect that follows a form against it, and where an
 EHR sends people to log in is not known here.
 """
@@ -54,7 +55,7 @@ def go_on_page(
         way = f'<a id="next" href="{_text(url)}">Continue</a>'
     else:
         way = f'<form id="next" method="post" action="{_text(url)}">{_hidden(form)}<button>Continue</button></form>'
-    return _page(f"<main{kept}><p>The launch goes on.</p>{way}</main>", _GO_ON, url, frame_ancestors)
+    return _page(f"<main{kept}><p>The launch goes on.</p>{way}</main>", url, frame_ancestors, script=_GO_ON)
 
 
 def look_in_tab_page(
@@ -71,18 +72,40 @@ def look_in_tab_page(
         f'<form id="next" method="post">{_hidden(given)}{found}</form>'
         "<noscript><p>In a frame, a launch needs cookies or scripts.</p></noscript></main>"
     )
-    return _page(body, _LOOK_IN_TAB, url, frame_ancestors)
+    return _page(body, url, frame_ancestors, script=_LOOK_IN_TAB)
 
 
-def _page(body: str, script: str, url: str, frame_ancestors: Collection[str]) -> Response:
+def ask_page(*, app: str, ehr: str, url: str) -> Response:
+    """Answer a page that asks whether to authorize again, and posts to where it is.
+
+    `url` is one of the broker's own.
+    """
+    body = (
+        f"<main><h1>Authorize access again</h1><p><b>{_text(app)}</b> needs you to authorize its access at "
+        f"<b>{_text(ehr)}</b> again. Log in there as before, for the same patient.</p>"
+        '<form method="post"><button>Continue</button></form></main>'
+    )
+    return _page(body, url, (), title="Authorize access again")
+
+
+def authorized_page(url: str) -> Response:
+    """Answer a page that says that access was authorized again. `url` is one of the broker's own."""
+    body = "<main><h1>Done</h1><p>Access is authorized again. You can close this page.</p></main>"
+    return _page(body, url, (), title="Done")
+
+
+def _page(
+    body: str, url: str, frame_ancestors: Collection[str], *, title: str = "One moment", script: str | None = None
+) -> Response:
+    scripted = f"<script>{script}</script>" if script else ""
     text = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>One moment</title>'
-        f"<style>{_STYLE}</style></head>\n<body>{body}<script>{script}</script></body></html>\n"
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head>\n<body>{body}{scripted}</body></html>\n"
     )
     schemes = "https:" if urlsplit(url).scheme == "https" else "http: https:"
     policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(_STYLE)}; base-uri 'none'; "
-        f"form-action {schemes}; {frame_policy(frame_ancestors)}"
+        f"default-src 'none'; {f'script-src {_hash(script)}; ' if script else ''}style-src {_hash(_STYLE)}; "
+        f"base-uri 'none'; form-action {schemes}; {frame_policy(frame_ancestors)}"
     )
     # A form posted under no-referrer has `Origin: null`, and could not be told from another site's (CB-02).
     headers = {**NO_STORE, "Content-Security-Policy": policy, "Referrer-Policy": "strict-origin"}

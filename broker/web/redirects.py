@@ -8,29 +8,32 @@ from starlette.responses import Response
 
 from broker.errors import InvalidRequest
 from broker.flows.ask_ehr import Redirect
+from broker.flows.finish_launch import Reauthorized
 from broker.flows.presented import TAB_KEY, AskTab, Presented
 from broker.launches import LAUNCH_SECONDS
 from broker.origins import origin
 from broker.web.errors import NO_STORE, frame_policy
-from broker.web.pages import go_on_page, look_in_tab_page
+from broker.web.pages import authorized_page, go_on_page, look_in_tab_page
 
 _HOST_PREFIX: Final = "__Host-"
 """Browsers accept such a cookie only over https, from this very host: a neighbour cannot plant one."""
 
 
-def redirect_response(redirect: Redirect | AskTab, *, public_url: str) -> Response:
+def redirect_response(redirect: Redirect | Reauthorized | AskTab, *, public_url: str) -> Response:
     """Answer 303 to the next place, or a page that goes there where a form has to be posted or a tab has to be used.
+
+    Where there is no next place, the page says that it is done.
 
     On https the cookie also survives being embedded in the EHR's frame (AL-22).
     """
     if isinstance(redirect, AskTab):
         framed_by = redirect.frame_ancestors
         return look_in_tab_page(redirect.name, redirect.parameters, url=public_url, frame_ancestors=framed_by)
-    response = _way(redirect)
+    response = _way(redirect) if isinstance(redirect, Redirect) else authorized_page(public_url)
     secure = public_url.startswith("https://")
     prefix, attributes = ("", "SameSite=Lax") if not secure else (_HOST_PREFIX, "Secure; SameSite=None; Partitioned")
     common = f"Path=/; HttpOnly; {attributes}"
-    if redirect.browser is not None:
+    if isinstance(redirect, Redirect) and redirect.browser is not None:
         value = redirect.browser.value.reveal()
         response.headers.append(
             "Set-Cookie", f"{prefix}{redirect.browser.cookie}={value}; Max-Age={LAUNCH_SECONDS}; {common}"

@@ -16,6 +16,8 @@ ID_TOKEN_FAULTS = (
           {"claim": "azp", "value": "another-client"}),
     Fault("id_token_bad_issuer", "id_token", "claim", "another iss",
           {"claim": "iss", "value": "https://issuer.invalid"}),
+    Fault("id_token_subject", "id_token", "claim", "another sub: good, and of somebody else",
+          {"claim": "sub", "value": "somebody-else"}),
     Fault("id_token_issuer_slash", "id_token", "slash", "the iss with a slash after it (ID-03)"),
     Fault("id_token_expired", "id_token", "claim", "an exp long past", {"claim": "exp", "value": 1}),
     Fault("id_token_bad_signature", "id_token", "forge", "signed with a key that is not published"),

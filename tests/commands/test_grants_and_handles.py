@@ -226,3 +226,28 @@ async def test_no_command_prints_a_token_a_handle_a_patient_or_a_key(
     assert {said.status for said in at_stage.heard} == {0}
     assert tag in printed
     assert not [secret for secret in secrets if secret in printed]
+
+
+async def test_a_link_to_authorize_again_is_printed_once_and_alone_on_standard_output(
+    at_stage: Operator, app: App, stage: BrokerStage
+) -> None:
+    tag = (await app.standalone())["access_token"][4:16]
+
+    said = await at_stage.run("grants", "reauthorize", tag)
+    (told,) = (await at_stage.run("grants", "reauthorize", tag, "--lifetime", "300", "--json")).json()
+
+    assert re.fullmatch(rf"{stage.public_url}/reauthorize/sba_{tag}[0-9A-Za-z]{{49}}\n", said.out)
+    assert re.fullmatch(rf"give it to the person that {tag} is about; it works once, until {WHEN}\n", said.err)
+    assert (told["grant"], told["handles"]) == (tag, 2)
+    assert (await app.http.get(told["url"])).status_code == 200
+    assert said.out.strip() not in (at_stage.home / "audit.jsonl").read_text()
+
+
+async def test_no_link_is_made_for_a_revoked_grant(at_stage: Operator, app: App) -> None:
+    tag = (await app.standalone())["access_token"][4:16]
+    await at_stage.run("grants", "revoke", tag)
+
+    said = await at_stage.run("grants", "reauthorize", tag)
+
+    assert (said.status, said.out) == (1, "")
+    assert said.err == f"broker: invalid_request: grant {tag} is revoked: it was ended here\n"

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from broker import audit, codes, dpop, launches
+from broker import audit, codes, dpop, launches, reauthorizations
 from broker.app.trail import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
@@ -24,6 +24,8 @@ LIVES: Final = {
     "sb:{TAG}:lease": (int(renewal.LEASE_SECONDS),),
     "sb:{TAG}:code:HASH": (codes.CODE_SECONDS, codes.REPLAY_SECONDS),
     "sb:{TAG}:launch:HASH": (codes.LAUNCH_SECONDS,),
+    "sb:{TAG}:reauthorize:HASH": (reauthorizations.LONGEST_SECONDS,),
+    "sb:{TAG}:begun:HASH": (int(reauthorizations.BEGUN_SECONDS),),
     "sb:{TAG}:proof:HASH": (2 * dpop.WINDOW_SECONDS,),
     "sb:{TAG}:introspected": (introspect_grant.EVERY_SECONDS,),
     "sb:due:{N}:EHR": (schedule.FORGOTTEN_SECONDS,),
@@ -46,7 +48,7 @@ def test_every_key_in_redis_is_documented() -> None:
     named |= {keys.WITNESS, keys.RESTORING}
     named |= {
         keys.issued("TAG", kind, "HASH")
-        for kind in ("handle", "exchanged", "uses", "proof", "refresh", "ended", "code", "launch")
+        for kind in ("handle", "exchanged", "uses", "proof", "refresh", "ended", "code", "launch", "reauthorize", "begun")
     }
     named |= {keys.sealed_key("NAME"), keys.replay("HASH"), keys.secret_used("APP", "NAME"), audit.STREAM_KEY}
     made_by = {

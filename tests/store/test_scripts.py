@@ -477,6 +477,63 @@ async def test_a_refresh_on_hold_is_not_claimed_before_its_time(redis: Redis, no
     assert await claim(redis, now=now) == said
 
 
+# reauthorize_grant
+
+LINK = keys.issued(TAG, "reauthorize", "l")
+
+
+async def reauthorize(redis: Redis, generation: int = 1, tokens: str = "new") -> bytes:
+    pairs = ("state", "active", "generation", str(generation + 1))
+    return bytes(
+        await script("reauthorize_grant")(redis, [GRANT, LEASE, LINK], [generation, 60_000, tokens, *pairs])
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "link", "said"),
+    [
+        ({}, True, b"gone"),
+        ({"state": "revoked"}, True, b"revoked"),
+        ({"generation": "2"}, True, b"stale"),
+        ({}, False, b"gone"),
+        ({"state": "active"}, False, b"used"),
+        ({"state": "active"}, True, b"ok"),
+        ({"state": "uncertain", "intent": "me"}, True, b"ok"),
+        ({"state": "needs_reauth", "cause": "x"}, True, b"ok"),
+        ({"state": "suspended", "trouble": "1 1 1 x"}, True, b"ok"),
+    ],
+)
+async def test_a_grant_is_authorized_again_by_a_link_that_is_there_over_the_generation_that_was_read(
+    redis: Redis, stored: dict[str, str], link: bool, said: bytes
+) -> None:
+    if stored:
+        await put(redis, tokens="old", **stored)
+    if link:
+        await redis.set(LINK, "sealed")
+    await redis.set(LEASE, "a refresh under way")
+    before = await fields(redis)
+
+    assert await reauthorize(redis) == said
+
+    if said != b"ok":
+        assert await fields(redis) == before
+        assert await redis.exists(LINK) == link
+        return
+    assert await fields(redis) == {"state": "active", "generation": "2", "tokens": "new"}
+    assert await named(redis) == {GRANT}
+    assert 59_000 < await redis.pttl(GRANT) <= 60_000
+
+
+async def test_of_fifty_authorizations_by_one_link_one_is_taken_and_told_so_again(redis: Redis) -> None:
+    await put(redis)
+    await redis.set(LINK, "sealed")
+
+    said = await tally(reauthorize(redis, tokens=f"of {number}") for number in range(MANY))
+
+    assert said == {b"ok": 1, b"used": MANY - 1}
+    assert await reauthorize(redis, tokens=(await fields(redis))["tokens"]) == b"ok"
+
+
 # use_grant, take_due
 
 
@@ -1013,6 +1070,10 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
         assert (await app.fhir(answer["access_token"], f"Patient/{answer['patient']}")).status_code == 200
         stage.clock.advance(1.1)
     await stage.broker.grants.use(answer["access_token"][4:16])
+    link = (await stage.broker.offer_reauthorization(answer["access_token"][4:16], lifetime=300)).url.reveal()
+    assert (await app.browser.open((await app.http.post(link)).headers["location"])).status == 400  # another browser
+    await app.browser.open((await app.browser.http.post(link)).headers["location"])
+    assert (await stage.broker.grants.read(answer["access_token"][4:16])).reauthorized_at is not None
     await stage.broker.keeper.look()
     exchanged = await app.token(
         grant_type="urn:ietf:params:oauth:grant-type:token-exchange",

@@ -1,0 +1,62 @@
+"""`broker grants reauthorize`: make the link by which a person authorizes an existing grant again."""
+
+from dataclasses import dataclass
+
+from broker.apps import Directory
+from broker.audit import AuditRecord, AuditTrail, Outcome
+from broker.clock import Clock
+from broker.errors import Refusal
+from broker.flows.reauthorizable import ask_again
+from broker.grants import Grant, Grants
+from broker.reauthorizations import Reauthorizations
+from broker.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A link, to be given to the person that the grant is about."""
+
+    url: Secret
+    expires_at: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferReauthorization:
+    """Makes links for grants that a person could authorize again."""
+
+    directory: Directory
+    grants: Grants
+    reauthorizations: Reauthorizations
+    audit: AuditTrail
+    clock: Clock
+
+    async def __call__(self, tag: str, *, lifetime: int) -> Offered:
+        """Return a link that lives so many seconds.
+
+        Raises `NotFound`, and `Refusal` for a grant that no new authorization could be the same as.
+        """
+        grant = await self.grants.read(tag)
+        try:
+            ask_again(grant, self.directory)
+        except Refusal as error:
+            self._record(grant, "denied", error.detail)
+            raise
+        self._record(grant, "allowed", f"a link is made that lives {lifetime} s")
+        text = await self.reauthorizations.make(grant, lifetime)
+        url = Secret(f"{self.directory.public_url}/reauthorize/{text.reveal()}")
+        return Offered(url, self.clock() + lifetime)
+
+    def _record(self, grant: Grant, outcome: Outcome, reason: str) -> None:
+        self.audit.record(
+            AuditRecord(
+                event="grant.reauthorize",
+                outcome=outcome,
+                app=grant.terms.app,
+                ehr=grant.terms.ehr,
+                registration=grant.terms.registration,
+                grant=grant.tag,
+                generation=grant.generation,
+                reason=reason,
+            )
+        )
