@@ -48,7 +48,18 @@ def test_every_key_in_redis_is_documented() -> None:
     named |= {keys.WITNESS, keys.RESTORING}
     named |= {
         keys.issued("TAG", kind, "HASH")
-        for kind in ("handle", "exchanged", "uses", "proof", "refresh", "ended", "code", "launch", "reauthorize", "begun")
+        for kind in (
+            "handle",
+            "exchanged",
+            "uses",
+            "proof",
+            "refresh",
+            "ended",
+            "code",
+            "launch",
+            "reauthorize",
+            "begun",
+        )
     }
     named |= {keys.sealed_key("NAME"), keys.replay("HASH"), keys.secret_used("APP", "NAME"), audit.STREAM_KEY}
     made_by = {

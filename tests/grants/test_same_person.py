@@ -89,6 +89,6 @@ def test_scopes_shrink_and_never_grow(granted: str, kept: str) -> None:
     ],
 )
 def test_a_patient_alone_tells_who_it_is_where_all_access_is_to_that_patient(
-    context: LaunchContext, scopes: str, told: bool
+    context: LaunchContext, scopes: str, *, told: bool
 ) -> None:
     assert is_about_somebody(replace(TERMS, context=context, scopes=Scopes.parse(scopes))) == told

@@ -484,9 +484,7 @@ LINK = keys.issued(TAG, "reauthorize", "l")
 
 async def reauthorize(redis: Redis, generation: int = 1, tokens: str = "new") -> bytes:
     pairs = ("state", "active", "generation", str(generation + 1))
-    return bytes(
-        await script("reauthorize_grant")(redis, [GRANT, LEASE, LINK], [generation, 60_000, tokens, *pairs])
-    )
+    return bytes(await script("reauthorize_grant")(redis, [GRANT, LEASE, LINK], [generation, 60_000, tokens, *pairs]))
 
 
 @pytest.mark.parametrize(
@@ -504,7 +502,7 @@ async def reauthorize(redis: Redis, generation: int = 1, tokens: str = "new") ->
     ],
 )
 async def test_a_grant_is_authorized_again_by_a_link_that_is_there_over_the_generation_that_was_read(
-    redis: Redis, stored: dict[str, str], link: bool, said: bytes
+    redis: Redis, stored: dict[str, str], *, link: bool, said: bytes
 ) -> None:
     if stored:
         await put(redis, tokens="old", **stored)

@@ -1,4 +1,4 @@
-"""A person authorizes an existing grant again, by a one-time link: it stays the same grant, or nothing of it changes."""
+"""A person authorizes an existing grant again, by a one-time link: it stays the same, or nothing of it changes."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from broker.errors import InvalidRequest
 from broker.grants import Grant, health_of
 from tests.refusals.refusal import assert_page, nothing_sent
-from tests.stage import App, Browser, BrokerStage
+from tests.stage import App, BrokerStage, Browser
 from tests.stories.held import DUE, ENDED, Held, audit_of, code_of, hold
 
 
