@@ -32,6 +32,7 @@ from broker.egress import Egress
 from broker.ehr.documents import find_endpoints, require_callable
 from broker.ehr.site import Site
 from broker.errors import BrokerError, ConfigurationError
+from broker.kms.moving import MovingKeys
 from broker.kms.opening import open_kek, open_signing, without_signing
 from broker.settings import Deployment, Settings, load
 from broker.settings.proof_rules import expiring_secrets, without_proxy
@@ -43,6 +44,7 @@ from broker.vault.keyring import read_key_file
 CERTIFICATE_SECONDS: Final = 30 * 86_400
 """How long before its end a certificate of the broker's own is warned of (OR-05)."""
 _HANDSHAKE_SECONDS: Final = 5.0
+_MOVE: Final = "once broker vault rotate --kek has moved all to the service, take BROKER_KEK or BROKER_KEK_FILE away"
 _THROWAWAY: Final = b"broker check"
 
 
@@ -159,6 +161,8 @@ async def _key(file: Path | None, tenant: str | None) -> AsyncIterator[Finding]:
     if isinstance(kek, LocalKeyring):
         yield Finding("key", "ok", f"{len(kek.keks)} on the keyring")
         return
+    if isinstance(kek, MovingKeys):
+        yield Finding("key", "warning", f"the keyring still unwraps; {_MOVE}")
     try:
         if tenant is None:
             yield Finding("key", "ok", "at the key-management service, which was not asked")

@@ -9,12 +9,13 @@ from broker.kms.aws_signing import AwsSigning
 from broker.kms.azure import AzureKeys
 from broker.kms.azure_server import AzureServer
 from broker.kms.google import GoogleKeys, GoogleServer
+from broker.kms.moving import MovingKeys
 from broker.kms.signing import NoSigning, RemoteSigning
 from broker.kms.transit import TransitKeys
 from broker.kms.transit_server import TransitServer, token_reader, transit_egress
 from broker.kms.transit_signing import TransitSigning
 from broker.settings import RegistrationSettings
-from broker.settings.deployment import key_encryption_keys
+from broker.settings.deployment import has_keyring, key_encryption_keys
 from broker.settings.kms import KmsSettings, read_kms
 from broker.vault.kek import KeyEncryptionKeys
 
@@ -22,10 +23,14 @@ from broker.vault.kek import KeyEncryptionKeys
 def open_kek(environ: Mapping[str, str], clock: Clock = system_clock) -> KeyEncryptionKeys:
     """Return what `BROKER_KMS` names, or else the local keyring; it connects when it is first asked.
 
-    Raises `ConfigurationError`.
+    Where both are given, the service wraps, and the keyring unwraps what it wrapped before. Raises
+    `ConfigurationError`.
     """
     settings = read_kms(environ)
-    return key_encryption_keys(environ) if settings is None else _opened(settings, clock)
+    if settings is None:
+        return key_encryption_keys(environ)
+    service = _opened(settings, clock)
+    return MovingKeys(service, key_encryption_keys(environ)) if has_keyring(environ) else service
 
 
 def open_signing(environ: Mapping[str, str], entropy: Entropy = system_entropy) -> RemoteSigning:

@@ -106,8 +106,7 @@ def key_encryption_keys(environ: Mapping[str, str]) -> LocalKeyring:
     Where neither variable is set, it is the credential `broker-kek` of a systemd service, if that has one.
     """
     text, path = environ.get("BROKER_KEK"), environ.get("BROKER_KEK_FILE")
-    credential = Path(environ.get("CREDENTIALS_DIRECTORY") or "/", CREDENTIAL)
-    if not text and not path and environ.get("CREDENTIALS_DIRECTORY") and credential.exists():
+    if not text and not path and (credential := _credential(environ)) is not None:
         return _keyring(read_key_file(credential, forbidden=OF_OTHERS))
     if bool(text) == bool(path):
         both = "both are set; keep one" if text else "neither is set"
@@ -116,6 +115,18 @@ def key_encryption_keys(environ: Mapping[str, str]) -> LocalKeyring:
             "Fix: (umask 077; openssl rand -base64 32 > kek) and BROKER_KEK_FILE=kek"
         )
     return _keyring(parse_keys(text, "BROKER_KEK") if text else read_key_file(Path(str(path))))
+
+
+def has_keyring(environ: Mapping[str, str]) -> bool:
+    """Whether a keyring is given, good or bad."""
+    named = any(environ.get(name) for name in ("BROKER_KEK", "BROKER_KEK_FILE"))
+    return named or _credential(environ) is not None
+
+
+def _credential(environ: Mapping[str, str]) -> Path | None:
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, CREDENTIAL) if folder else None
+    return path if path is not None and path.exists() else None
 
 
 def _keyring(keys: list[bytes]) -> LocalKeyring:

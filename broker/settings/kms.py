@@ -61,8 +61,6 @@ def read_kms(environ: Mapping[str, str]) -> KmsSettings | None:
         if given := [name for name, value in beside.items() if value]:
             raise ConfigurationError(f"{given[0]} is set and BROKER_KMS is not. Fix: BROKER_KMS={_EXAMPLES}")
         return None
-    if given := [name for name in ("BROKER_KEK", "BROKER_KEK_FILE") if environ.get(name)]:
-        raise ConfigurationError(f"{given[0]} and BROKER_KMS are both set; keep one")
     kind, _, rest = text.partition(":")
     place, _, query = rest.partition("?")
     if kind not in _PLACES or not _PLACES[kind].fullmatch(place):

@@ -108,8 +108,6 @@ def test_an_option_that_is_none_is_refused(text: str, fault: str) -> None:
         ({"BROKER_KMS": TRANSIT["BROKER_KMS"]}, "BROKER_KMS is Transit, which wants a token"),
         ({**TRANSIT, "BROKER_KMS_TOKEN": CANARY}, "BROKER_KMS is Transit, which wants a token"),
         ({**TRANSIT, "BROKER_KMS": "transit:http://bao.internal:8200/transit"}, "plain http is for an agent"),
-        ({**TRANSIT, "BROKER_KEK": CANARY}, "BROKER_KEK and BROKER_KMS are both set; keep one"),
-        ({**TRANSIT, "BROKER_KEK_FILE": "kek"}, "BROKER_KEK_FILE and BROKER_KMS are both set; keep one"),
         ({"BROKER_KMS": "awskms:eu-central-1", "BROKER_KMS_TOKEN": CANARY}, "BROKER_KMS_TOKEN is for Transit"),
         ({"BROKER_KMS": "awskms:eu-central-1", "BROKER_KMS_CA_FILE": "ca"}, "BROKER_KMS_CA_FILE is for Transit"),
     ],
