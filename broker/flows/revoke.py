@@ -1,12 +1,12 @@
 """End what was handed out: a handle, an app's whole authorization, or a grant with everything that hangs on it."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.apps import App
 from broker.audit import AuditRecord, AuditTrail
 from broker.credentials import REFRESH_HANDLE
-from broker.errors import BrokerError, InvalidGrant
+from broker.errors import BrokerError, InvalidGrant, KeyUnavailable, SealBroken
 from broker.grants import Grant, Grants
 from broker.handles import Handle, Handles, RefreshHandle
 from broker.refresh.ehr_side import AtEhr, EhrSide
@@ -57,8 +57,14 @@ class RevokeGrant:
     audit: AuditTrail
 
     async def __call__(self, tag: str, *, cause: str) -> AtEhr:
-        """Revoke the grant and every handle of it. Raises `NotFound`; trouble at the EHR is in the answer."""
-        grant = await self._end(tag, cause)
+        """Revoke the grant and every handle of it. Raises `NotFound`; trouble at the EHR is in the answer.
+
+        One that cannot be opened now, or ever, is ended all the same, and the EHR is then not told.
+        """
+        try:
+            grant = await self._end(tag, cause)
+        except (KeyUnavailable, SealBroken) as sealed:
+            return await self._end_unopened(tag, cause, sealed)
         at_ehr = await self._at_ehr(grant)
         self._record(grant, at_ehr, cause)
         return at_ehr
@@ -78,6 +84,14 @@ class RevokeGrant:
             self._record(grant, "revoking", cause)
             if await self.grants.end(tag, "revoked", cause, generation=grant.generation) != "stale":
                 return grant
+
+    async def _end_unopened(self, tag: str, cause: str, sealed: BrokerError) -> AtEhr:
+        begun = AuditRecord(event="grant.revoke", outcome="allowed", grant=tag, reason=f"revoking: {cause}")
+        self.audit.record(begun)
+        await self.grants.end(tag, "revoked", cause)
+        untold = f"failed, not told to the EHR ({sealed.code}): {cause}"
+        self.audit.record(replace(begun, outcome="failed", reason=untold))
+        return "failed"
 
     async def _at_ehr(self, grant: Grant) -> AtEhr:
         if grant.sealed_tokens is None:

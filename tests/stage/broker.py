@@ -19,7 +19,7 @@ from broker.credentials import APP_SECRET, mint
 from broker.kms.signing import RemoteSigning
 from broker.settings import load
 from broker.settings.deployment import CertificateHeader
-from broker.vault import LocalKeyring
+from broker.vault import KeyEncryptionKeys, LocalKeyring
 from broker.web.server import server_config
 from tests.stage.app import LAUNCH_URI, REDIRECT_URI, App
 from tests.stage.clock import MovableClock
@@ -191,6 +191,7 @@ async def open_stage(
     top: str = "",
     fhir_base: str | None = None,
     certificate_header: CertificateHeader | None = None,
+    kek: KeyEncryptionKeys | None = None,
     signing: RemoteSigning | None = None,
 ) -> AsyncIterator[BrokerStage]:
     """Serve a broker for this sandbox until the block ends; `client` is more of what the EHR has on file of it.
@@ -219,7 +220,7 @@ async def open_stage(
     async with open_broker(
         settings,
         redis=redis,
-        kek=LocalKeyring([KEY]),
+        kek=kek or LocalKeyring([KEY]),
         signing=signing,
         audit_file=state / "audit.jsonl",
         certificate_header=certificate_header,
