@@ -33,6 +33,7 @@ PLACES: Final = (
     Place(re.compile(r"sb:\{([^}]+)\}:grant"), {"terms": "grant-terms", "tokens": "grant-tokens"}),
     Place(re.compile(r"sb:\{([^}]+)\}:handle:(.+)"), {"": "handle"}),
     Place(re.compile(r"sb:\{([^}]+)\}:launch:(.+)"), {"": "launch"}),
+    Place(re.compile(r"sb:\{([^}]+)\}:reauthorize:(.+)"), {"": "reauthorize"}),
     Place(re.compile(r"sb:\{([^}]+)\}:refresh:(.+)"), {"sealed": "refresh"}),
     Place(re.compile(r"sb:\{([^}]+)\}:code:(.+)"), {"sealed": "code"}),
     Place(re.compile(r"sb:launch:\{(.+)\}"), {"": "launch"}),
@@ -41,7 +42,7 @@ PLACES: Final = (
 )
 NOTHING_SEALED: Final = (
     re.compile(r"sb:\{[^}]+\}:(lease|introspected|handles)"),
-    re.compile(r"sb:\{[^}]+\}:(exchanged|uses|proof|ended):.+"),
+    re.compile(r"sb:\{[^}]+\}:(exchanged|uses|proof|ended|begun):.+"),
     re.compile(r"sb:(backend|asked|jti):\{[^}]+\}(:lease)?"),
     re.compile(r"sb:used:\{.+\}:.+"),
     re.compile(r"sb:domain:\{.+\}"),

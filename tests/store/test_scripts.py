@@ -484,7 +484,9 @@ LINK = keys.issued(TAG, "reauthorize", "l")
 
 async def reauthorize(redis: Redis, generation: int = 1, tokens: str = "new") -> bytes:
     pairs = ("state", "active", "generation", str(generation + 1))
-    return bytes(await script("reauthorize_grant")(redis, [GRANT, LEASE, LINK], [generation, 60_000, tokens, *pairs]))
+    return bytes(
+        await script("reauthorize_grant")(redis, [GRANT, LEASE, LINK], [generation, 60_000, sealed(tokens), *pairs])
+    )
 
 
 @pytest.mark.parametrize(
@@ -505,7 +507,7 @@ async def test_a_grant_is_authorized_again_by_a_link_that_is_there_over_the_gene
     redis: Redis, stored: dict[str, str], *, link: bool, said: bytes
 ) -> None:
     if stored:
-        await put(redis, tokens="old", **stored)
+        await put(redis, tokens=sealed("old"), **stored)
     if link:
         await redis.set(LINK, "sealed")
     await redis.set(LEASE, "a refresh under way")
@@ -517,7 +519,7 @@ async def test_a_grant_is_authorized_again_by_a_link_that_is_there_over_the_gene
         assert await fields(redis) == before
         assert await redis.exists(LINK) == link
         return
-    assert await fields(redis) == {"state": "active", "generation": "2", "tokens": "new"}
+    assert await fields(redis) == {"state": "active", "generation": "2", "tokens": sealed("new")}
     assert await named(redis) == {GRANT}
     assert 59_000 < await redis.pttl(GRANT) <= 60_000
 
@@ -529,7 +531,9 @@ async def test_of_fifty_authorizations_by_one_link_one_is_taken_and_told_so_agai
     said = await tally(reauthorize(redis, tokens=f"of {number}") for number in range(MANY))
 
     assert said == {b"ok": 1, b"used": MANY - 1}
-    assert await reauthorize(redis, tokens=(await fields(redis))["tokens"]) == b"ok"
+    stored = (await fields(redis))["tokens"]
+    await redis.hset(GRANT, "tokens", sealed(stored[69:], "a rotation since"))
+    assert await reauthorize(redis, tokens=stored[69:]) == b"ok"
 
 
 # use_grant, take_due

@@ -35,6 +35,7 @@ async def test_all_that_looks_sealed_after_a_journey_is_found_and_opens_where_it
     await app.browser.close()
     app.browser = Browser(stops_at=stage.sandbox.fhir_base.removesuffix("/api/FHIR/R4"))
     await app.authorize()  # an authorization that waits for the person
+    await stage.broker.offer_reauthorization(answer["access_token"][4:16], lifetime=300)
 
     looks_sealed, known = set(), set()
     async for name in redis.scan_iter(match="sb:*"):
