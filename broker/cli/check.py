@@ -25,6 +25,7 @@ from broker.cli.session import (
     ConfigOption,
     JsonOption,
     StateOption,
+    open_session,
     read_deployment,
 )
 from broker.clock import system_clock, system_entropy
@@ -36,6 +37,7 @@ from broker.kms.moving import MovingKeys
 from broker.kms.opening import open_kek, open_signing, without_signing
 from broker.settings import Deployment, Settings, load
 from broker.settings.proof_rules import expiring_secrets, without_proxy
+from broker.settings.registration import WITH_SECRET
 from broker.store.connection import NO_STORE
 from broker.store.embedded import running_url
 from broker.vault import Domain, LocalKeyring
@@ -82,6 +84,8 @@ async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> 
         if settings is not None:
             findings += [finding async for finding in _public_url(settings)]
             findings += [finding async for finding in _ehrs(settings)]
+            if not any(finding.level == "fault" and finding.part in {"store", "key"} for finding in findings):
+                findings += [finding async for finding in _secrets(config, state)]
     elif deployment.redis_url is None:
         findings.append(Finding("store", "fault", NO_STORE))
     return findings
@@ -179,6 +183,18 @@ async def _key(file: Path | None, tenant: str | None) -> AsyncIterator[Finding]:
         yield Finding("key", "fault", f"{error.code}: {error.detail}")
     finally:
         await kek.close()
+
+
+async def _secrets(config: ConfigOption, state: StateOption) -> AsyncIterator[Finding]:
+    """Client secrets at EHRs that are over or soon will be, also those that were added while the broker ran."""
+    try:
+        async with open_session(config, state) as broker:
+            for registration in broker.directory.registrations:
+                if registration.authentication in WITH_SECRET:
+                    for text in await broker.client_secrets.warnings(registration):
+                        yield Finding("secret", "warning", text)
+    except BrokerError as error:
+        yield Finding("secret", "fault", f"{error.code}: {error.detail}")
 
 
 async def _ehrs(settings: Settings) -> AsyncIterator[Finding]:

@@ -34,7 +34,9 @@ class SealedRecords:
         return (await self._read(key, name))[1]
 
     async def change(self, key: str, name: str, decide: Decide, *, ehr: str = "") -> bytes | None:
-        """Return the record as it is after the change. `ehr`: under whose key it is sealed, where it is of one alone.
+        """Return the record as it is after the change, which is as durable as a rotated refresh token.
+
+        `ehr`: under whose key it is sealed, where it is of one alone.
 
         Raises what `read` and `decide` raise.
         """
@@ -44,7 +46,7 @@ class SealedRecords:
             if decided is None or decided == text:
                 return text
             fresh = await self.vault.seal(self._context(name), decided, ehr=ehr)
-            if await self.replace(self.redis, [key], [sealed, fresh]):
+            if await self.replace(self.redis, [key], [sealed, fresh], durable=True):
                 self.opened[key] = (fresh, decided)
                 return decided
         raise StoreUnavailable("the record is written by others all the time")

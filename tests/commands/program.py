@@ -33,8 +33,10 @@ class Operator:
         kept = {name: text for name, text in self.environ.items() if name not in changes}
         return replace(self, environ=kept | {name: text for name, text in changes.items() if text is not None})
 
-    async def start(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> asyncio.subprocess.Process:
-        """Start `broker` and leave it running."""
+    async def start(
+        self, *arguments: str, pass_fds: tuple[int, ...] = (), stdin: bool = False
+    ) -> asyncio.subprocess.Process:
+        """Start `broker` and leave it running; with `stdin`, for something to be said to it."""
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -42,6 +44,7 @@ class Operator:
             *arguments,
             cwd=self.home,
             env=self.environ,
+            stdin=asyncio.subprocess.PIPE if stdin else None,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=pass_fds,
@@ -51,11 +54,11 @@ class Operator:
         """Run `broker` to its end; it never ends with a traceback."""
         return await self.hear(await self.start(*arguments))
 
-    async def hear(self, process: asyncio.subprocess.Process) -> Said:
-        """Wait for a process to end, killing it after 20 seconds."""
+    async def hear(self, process: asyncio.subprocess.Process, told: bytes | None = None) -> Said:
+        """Say `told` to it, if it was started for that, and wait for a process to end, killing it after 20 seconds."""
         try:
             async with asyncio.timeout(20):
-                out, err = await process.communicate()
+                out, err = await process.communicate(told)
         except TimeoutError:
             process.kill()
             raise
