@@ -8,14 +8,16 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from broker.app.trail import ship_to
+from broker.app.trail import report_to, ship_to
 from broker.audit import AuditTrail
 from broker.clock import Clock, Entropy, system_entropy
 from broker.flows.rotate_domain_keys import RotateDomainKeys, Sleep
 from broker.flows.rotate_kek import RotateKek
+from broker.flows.shred import Shred
 from broker.flows.verify_seals import VerifySeals
+from broker.keys.identity import IdentityKey
 from broker.settings import Settings
-from broker.vault import DomainKeys, DomainRecords, KeyEncryptionKeys
+from broker.vault import DomainKeys, DomainRecords, KeyEncryptionKeys, Vault
 from broker.vault.inventory import Inventory
 
 
@@ -28,6 +30,7 @@ class VaultWork:
     rotate: RotateDomainKeys
     rotate_kek: RotateKek
     verify: VerifySeals
+    shred: Shred
 
 
 @asynccontextmanager
@@ -49,10 +52,13 @@ async def open_vault(
         closing.push_async_callback(keys.close)
         await audit.open()
         closing.push_async_callback(audit.close)
+        vault = Vault(keys, tenant=tenant, report_broken=report_to(audit), entropy=entropy)
+        identity_key, issuer = IdentityKey(redis, vault, tenant=tenant), settings.public_url
         yield VaultWork(
             records,
             inventory,
             RotateDomainKeys(records, keys, inventory, audit, clock, entropy, sleep, tenant),
             RotateKek(records, kek, audit, tenant),
             VerifySeals(keys, inventory, tenant),
+            Shred(redis, records, inventory, kek, identity_key, audit, clock, sleep, tenant, issuer),
         )

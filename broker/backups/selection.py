@@ -41,7 +41,7 @@ def kind_of(key: str) -> Kind | None:
 
 
 def merges(key: str) -> bool:
-    """Whether only what the store lacks of a record comes back: a domain key that was shredded since stays so."""
+    """Whether a record comes back into the one that is there, as `merged` says: it holds domain keys."""
     return _DOMAIN.fullmatch(key) is not None
 
 

@@ -11,6 +11,7 @@ import typer
 from broker.app.backups import Backups, open_backups
 from broker.cli.session import ConfigOption, JsonOption, StateOption, print_rows, read_deployment, read_settings, run
 from broker.errors import ConfigurationError
+from broker.flows.restore import SHREDDED
 from broker.store.connection import NO_STORE, connect
 
 commands = typer.Typer(help="Backups: copies of what cannot be made again.", no_args_is_help=True)
@@ -57,7 +58,10 @@ def restore(
     if as_json:
         print_rows([counted], (), as_json=True)
     else:
+        shredded = counted.pop(SHREDDED, 0)
         print(f"{file}: {sum(counted.values())} records are back. Now start the brokers, and see broker grants list")
+        if shredded:
+            print(f"{shredded} records are not: their keys were shredded")
 
 
 @commands.command("restored")

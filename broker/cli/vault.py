@@ -16,6 +16,7 @@ from broker.cli.session import ConfigOption, JsonOption, StateOption, print_rows
 from broker.errors import ConfigurationError
 from broker.flows.rotate_domain_keys import Rotated
 from broker.flows.rotate_kek import Rewrapped
+from broker.flows.shred import Shredded
 from broker.store.clock import StoreClock
 from broker.store.connection import NO_STORE, connect
 from broker.vault import Domain
@@ -89,6 +90,33 @@ def verify(*, config: ConfigOption = None, state: StateOption = None, as_json: J
         raise typer.Exit(1)
 
 
+@commands.command("shred")
+def shred(
+    *,
+    ehr: Annotated[str | None, typer.Option("--ehr", help="what is sealed for this EHR")] = None,
+    tenant: Annotated[bool, typer.Option("--tenant", help="everything, for all EHRs and for none")] = False,
+    yes: Annotated[
+        str, typer.Option("--yes", help="the name of what is shredded, once more: there is no way back")
+    ] = "",
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make everything sealed for an EHR unreadable for good, and print a signed certificate of it (a JWS).
+
+    It destroys the keys first, and takes five minutes until no broker has them any more. Run again, it goes on.
+    """
+    if (ehr is None) is not tenant:
+        raise ConfigurationError("say --ehr EHR, or --tenant")
+    done, certificate = run(lambda: _shred(ehr or "", yes, config, state))
+    if as_json:
+        print(json.dumps({"certificate": certificate, "keks_left": done.keks_left}, indent=2))
+    else:
+        print(certificate)
+    for line in _remaining(done):
+        _tell(line)
+
+
 async def _status(config: Path | None, state: Path | None, *, gone: bool, count: bool) -> list[dict[str, Any]]:
     async with _open(config, state) as (tenant, work):
         found = [(key, seals) async for key, seals in work.records.all(tenant) if gone or key.state != "gone"]
@@ -120,6 +148,30 @@ async def _verify(config: Path | None, state: Path | None) -> tuple[Counter[str]
     async with _open(config, state) as (_, work):
         verified = await work.verify(lambda name, why: _tell(f"unreadable: {name}: {why}"))
         return verified.readable, verified.unreadable
+
+
+async def _shred(ehr: str, yes: str, config: Path | None, state: Path | None) -> tuple[Shredded, str]:
+    async with _open(config, state) as (tenant, work):
+        if yes != (name := ehr or tenant):
+            keys = [key async for key, _ in work.records.all(tenant) if ehr in {"", key.domain.ehr}]
+            raise ConfigurationError(
+                f"this makes everything unreadable that is sealed under {len(keys)} keys of {name}, for good: "
+                f"grants end, people launch again. If that is meant, say --yes {name}"
+            )
+        return await work.shred(ehr, _tell)
+
+
+def _remaining(done: Shredded) -> list[str]:
+    """Say what a shred cannot reach: copies of the store from before, beside the KEK of then."""
+    if not done.keks_left:
+        return []
+    lines = [
+        "a copy of Redis or a backup from before is still read by whoever has it and the KEK of then.",
+        f"Fix: let these leave every copy of the keyring: {', '.join(done.keks_left)}",
+    ]
+    if done.others:
+        lines.append(f"They wrap {done.others} other keys: put a new line first, and broker vault rotate --kek")
+    return lines
 
 
 @asynccontextmanager

@@ -9,8 +9,9 @@ from typing import Any, BinaryIO, Final, cast
 from redis.asyncio import Redis
 
 from broker.audit import AuditRecord, AuditTrail
-from broker.backups import ArchiveWriter, Entry, Kind, kind_of
+from broker.backups import ArchiveWriter, Entry, Kind, kind_of, merges
 from broker.clock import Clock, Entropy
+from broker.store import keys
 from broker.store.connection import store_errors
 from broker.vault import Domain, KeyEncryptionKeys
 
@@ -57,10 +58,22 @@ class BackUp:
         }
 
     async def _entries(self) -> AsyncIterator[Entry]:
+        """Domain keys come first, and once more at the end where they have changed: a rotation may be under way."""
+        first = [entry async for entry in self._found(keys.ANY_DOMAIN)]
+        for entry in first:
+            yield entry
+        async for entry in self._found(_ANY):
+            if not merges(entry.key):
+                yield entry
+        async for entry in self._found(keys.ANY_DOMAIN):
+            if entry not in first:
+                yield entry
+
+    async def _found(self, pattern: str) -> AsyncIterator[Entry]:
         seen: set[str] = set()  # SCAN may name a key twice
         batch: list[str] = []
         with store_errors():
-            async for name in self.redis.scan_iter(match=_ANY, count=_AT_ONCE):
+            async for name in self.redis.scan_iter(match=pattern, count=_AT_ONCE):
                 key = name.decode()
                 if kind_of(key) is not None and key not in seen:
                     seen.add(key)

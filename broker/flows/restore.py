@@ -12,16 +12,19 @@ from typing import Any, BinaryIO, Final, cast
 from redis.asyncio import Redis
 
 from broker.audit import AuditRecord, AuditTrail
-from broker.backups import Entry, merges, read_entries, read_head, restored
+from broker.backups import Entry, merged, merges, read_entries, read_head, restored
 from broker.clock import Clock
 from broker.errors import BackupUnreadable
 from broker.flows.back_up import bound_to
 from broker.store import keys
 from broker.store.connection import store_errors
-from broker.vault import Domain, KeyEncryptionKeys, WrappedKey
+from broker.vault import Domain, DomainRecords, KeyEncryptionKeys, WrappedKey
+from broker.vault.places import place_of, records_in
 from broker.witness import call_restored
 
 _AT_ONCE: Final = 500
+SHREDDED: Final = "shredded"
+"""Among the counts: records that do not come back, since their key was shredded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,9 @@ class Restore:
     tenant: str
 
     async def __call__(self, file: BinaryIO) -> Mapping[str, int]:
-        """Write its records; returns how many there were of each Redis type. Can be done again if it was cut off.
+        """Write its records; returns how many there were of each Redis type, and how many a shred keeps away.
 
+        It can be done again if it was cut off.
         Raises `BackupUnreadable`, also when the store holds grants that are of no such restore; `Unavailable`.
         """
         head = read_head(file)
@@ -88,21 +92,23 @@ class Restore:
         age = int((self.clock() - taken_at) * 1000)
         said = f"{datetime.fromtimestamp(taken_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
         counted: Counter[str] = Counter()
+        shredded = {key.id async for key, _ in DomainRecords(self.redis).all(self.tenant) if key.ended_by == "shred"}
         while batch := list(islice(entries, _AT_ONCE)):
-            back = [entry for found in batch if (entry := restored(found, taken_at=said)) is not None]
+            readable = [entry for entry in batch if not _key_ids(entry) & shredded]
+            back = [entry for found in readable if (entry := restored(found, taken_at=said)) is not None]
             alive = [entry for entry in back if not entry.lives or entry.lives > age]
+            counted.update({SHREDDED: len(batch) - len(readable)} if len(batch) > len(readable) else {})
             with store_errors():
                 await self._write(alive, age)
             counted.update(entry.kind for entry in alive)
         return counted
 
     async def _write(self, entries: Sequence[Entry], age: int) -> None:
+        for entry in [entry for entry in entries if merges(entry.key)]:
+            await self._merge(entry)
+        others = [entry for entry in entries if not merges(entry.key)]
         async with self.redis.pipeline(transaction=False) as pipe:
-            for entry in entries:
-                if merges(entry.key) and isinstance(entry.value, Mapping):
-                    for name, value in entry.value.items():
-                        pipe.hsetnx(entry.key, name, value)
-                    continue
+            for entry in others:
                 pipe.delete(entry.key)
                 if isinstance(entry.value, bytes):
                     pipe.set(entry.key, entry.value)
@@ -112,8 +118,24 @@ class Restore:
                     pipe.hset(entry.key, items=[part for field in entry.value.items() for part in field])
                 if entry.lives:
                     pipe.pexpire(entry.key, entry.lives - age)
-            if entries:
+            if others:
                 await pipe.execute()
+
+    async def _merge(self, entry: Entry) -> None:
+        """No broker runs now, so nobody else writes there."""
+        found = cast("dict[bytes, bytes]", await self.redis.hgetall(entry.key))
+        if fields := merged(found, cast("Mapping[bytes, bytes]", entry.value), self.clock()):
+            await self.redis.hset(entry.key, items=[part for field in fields.items() for part in field])
+
+
+def _key_ids(entry: Entry) -> set[bytes | None]:
+    """Return under which domain keys a record is sealed."""
+    place = place_of(entry.key)
+    if place is None:
+        return set()
+    return {
+        record.key_id for record in records_in(entry.key, place, cast("bytes | Mapping[bytes, bytes]", entry.value))
+    }
 
 
 def _time(head: Mapping[str, Any]) -> float:

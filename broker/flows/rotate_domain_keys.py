@@ -6,11 +6,13 @@ in the middle of one. So whoever runs this again, after whatever cut it off, goe
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from broker.audit import AuditRecord, AuditTrail, Event
 from broker.clock import Clock, Entropy
 from broker.errors import KeyUnavailable, NotFound, SealBroken
+from broker.flows.persist import persist
 from broker.vault import Domain, DomainKeys, DomainRecords, envelope
 from broker.vault.domain_key import DomainKey
 from broker.vault.domain_keys import CONFIRMED_SECONDS
@@ -69,10 +71,8 @@ class RotateDomainKeys:
         found = await self._found(domains)
         rotations = [await self._begin(domain, keys, tell) for domain, keys in found.items()]
         await self._wait_for_writers(rotations, tell)
-        number = 1
-        while await self._pass(rotations, number, tell):
+        while await persist(partial(self._pass, rotations, tell), tell=tell, sleep=self.sleep):
             await self._settle(tell)
-            number += 1
         for rotated in rotations:
             if leave_unreadable or not rotated.unreadable:
                 await self._end(rotated, tell)
@@ -116,7 +116,7 @@ class RotateDomainKeys:
         tell(f"waiting {SETTLE_SECONDS:.0f} s, so that a fail-over that undoes what was moved is seen")
         await self.sleep(SETTLE_SECONDS)
 
-    async def _pass(self, rotations: Sequence[Rotated], number: int, tell: Tell) -> int:
+    async def _pass(self, rotations: Sequence[Rotated], tell: Tell) -> int:
         """Go through all records once, and return how many under old keys were found and can be moved."""
         by_key = {old.id: rotated for rotated in rotations for old in rotated.old}
         for rotated in rotations:
@@ -126,9 +126,9 @@ class RotateDomainKeys:
         async for batch in self.inventory.batches():
             found += await self._move([(by_key[key], one) for one in batch if (key := one.key_id or b"") in by_key])
             if (seen + len(batch)) // _TELL_EVERY > seen // _TELL_EVERY:
-                tell(f"pass {number}: {seen + len(batch)} records seen so far, {found} under an old key")
+                tell(f"{seen + len(batch)} records seen so far, {found} under an old key")
             seen += len(batch)
-        tell(f"pass {number}: {seen} records seen, {found} were under an old key and are rewrapped")
+        tell(f"{seen} records seen, {found} were under an old key and are rewrapped")
         return found
 
     async def _require(self, rotated: Rotated) -> None:

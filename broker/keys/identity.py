@@ -28,15 +28,26 @@ class IdentityKey:
         self._loaded: RSAKey | None = None
         self._loading: SingleFlight[RSAKey] = SingleFlight()
 
-    async def sign(self, claims: Mapping[str, Any]) -> str:
+    async def sign(self, claims: Mapping[str, Any], *, typ: str = "JWT") -> str:
         """Return the JWT. Raises `StoreUnavailable`, `SealBroken`, `KeyUnavailable`."""
         key = await self._load()
-        return jwt.encode({"typ": "JWT", "alg": ALGORITHM, "kid": key.kid}, dict(claims), key, algorithms=[ALGORITHM])
+        return jwt.encode({"typ": typ, "alg": ALGORITHM, "kid": key.kid}, dict(claims), key, algorithms=[ALGORITHM])
 
     async def public_jwks(self) -> dict[str, Any]:
         """Return the JWK Set: a bare key, public members only, `kid` the RFC 7638 thumbprint (OA-11)."""
+        return {"keys": [await self.public_jwk()]}
+
+    async def public_jwk(self) -> dict[str, Any]:
+        """Return its one key."""
         key = await self._load()
-        return {"keys": [{**key.as_dict(private=False), "use": "sig", "alg": ALGORITHM}]}
+        return {**key.as_dict(private=False), "use": "sig", "alg": ALGORITHM}
+
+    async def for_once(self) -> "IdentityKey":
+        """Return a key that is kept nowhere, for a statement when this one is gone."""
+        other = IdentityKey(self._redis, self._vault, tenant=self._tenant)
+        other._loaded = RSAKey.import_key(await _generate())  # of its own kind
+        other._loaded.ensure_kid()  # as above
+        return other
 
     async def _load(self) -> RSAKey:
         if self._loaded is None:

@@ -74,6 +74,11 @@ class SealedRecord:
         return key_id_of(self.envelope)
 
     @property
+    def whole(self) -> str:
+        """What it is, or is a part of: of a grant's terms, the grant."""
+        return self.kind.partition("-")[0]
+
+    @property
     def name(self) -> str:
         """Where it lies, for people."""
         return f"{self.key} {self.field}".rstrip()

@@ -2,12 +2,17 @@
 
 import asyncio
 import base64
+import json
 import re
+from functools import partial
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 from redis.asyncio import Redis
 
-from broker.cli.vault import rotate
+from broker.app.vault import open_vault
+from broker.cli import vault
 from broker.errors import ConfigurationError
 from broker.store import keys
 from broker.vault import DomainRecords
@@ -116,4 +121,59 @@ async def test_records_are_verified_and_an_unreadable_one_is_named(
 )
 def test_what_is_to_be_rotated_is_said_in_one_way(names: list[str] | None, options: dict[str, bool]) -> None:
     with pytest.raises(ConfigurationError, match="name EHRs, or say --all, or say --kek"):
-        rotate(names, **options)  # type: ignore[arg-type]  # these alone, by name
+        vault.rotate(names, **options)  # type: ignore[arg-type]  # these alone, by name
+
+
+@pytest.fixture
+def hasty(at_stage: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process, where nobody waits for brokers."""
+
+    async def sleep(_: float) -> None:
+        """Come back at once."""
+
+    for name, text in at_stage.environ.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(vault, "open_vault", partial(open_vault, sleep=sleep))
+
+
+async def test_a_rotation_ends_with_a_count_that_proves_it(
+    hasty: None, held: Held, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await asyncio.to_thread(vault.rotate, ["sandbox", "default"], as_json=True)
+
+    said = capsys.readouterr()
+    rows = {row["ehr"]: row for row in json.loads(said.out)}
+    assert rows.keys() == {"sandbox", None}
+    assert all(row["rewrapped"] >= 2 and row["left"] == 0 and len(row["ended"]) == 1 for row in rows.values())
+    assert said.err.splitlines()[-3].endswith(" records seen, 0 were under an old key and are rewrapped")
+    assert (await held.read()).status_code == 200
+
+
+@pytest.mark.parametrize("yes", ["", "sandbo", "default", "yes"])
+async def test_a_shred_wants_the_name_once_more(hasty: None, held: Held, yes: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"sealed under 1 keys of sandbox, .* say --yes sandbox"):
+        await asyncio.to_thread(vault.shred, ehr="sandbox", yes=yes)
+    with pytest.raises(ConfigurationError, match="say --ehr EHR, or --tenant"):
+        vault.shred(ehr="sandbox", tenant=True, yes="sandbox")
+
+    assert (await held.read()).status_code == 200
+
+
+async def test_a_shred_prints_its_certificate_and_says_what_it_cannot_reach(
+    hasty: None, held: Held, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = (await held.app.http.get(f"{held.stage.public_url}/oauth/jwks")).json()["keys"][0]
+
+    await asyncio.to_thread(vault.shred, ehr="sandbox", yes="sandbox")
+
+    said = capsys.readouterr()
+    claims = jwt.decode(said.out.strip(), RSAKey.import_key(published), algorithms=["RS256"]).claims
+    assert (claims["iss"], claims["ehr"], claims["records_left"]) == (held.stage.public_url, "sandbox", 0)
+    assert claims["records_deleted"]["grant"] == 1
+    assert said.err.splitlines()[-3:] == [
+        "a copy of Redis or a backup from before is still read by whoever has it and the KEK of then.",
+        f"Fix: let these leave every copy of the keyring: {kek_name(KEY)}",
+        "They wrap 1 other keys: put a new line first, and broker vault rotate --kek",
+    ]
+    assert (await held.read()).status_code == 401
+    assert [key.state async for key, _ in DomainRecords(held.stage.redis).all("default") if key.domain.ehr] == ["gone"]

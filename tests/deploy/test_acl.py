@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import NoPermissionError, ResponseError
 
 from broker.app.backups import open_backups
+from broker.app.vault import open_vault
 from broker.clock import system_clock
 from broker.secret import Secret
 from broker.store.connection import connect
@@ -132,6 +133,20 @@ async def play_everything(stage: BrokerStage, app: App, reports: App) -> None:
     assert (await app.http.get(f"{stage.public_url}/readyz")).status_code == 200
 
 
+async def rotate_and_shred(stage: BrokerStage, as_broker: Redis) -> None:
+    async def sleep(seconds: float) -> None:
+        stage.clock.advance(seconds)
+
+    settings, file, ignored = stage.broker.settings, stage.state / "vault.jsonl", list[str]()
+    async with open_vault(
+        settings, redis=as_broker, kek=LocalKeyring([KEY]), audit_file=file, clock=stage.clock, sleep=sleep
+    ) as work:
+        await work.rotate(None, ignored.append)
+        await work.rotate_kek(ignored.append)
+        assert not (await work.verify(lambda *_: None)).unreadable
+        await work.shred("sandbox", ignored.append)
+
+
 async def back_up_and_restore(stage: BrokerStage, as_broker: Redis, inspector: Redis) -> None:
     settings, audit_file, file = stage.broker.settings, stage.state / "backups.jsonl", io.BytesIO()
     async with open_backups(settings, redis=as_broker, kek=LocalKeyring([KEY]), audit_file=audit_file) as backups:
@@ -161,6 +176,7 @@ async def test_the_broker_may_do_all_it_does_and_nothing_more(
         await app.close()
         await reports.close()
     assert await inspector.xlen("sb:audit") == len(stage.audit_lines())
+    await rotate_and_shred(stage, as_broker)
     await back_up_and_restore(stage, as_broker, inspector)
 
     assert await inspector.execute_command("ACL LOG") == []  # type: ignore[no-untyped-call]

@@ -22,6 +22,8 @@ TENANT = "t"
 TEXT = b"canary"
 SETTINGS = Settings(public_url="https://broker.example", tenant=TENANT, ehr=(), registration=())
 
+GRANT = {"generation": "3", "state": "needs_reauth", "cause": "a test", "life": "1.0 2.0 3.0 1", "hold_until": "0.0"}
+
 
 def names_of(number: int = 0) -> list[str]:
     """Return a key of each kind that holds something sealed."""
@@ -51,16 +53,18 @@ class Stock:
     def replica(self) -> Vault:
         return a_vault(self.redis, self.kek, tenant=TENANT, clock=self.clock)
 
-    async def put(self, vault: Vault, key: str, ehr: str, *, generation: int = 3, text: bytes = TEXT) -> None:
+    async def put(self, vault: Vault, key: str, ehr: str, *, text: bytes = TEXT) -> None:
         """Seal and write as the rooms do."""
         place = place_of(key)
         assert place is not None
-        generation = generation if key.endswith(":grant") else 0
+        generation = int(GRANT["generation"]) if key.endswith(":grant") else 0
         for name, kind in place.fields.items():
             context = SealedRecord(key, name, kind, b"", generation).context(TENANT)
             sealed = await vault.seal(context, text, ehr=ehr)
             if name:
-                await self.redis.hset(key, mapping={name: sealed, "generation": str(generation)})
+                await self.redis.hset(key, name, sealed)
+                if key.endswith(":grant"):
+                    await self.redis.hset(key, items=[part for pair in GRANT.items() for part in pair])
             else:
                 await self.redis.set(key, sealed)
         await self.redis.pexpire(key, 1_000_000)
