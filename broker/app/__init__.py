@@ -120,6 +120,7 @@ async def open_broker(
         rooms = await open_rooms(settings, redis, vault, signing, audit, egress, witness, clock, entropy)
         closing.push_async_callback(rooms.signing_keys.close)
         closing.push_async_callback(rooms.client_secrets.close)
+        closing.push_async_callback(rooms.gate.close)
         closing.push_async_callback(rooms.refresher.close)
         closing.push_async_callback(rooms.last_used.close)
         handle_backend = backend_handle(rooms)

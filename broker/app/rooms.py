@@ -36,9 +36,11 @@ from broker.refresh.answers import Answers
 from broker.refresh.asking import Asking
 from broker.refresh.current_token import Refresher
 from broker.refresh.ehr_side import EhrSide
+from broker.refresh.gate import Gate
 from broker.refresh.lost import LostAnswers
 from broker.refresh.renewal import Renewal
 from broker.refresh.schedule import Schedule
+from broker.refresh.sending import Sending
 from broker.refresh.trail import RefreshTrail
 from broker.settings import Settings
 from broker.vault import Vault
@@ -75,6 +77,7 @@ class Rooms:
     dynamic_clients: DynamicClients
     scope_words: ScopeWords
     ehr_side: EhrSide
+    gate: Gate
     id_tokens: IdTokens
     refresher: Refresher
     schedule: Schedule
@@ -103,10 +106,10 @@ async def open_rooms(
     rings, client_secrets = Rings(sealed, signing, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
     signing_keys = SigningKeys(rings, signing, client_secrets, public_url=settings.public_url, clock=clock)
     pins = Pins(redis, vault, keyed_hash, audit, clock, tenant)
-    dpop_proofs = DpopProofs(clock=clock, entropy=entropy)
+    dpop_proofs, gate = DpopProofs(clock=clock, entropy=entropy), Gate(redis, clock, entropy)
     discovery, token_endpoint = Discovery(egress, clock, pins), TokenEndpoint(egress, dpop_proofs)
     scope_words, id_tokens = ScopeWords(egress, clock), IdTokens(discovery, IssuerKeys(egress, clock), clock)
-    ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys)
+    ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys, gate)
     dynamic_clients = DynamicClients(egress, clock)
     schedule, asking = Schedule(redis), Asking(ehr_side, dynamic_clients)
     renewal = _renewal(redis, grants, ehr_side, asking, id_tokens, audit, clock, entropy)
@@ -137,6 +140,7 @@ async def open_rooms(
         dynamic_clients=dynamic_clients,
         scope_words=scope_words,
         ehr_side=ehr_side,
+        gate=gate,
         id_tokens=id_tokens,
         refresher=Refresher(grants, renewal, schedule, clock),
         schedule=schedule,
@@ -157,7 +161,8 @@ def _renewal(
 ) -> Renewal:
     trail = RefreshTrail(audit)
     answers, lost = Answers(ehr_side, id_tokens, trail), LostAnswers(grants, ehr_side, trail)
-    return Renewal(redis, grants, ehr_side, asking, answers, lost, trail, clock, entropy)
+    sending = Sending(redis, grants, ehr_side.gate, clock)
+    return Renewal(redis, grants, ehr_side, asking, answers, lost, sending, trail, clock, entropy)
 
 
 async def _keyed_hash(redis: Redis, vault: Vault, tenant: str, entropy: Entropy) -> KeyedHash:

@@ -31,6 +31,7 @@ LEFT_OUT: Final = (
     re.compile(r"sb:(launch|backend|asked|jti):\{[^}]+\}(:lease)?"),
     re.compile(r"sb:used:\{.+\}:.+"),
     re.compile(r"sb:(audit|witness|restoring)"),
+    re.compile(r"sb:gate:\{[^}]+\}(:slots)?"),
     re.compile(r"sb:due:.+"),
 )
 

@@ -73,6 +73,16 @@ class Authenticate:
         yield self
         yield from (replace(other, named=self.named) for other in self.others)
 
+    def guarded(self, check: Callable[[], None]) -> "Authenticate":
+        """Return the same with `check`, called right before each request is sent; where it raises, none is."""
+
+        async def prove(url: str) -> Authentication:
+            proof = await self.prove(url)
+            check()
+            return proof
+
+        return replace(self, prove=prove, others=tuple(other.guarded(check) for other in self.others))
+
 
 Heard = Callable[[Sequence[str], str], None]
 """Given the credentials that an EHR refused and the one that it then took. It never fails."""

@@ -15,7 +15,7 @@ from broker.ehr.endpoints import Endpoints
 from broker.ehr.own_issuer import OwnIssuer
 from broker.ehr.pin import Pin
 from broker.ehr.site import Site
-from broker.errors import EhrError, EhrRefused, EhrUnreachable
+from broker.errors import EhrError, EhrHeldBack, EhrRefused, EhrUnreachable
 from broker.single_flight import SingleFlight
 
 log = structlog.get_logger()
@@ -64,8 +64,12 @@ class Discovery:
         return endpoints
 
     def doubt(self, site: Site, error: EhrError) -> None:
-        """Look again soon: an endpoint answered as if it had moved (DS-13). `invalid_grant` says nothing of places."""
-        if not (isinstance(error, EhrRefused) and error.error == "invalid_grant"):
+        """Look again soon: an endpoint answered as if it had moved (DS-13).
+
+        `invalid_grant` says nothing of places, and what was not sent says nothing at all.
+        """
+        of_grant = isinstance(error, EhrRefused) and error.error == "invalid_grant"
+        if not (of_grant or isinstance(error, EhrHeldBack)):
             self._doubted.add(site.key)
 
     def _is_due(self, site: Site, pin: Pin) -> bool:

@@ -14,6 +14,7 @@
     │   └── RelaunchRequired            it was granted for a session at the EHR, which has ended
     ├── EhrError                    the EHR failed us
     │   ├── EhrUnreachable          definitely not processed: nothing was sent, or it said "later"
+    │   │   └── EhrHeldBack             nothing was sent: the EHR is to be left alone now
     │   ├── EhrAnswerLost           sent, but no answer came: it may have been processed (RF-05)
     │   │   └── EhrAnswerUnreadable     it said so, but the answer cannot be used
     │   ├── EhrRefused              a proper OAuth error answer
@@ -58,6 +59,7 @@ from broker.errors.trouble import (
     EhrAnswerLost,
     EhrAnswerUnreadable,
     EhrError,
+    EhrHeldBack,
     EhrMisbehaved,
     EhrRefused,
     EhrUnreachable,
@@ -80,6 +82,7 @@ __all__ = [
     "EhrAnswerLost",
     "EhrAnswerUnreadable",
     "EhrError",
+    "EhrHeldBack",
     "EhrMisbehaved",
     "EhrRefused",
     "EhrUnreachable",

@@ -46,6 +46,18 @@ class EhrUnreachable(EhrError):
         self.retry_after = retry_after
 
 
+class EhrHeldBack(EhrUnreachable):
+    """The broker itself did not send: the EHR is to be left alone now, or is asked as much as it may be."""
+
+    code = "ehr_held_back"
+    says = "The EHR is not asked at the moment. Try again later."
+
+    def __init__(self, detail: str, *, retry_after: float, callers_may: bool = False) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.callers_may = callers_may
+        """Only work that nobody waits for is held back: a caller may ask."""
+
+
 class EhrAnswerLost(EhrError):
     """Sent, but no complete answer came: the EHR may have processed it. Never blindly sent again (RF-05)."""
 

@@ -28,6 +28,8 @@ from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grant, Grants, Terms
 from broker.grants.backend_grants import ASKED_SECONDS, MOST_ASKED, BackendGrants, Purpose
 from broker.keys.signing import SigningKeys
+from broker.refresh.ehr_side import Door
+from broker.refresh.gate import Gate
 from broker.refresh.outcome import granted_scopes, share_of_life, token_set
 from broker.refresh.renewal import REFUSED_SECONDS
 from broker.refresh.schedule import Schedule
@@ -47,6 +49,7 @@ class BackendHandle:
     discovery: Discovery
     scope_words: ScopeWords
     token_endpoint: TokenEndpoint
+    gate: Gate
     signing_keys: SigningKeys
     grants: Grants
     backend_grants: BackendGrants
@@ -99,6 +102,7 @@ class BackendHandle:
 
     async def _ask(self, app: App, ehr: EhrSettings, registration: RegistrationSettings, scopes: Scopes) -> Grant:
         self._require_patience(ehr.id, registration.id)
+        self.gate.require_open(ehr.id, "interactive")
         await self._require_measure(app.id)
         self.audit.record(
             AuditRecord(
@@ -137,13 +141,17 @@ class BackendHandle:
         try:
             endpoints = await self.discovery.endpoints(site)
             proof_key = grant_key(endpoints) if registration.dpop else None
-            answer = await self.token_endpoint.client_credentials(
-                endpoints.token_endpoint,
-                await self.signing_keys.authenticate(registration, ehr, endpoints),
-                scope=(await self.scope_words.say(scopes, site, endpoints)).text,
-                timeout=ehr.token_timeout,
-                proof_key=proof_key,
-            )
+            authenticate = await self.signing_keys.authenticate(registration, ehr, endpoints)
+            scope = (await self.scope_words.say(scopes, site, endpoints)).text
+            takes = Door(ehr, endpoints, authenticate).longest(proves=proof_key is not None)
+            async with self.gate.passage(ehr, "interactive", takes=takes):
+                answer = await self.token_endpoint.client_credentials(
+                    endpoints.token_endpoint,
+                    authenticate,
+                    scope=scope,
+                    timeout=ehr.token_timeout,
+                    proof_key=proof_key,
+                )
             require_bound(answer, proof_key)
         except EhrError as error:
             self.discovery.doubt(site, error)

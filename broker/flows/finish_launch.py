@@ -27,6 +27,8 @@ from broker.flows.scope_text import for_audit
 from broker.grants import Grant
 from broker.keys.signing import SigningKeys
 from broker.launches import Browser, Launch, Launches
+from broker.refresh.ehr_side import Door
+from broker.refresh.gate import Gate
 from broker.scopes import Scopes
 
 
@@ -44,6 +46,7 @@ class FinishLaunch:
     directory: Directory
     discovery: Discovery
     token_endpoint: TokenEndpoint
+    gate: Gate
     signing_keys: SigningKeys
     launches: Launches
     make_grant: MakeGrant
@@ -124,15 +127,18 @@ class FinishLaunch:
         code = parse_callback(parameters, issuer=endpoints.issuer, iss_required=iss_required)
         proof_key = grant_key(endpoints) if registration.dpop else None
         try:
-            answer = await self.token_endpoint.exchange_code(
-                endpoints.token_endpoint,
-                await self.signing_keys.authenticate(registration, ehr, endpoints),
-                code=code,
-                redirect_uri=self.directory.callback_uri(registration, ehr.id),
-                code_verifier=launch.code_verifier,
-                timeout=ehr.token_timeout,
-                proof_key=proof_key,
-            )
+            authenticate = await self.signing_keys.authenticate(registration, ehr, endpoints)
+            takes = Door(ehr, endpoints, authenticate).longest(proves=proof_key is not None)
+            async with self.gate.passage(ehr, "interactive", takes=takes):
+                answer = await self.token_endpoint.exchange_code(
+                    endpoints.token_endpoint,
+                    authenticate,
+                    code=code,
+                    redirect_uri=self.directory.callback_uri(registration, ehr.id),
+                    code_verifier=launch.code_verifier,
+                    timeout=ehr.token_timeout,
+                    proof_key=proof_key,
+                )
         except EhrError as error:
             self.discovery.doubt(site, error)
             raise

@@ -6,9 +6,10 @@ from typing import Final
 import structlog
 
 from broker.clock import Clock
-from broker.errors import EhrError, KeyUnavailable, ReauthorizationRequired, Unavailable
+from broker.errors import EhrError, EhrHeldBack, KeyUnavailable, ReauthorizationRequired, Unavailable
 from broker.grants import Grant, Grants
 from broker.policy import Permit
+from broker.refresh.limits import Lane
 from broker.refresh.renewal import Renewal
 from broker.refresh.schedule import Schedule
 from broker.secret import Secret
@@ -70,14 +71,21 @@ class Refresher:
         tokens = await self.grants.open_tokens(grant)
         return CurrentToken(tokens.access_token, grant.generation, tokens.proof_key)
 
-    async def renew(self, grant: Grant) -> Grant:
+    async def renew(self, grant: Grant, lane: Lane = "interactive") -> Grant:
         """Return a later generation than `grant`, or an uncertain grant as it is, while its token lives.
 
         Whoever asks meanwhile waits for the same one. Raises `ReauthorizationRequired`, `EhrError`.
         """
         if not grant.refreshable:
             raise ReauthorizationRequired(f"grant {grant.tag} has expired and has no refresh token")
-        return await self.flights.run(f"{grant.tag}:{grant.generation}", lambda: self._renew(grant))
+        flight = f"{grant.tag}:{grant.generation}"
+        try:
+            return await self.flights.run(flight, lambda: self._renew(grant, lane))
+        except EhrHeldBack as held:
+            if lane == "background" or not held.callers_may:
+                raise
+            # What was joined here was background work.
+            return await self.flights.run(f"{flight}:{lane}", lambda: self._renew(grant, lane))
 
     async def close(self) -> None:
         """Wait for refreshes under way."""
@@ -85,8 +93,8 @@ class Refresher:
         await self.renewal.close()
         await self.notes.close()
 
-    async def _renew(self, grant: Grant) -> Grant:
-        renewed = await self.renewal.renew(grant)
+    async def _renew(self, grant: Grant, lane: Lane) -> Grant:
+        renewed = await self.renewal.renew(grant, lane=lane)
         self.notes.start(f"due {grant.tag}", lambda: self._watch(renewed))
         return renewed
 
@@ -98,10 +106,11 @@ class Refresher:
 
     async def _renew_in_time(self, grant: Grant) -> Grant:
         now = self.clock()
-        if now < grant.expires_at and (not grant.refreshable or now < grant.hold_until):
+        lives = now < grant.expires_at
+        if lives and (not grant.refreshable or now < grant.hold_until):
             return grant
         try:
-            return await self.renew(grant)
+            return await self.renew(grant, "background" if lives else "interactive")
         except (EhrError, KeyUnavailable):
             if self.clock() < grant.expires_at:
                 return grant  # the EHR's trouble, or that of the keys to prove oneself with, is not yet the app's

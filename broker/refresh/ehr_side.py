@@ -16,6 +16,8 @@ from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import BrokerError, EhrAnswerLost, EhrError, EhrRefused, EhrUnreachable
 from broker.grants import Terms, TokenSet
 from broker.keys.signing import SigningKeys
+from broker.refresh.gate import Gate
+from broker.refresh.limits import Lane
 from broker.secret import Secret
 from broker.settings import EhrSettings
 
@@ -32,6 +34,10 @@ class Door:
     endpoints: Endpoints
     authenticate: Authenticate
 
+    def longest(self, *, proves: bool = False) -> float:
+        """Return the seconds that a request may take: each credential in turn; with DPoP twice, for its nonce."""
+        return self.ehr.token_timeout * (1 + len(self.authenticate.others)) * (2 if proves else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class EhrSide:
@@ -42,6 +48,7 @@ class EhrSide:
     scope_words: ScopeWords
     token_endpoint: TokenEndpoint
     signing_keys: SigningKeys
+    gate: Gate
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def site(self, terms: Terms) -> Site:
@@ -62,22 +69,26 @@ class EhrSide:
         """Return the scopes of a grant in the EHR's words (Q9). Raises `EhrError`."""
         return (await self.scope_words.say(terms.scopes, self.site(terms), door.endpoints)).text
 
-    async def introspect(self, door: Door, url: str, tokens: TokenSet, token: Secret, hint: str) -> Introspection:
+    async def introspect(
+        self, door: Door, url: str, tokens: TokenSet, token: Secret, hint: str, *, lane: Lane = "interactive"
+    ) -> Introspection:
         """Ask about a token, with what the EHR wants to be asked with (IN-03). Raises `EhrError`."""
         # A dynamic client has nothing else to ask with.
         by_token = door.ehr.profile.introspection_authentication == "bearer" or tokens.dynamic_client is not None
         authenticate = bearer(tokens.access_token) if by_token else door.authenticate
-        return await self.token_endpoint.introspect(
-            url, authenticate, token=token, hint=hint, timeout=door.ehr.token_timeout
-        )
+        timeout = door.ehr.token_timeout
+        async with self.gate.passage(door.ehr, lane, takes=door.longest()):
+            return await self.token_endpoint.introspect(url, authenticate, token=token, hint=hint, timeout=timeout)
 
-    async def introspect_refresh_token(self, terms: Terms, tokens: TokenSet) -> bool | None:
+    async def introspect_refresh_token(
+        self, terms: Terms, tokens: TokenSet, *, lane: Lane = "interactive"
+    ) -> bool | None:
         """Return whether the EHR still takes the refresh token; None where nothing can be asked. Raises `EhrError`."""
         door = await self.door(terms)
         if door.endpoints.introspection_endpoint is None or tokens.refresh_token is None:
             return None
         url = door.endpoints.introspection_endpoint
-        return (await self.introspect(door, url, tokens, tokens.refresh_token, "refresh_token")).active
+        return (await self.introspect(door, url, tokens, tokens.refresh_token, "refresh_token", lane=lane)).active
 
     async def revoke(self, terms: Terms, tokens: TokenSet, *, tries: int = 1) -> AtEhr:
         """Revoke tokens at the EHR; trouble there is in the answer (IN-06, IN-07).

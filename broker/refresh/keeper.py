@@ -15,7 +15,7 @@ import structlog
 
 from broker.apps import Directory
 from broker.clock import Clock
-from broker.errors import EhrError, NotFound, ReauthorizationRequired, SealBroken, Unavailable
+from broker.errors import EhrError, EhrHeldBack, NotFound, ReauthorizationRequired, SealBroken, Unavailable
 from broker.grants import Grant, Grants
 from broker.refresh.current_token import Refresher
 from broker.refresh.schedule import Schedule
@@ -31,6 +31,8 @@ AT_ONCE_PER_EHR: Final = 20
 """Renewals under way in one process at one EHR."""
 MOST_BEGUN: Final = 64
 """Renewals begun at one look: they share the connections to the store with callers."""
+HELD_SECONDS: Final = 0.25
+"""How long an EHR whose gate held something back is not looked at, at the least."""
 LATE_SECONDS: Final = 0.05
 """When the event loop runs this late, callers feel it: fewer renewals are begun."""
 BUSY_SECONDS: Final = 0.02
@@ -89,6 +91,8 @@ class Keeper:
     renewing: set[str] = field(default_factory=set)
     at: Counter[str] = field(default_factory=Counter)
     """How many are under way, by EHR."""
+    held: dict[str, float] = field(default_factory=dict)
+    """EHRs whose gate held a renewal back, until when, in seconds: more of it would only be held back, too."""
     turn: int = 0
     """Where the next look begins, so that no part and no EHR is always the last."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -142,7 +146,8 @@ class Keeper:
         return more or left <= 0
 
     def _ehrs(self) -> list[str]:
-        ehrs = [ehr.id for ehr in self.directory.ehrs if ehr.enabled]
+        now = self.clock()
+        ehrs = [ehr.id for ehr in self.directory.ehrs if ehr.enabled and now >= self.held.get(ehr.id, 0.0)]
         first = self.turn % len(ehrs) if ehrs else 0
         return ehrs[first:] + ehrs[:first]
 
@@ -207,7 +212,9 @@ class Keeper:
 
     async def _renew(self, grant: Grant) -> None:
         try:
-            await self.refresher.renew(grant)
+            await self.refresher.renew(grant, "background")
+        except EhrHeldBack as held:
+            await self._wait_for(grant, held)
         except (ReauthorizationRequired, SealBroken) as gone:
             log.info("keeper_lets_go", grant=grant.tag, cause=gone.detail)
             await self.schedule.drop(grant.tag, grant.terms.ehr)
@@ -215,6 +222,13 @@ class Keeper:
             log.info("keeper_tries_again", grant=grant.tag, cause=error.detail)
             if isinstance(error, EhrError):
                 await self.schedule.plan(grant, next_try(grant, now=self.clock()))
+
+    async def _wait_for(self, grant: Grant, held: EhrHeldBack) -> None:
+        """Look at the grant when its EHR may be asked again, and meanwhile at none of its others."""
+        log.info("keeper_held_back", grant=grant.tag, cause=held.detail)
+        at = self.clock() + max(held.retry_after or 0.0, HELD_SECONDS)
+        self.held[grant.terms.ehr] = max(at, self.held.get(grant.terms.ehr, 0.0))
+        await self.schedule.plan(grant, at)
 
 
 async def _wait(event: asyncio.Event, most: float) -> None:

@@ -6,10 +6,11 @@ The EHR may have replaced it, and may take a second sending for theft. So what i
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from broker.errors import BrokerError, EhrUnreachable
+from broker.errors import BrokerError, EhrHeldBack, EhrUnreachable
 from broker.grants import Grant, Grants
 from broker.profiles import Profile
 from broker.refresh.ehr_side import EhrSide
+from broker.refresh.limits import Lane
 from broker.refresh.trail import RefreshTrail
 
 Again = Literal["yes", "ask", "no"]
@@ -64,17 +65,19 @@ class LostAnswers:
     ehr_side: EhrSide
     trail: RefreshTrail
 
-    async def is_unused(self, grant: Grant) -> bool | None:
+    async def is_unused(self, grant: Grant, lane: Lane) -> bool | None:
         """Ask the EHR whether the refresh token is still active; None where it cannot say.
 
-        Raises `EhrUnreachable` when it does not say now: ask again later.
+        Raises `EhrUnreachable` when it does not say now, and `EhrHeldBack` when it is not asked: ask again later.
         """
         self.trail.record(grant, "allowed", "asked about its refresh token", event="grant.introspect")
         try:
             tokens = await self.grants.open_tokens(grant)
-            said = await self.ehr_side.introspect_refresh_token(grant.terms, tokens)
+            said = await self.ehr_side.introspect_refresh_token(grant.terms, tokens, lane=lane)
         except BrokerError as error:
             self.trail.record(grant, "failed", error.detail, event="grant.introspect")
+            if isinstance(error, EhrHeldBack):
+                raise
             cause = f"the EHR did not say what became of a refresh: {error.detail}"
             raise EhrUnreachable(cause, retry_after=_AGAIN_SECONDS) from None
         told = {True: "it is active", False: "it is not active", None: "it has no introspection"}[said]

@@ -2,7 +2,7 @@
 
 1. claim     one script takes the lease, if the generation is still the one the caller saw
              where an earlier attempt was cut off: find out what became of it, or give up
-2. intend    one script writes down that a request may have been sent, if the lease is still ours
+2. intend    past the EHR's gate, one script writes down that a request may have been sent, if the lease is still ours
 3. ask       the token endpoint, once
 4. commit    one script writes the next generation, if the last intent is still ours; retried while the store is away
    or release, when the EHR certainly did nothing, or what it did can be found out; or `uncertain`, when an answer was
@@ -22,11 +22,12 @@ from redis.asyncio import Redis
 from broker.audit import Outcome
 from broker.clock import Clock, Entropy
 from broker.credentials import random_text
-from broker.ehr.token_answer import TokenAnswer, at_server
+from broker.ehr.token_answer import TokenAnswer
 from broker.errors import (
     BrokerError,
     EhrAnswerLost,
     EhrError,
+    EhrHeldBack,
     EhrRefused,
     EhrUnreachable,
     StoreUnavailable,
@@ -34,10 +35,11 @@ from broker.errors import (
 from broker.grants import Grant, Grants, GrantState, TokenSet
 from broker.profiles import Profile
 from broker.refresh.answers import Answers
-from broker.refresh.asking import Ask, Asking
+from broker.refresh.asking import Asking
 from broker.refresh.ehr_side import EhrSide
 from broker.refresh.failures import classify
 from broker.refresh.insisting import insist
+from broker.refresh.limits import Lane
 from broker.refresh.lost import LostAnswers, attempt_name, began_at, can_be_found_out, may_send_again, repeating
 from broker.refresh.outcome import (
     offers_more,
@@ -45,7 +47,9 @@ from broker.refresh.outcome import (
     share_of_life,
     token_set,
 )
+from broker.refresh.sending import LEASE_SECONDS, Sending
 from broker.refresh.trail import RefreshTrail
+from broker.settings import EhrSettings
 from broker.single_flight import SingleFlight
 from broker.store import keys
 from broker.store.connection import Script
@@ -53,10 +57,10 @@ from broker.store.scripts import script
 
 log = structlog.get_logger()
 
-LEASE_SECONDS: Final = 60.0
-"""Longer than the longest token request; how long others wait before they call a dead holder's grant uncertain."""
 WAIT_SECONDS: Final = 15.0
 """How long a caller waits for a refresh that another replica makes."""
+HELD_SECONDS: Final = 5.0
+"""When a caller may come again whose wait was in vain."""
 REFUSED_SECONDS: Final = 5.0
 """How long a grant is left alone after an EHR refused its refresh for another reason than the grant (EP-03)."""
 SETTLE_SECONDS: Final = 30.0
@@ -77,34 +81,41 @@ class Renewal:
     asking: Asking
     answers: Answers
     lost: LostAnswers
+    sending: Sending
     trail: RefreshTrail
     clock: Clock
     entropy: Entropy
     claim: Script = field(default_factory=partial(script, "claim_refresh"))
-    intend: Script = field(default_factory=partial(script, "intend_refresh"))
     release: Script = field(default_factory=partial(script, "release_refresh"))
     releases: SingleFlight[None] = field(default_factory=SingleFlight)
 
-    async def renew(self, seen: Grant, *, even_uncertain: bool = False) -> Grant:
+    async def renew(self, seen: Grant, *, lane: Lane = "interactive", even_uncertain: bool = False) -> Grant:
         """Return the grant at a later generation than `seen`; or, uncertain, as it is, while its token lives.
 
         `even_uncertain` is an operator's word that a lost answer may be asked for again, whatever the profile says.
 
         Raises `ReauthorizationRequired` when it has ended, `EhrError` when the EHR could not renew it now.
         """
+        try:
+            self.sending.gate.require_open(seen.terms.ehr, lane)
+        except EhrHeldBack:
+            current = await self._current(seen)
+            if current.generation == seen.generation:
+                raise
+            return current
         owner = attempt_name(random_text(self.entropy), self.clock())
         mode = "repeat" if even_uncertain or self.asking.may_repeat(seen) else self._mode(seen)
         give_up = self.clock() + WAIT_SECONDS
         while (said := await self._claim(seen, owner, mode)) == "held":
             if self.clock() >= give_up:
-                raise EhrUnreachable("another replica's refresh has not ended")
+                raise EhrUnreachable("another replica's refresh has not ended", retry_after=HELD_SECONDS)
             await asyncio.sleep(_POLL_SECONDS)
         if said == "claimed":
-            return await self._attempt(seen, owner)
+            return await self._attempt(seen, owner, lane)
         if said.startswith("again"):
             earlier = said.partition(" ")[2]
             owner, known = repeating(owner, earlier), even_uncertain or self.asking.may_repeat(seen)
-            return await (self._attempt if known else self._attempt_again)(seen, owner, earlier=earlier)
+            return await (self._attempt if known else self._attempt_again)(seen, owner, lane, earlier=earlier)
         if said == "interrupted":
             return await self._end(seen, "uncertain", _CUT_OFF)
         current = await self._current(seen)
@@ -130,34 +141,36 @@ class Renewal:
             raise
         return said.decode()
 
-    async def _attempt_again(self, grant: Grant, owner: str, *, earlier: str) -> Grant:
+    async def _attempt_again(self, grant: Grant, owner: str, lane: Lane, *, earlier: str) -> Grant:
         """Go on where an attempt was cut off, if that is safe at this EHR (RF-05)."""
         again = may_send_again(self._profile(grant), asked_at=began_at(earlier), now=self.clock())
         if again == "yes":
-            return await self._attempt(grant, owner, earlier=earlier)
+            return await self._attempt(grant, owner, lane, earlier=earlier)
         try:
-            unused = await self.lost.is_unused(grant) if again == "ask" else None
+            unused = await self.lost.is_unused(grant, lane) if again == "ask" else None
         except BrokerError as error:
             await self._give_back(grant, owner, error)
             raise
         if unused:
-            return await self._attempt(grant, owner)
+            return await self._attempt(grant, owner, lane)
         if unused is None:
             return await self._end(grant, "uncertain", grant.cause or _CUT_OFF)
         return await self._end(grant, "needs_reauth", "a refresh was lost, and its token is active no more")
 
     def _profile(self, grant: Grant) -> Profile:
-        return self.ehr_side.directory.ehr(grant.terms.ehr).profile
+        return self._ehr(grant).profile
 
-    async def _attempt(self, grant: Grant, owner: str, *, earlier: str = "") -> Grant:
+    def _ehr(self, grant: Grant) -> EhrSettings:
+        return self.ehr_side.directory.ehr(grant.terms.ehr)
+
+    async def _attempt(self, grant: Grant, owner: str, lane: Lane, *, earlier: str = "") -> Grant:
         """Make the attempt; `earlier` is one whose answer was lost, that this one repeats."""
         try:
             self.trail.record(grant, "allowed", "due")
             tokens = await self.grants.open_tokens(grant)
             ask = await self.asking.prepare(grant, tokens)
             await self.grants.ready(grant.terms.ehr)
-            await self._intend(grant, owner)
-            answer = await self._ask(grant, ask)
+            answer = await self.sending(grant, owner, self._ehr(grant), ask, lane)
         except EhrAnswerLost as lost:
             if self.asking.may_repeat(grant):
                 await self._give_back(grant, owner, lost)
@@ -185,16 +198,6 @@ class Renewal:
         if (breach := self.answers.breach(grant, answer, tokens)) is not None:
             return await self._suspend(grant, answer, tokens, breach)
         return await self._commit(grant, owner, answer, tokens)
-
-    async def _ask(self, grant: Grant, ask: Ask) -> TokenAnswer:
-        """Send the request. Raises `EhrError` alone: from here on, whatever else goes wrong, it may have been sent."""
-        try:
-            return at_server(await ask(), grant.terms.fhir_base)
-        except BrokerError:
-            raise
-        except Exception as error:
-            log.exception("refresh_failed_unforeseen", grant=grant.tag)
-            raise EhrAnswerLost(f"the request failed unforeseen ({type(error).__name__})") from None
 
     async def _suspend(self, grant: Grant, answer: TokenAnswer, previous: TokenSet, cause: str) -> Grant:
         """End the grant, and at the EHR what came for it: that may open somebody else's record."""
@@ -231,19 +234,13 @@ class Renewal:
         self.trail.record(grant, "allowed" if said == "ok" else "failed", f"answered, and the store said {said}{more}")
         return following.grant if said == "ok" else await self._current(grant)
 
-    async def _intend(self, grant: Grant, owner: str) -> None:
-        lease = int(LEASE_SECONDS * 1000)
-        said = await self.intend(self.redis, _keys(grant), [owner, lease, grant.generation], durable=True)
-        if said != b"ok":
-            await self._current(grant)
-            raise EhrUnreachable("the lease ran out before the request was sent")
-
     async def _give_back(self, grant: Grant, owner: str, error: BrokerError, *, unanswered: str = "") -> None:
         """Release first: when the audit trail is what failed, the record fails again.
 
         `unanswered` is the attempt that stays written down as one that may have been sent.
         """
-        code = classify(error).code if isinstance(error, EhrError) else ""
+        asked = isinstance(error, EhrError) and not isinstance(error, EhrHeldBack)
+        code = classify(error).code if asked else ""
         releasing = self._start_release(grant, owner, self._hold_until(grant, error), unanswered=unanswered, code=code)
         if not isinstance(error, StoreUnavailable):  # else callers are refused at once, and this goes on without them
             await asyncio.shield(releasing)
@@ -252,7 +249,7 @@ class Renewal:
     def _hold_until(self, grant: Grant, error: BrokerError) -> float:
         """Return when the EHR may be asked again: `Retry-After`, its profile and what it refused say so."""
         unanswered = isinstance(error, EhrUnreachable) and error.retry_after is None
-        if unanswered or not isinstance(error, EhrError):
+        if unanswered or isinstance(error, EhrHeldBack) or not isinstance(error, EhrError):
             return 0.0
         asked = error.retry_after or 0.0 if isinstance(error, EhrUnreachable) else 0.0
         profile, pause = self._profile(grant), 0.0

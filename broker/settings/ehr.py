@@ -29,6 +29,16 @@ class EhrSettings(Table):
     """As above."""
     token_timeout: float = Field(default=10.0, gt=0, le=30)
     """Seconds the token endpoint may take."""
+    token_concurrency: int = Field(default=64, ge=2, le=1000)
+    """Requests to the token endpoint that all replicas together have under way; background work takes three quarters
+    of them at most."""
+    token_requests_per_minute: int = Field(default=6000, ge=6, le=1_000_000)
+    """Requests to the token endpoint that all replicas together send in any minute; a quarter of them at once at most,
+    and background work three quarters of that."""
+    token_failures: int = Field(default=5, ge=1, le=1000)
+    """Requests in a row that fail before the EHR is left alone for some seconds."""
+    token_longest_pause: float = Field(default=900.0, ge=0, le=3600)
+    """Seconds of its `Retry-After` that the EHR is left alone for by everybody; a single grant, for all of it."""
     fhir_timeout: float = Field(default=30.0, gt=0, le=300)
     """Seconds the FHIR server may be silent."""
 

@@ -35,6 +35,16 @@ def lease(tag: str) -> str:
     return f"sb:{{{tag}}}:lease"
 
 
+def gate(ehr: str) -> str:
+    """A hash: what holds requests to an EHR's token endpoint back, and until when."""
+    return f"sb:gate:{{{ehr}}}"
+
+
+def gate_slots(ehr: str) -> str:
+    """A sorted set: the requests under way to that endpoint, by when their slots are free in any case, in seconds."""
+    return f"sb:gate:{{{ehr}}}:slots"
+
+
 def introspected(tag: str) -> str:
     """A string: the grant's token was introspected a moment ago."""
     return f"sb:{{{tag}}}:introspected"

@@ -5,7 +5,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,7 @@ from redis.asyncio import Redis
 from broker.credentials import new_tag
 from broker.ehr.token_answer import TokenAnswer
 from broker.grants import Grant, TokenSet
-from broker.refresh.asking import Asking
+from broker.refresh.asking import Ask, Asking, Check
 from broker.refresh.current_token import Refresher
 from broker.refresh.schedule import Schedule
 from broker.store import keys
@@ -75,18 +74,18 @@ class TimedAsking:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.asking, name)
 
-    async def prepare(self, grant: Grant, tokens: TokenSet) -> Callable[[], Awaitable[TokenAnswer]]:
+    async def prepare(self, grant: Grant, tokens: TokenSet) -> Ask:
         """Return the timed request."""
         ask = await self.asking.prepare(grant, tokens)
 
-        async def timed() -> TokenAnswer:
+        async def timed(check: Check) -> TokenAnswer:
             began = time.perf_counter()
             try:
-                return await ask()
+                return await ask.send(check)
             finally:
                 self.seconds.append(time.perf_counter() - began)
 
-        return timed
+        return replace(ask, send=timed)
 
 
 async def _round_trip(redis: Redis) -> dict[str, float]:

@@ -56,6 +56,7 @@ _REGISTRATION: Final = """
 [[ehr]]
 id = "ehr-{n}"
 fhir_base = "{origin}/ehr-{n}"
+token_requests_per_minute = 100000
 [[registration]]
 id = "launch-{n}"
 ehr = "ehr-{n}"

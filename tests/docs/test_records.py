@@ -11,7 +11,7 @@ from broker.app.trail import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
 from broker.grants import backend_grants, records
-from broker.refresh import insisting, keeper, renewal, schedule
+from broker.refresh import gate, insisting, keeper, limits, renewal, schedule, sending
 from broker.store import keys
 from tests.docs.pages import ROOT, code, read, rows, section
 
@@ -21,13 +21,15 @@ LIVES: Final = {
         records.SHORT_RETENTION_SECONDS,
         records.REVOKED_RETENTION_SECONDS,
     ),
-    "sb:{TAG}:lease": (int(renewal.LEASE_SECONDS),),
+    "sb:{TAG}:lease": (int(sending.LEASE_SECONDS),),
     "sb:{TAG}:code:HASH": (codes.CODE_SECONDS, codes.REPLAY_SECONDS),
     "sb:{TAG}:launch:HASH": (codes.LAUNCH_SECONDS,),
     "sb:{TAG}:reauthorize:HASH": (reauthorizations.LONGEST_SECONDS,),
     "sb:{TAG}:begun:HASH": (int(reauthorizations.BEGUN_SECONDS),),
     "sb:{TAG}:proof:HASH": (2 * dpop.WINDOW_SECONDS,),
     "sb:{TAG}:introspected": (introspect_grant.EVERY_SECONDS,),
+    "sb:gate:{EHR}": (gate.GATE_SECONDS,),
+    "sb:gate:{EHR}:slots": (gate.GATE_SECONDS,),
     "sb:due:{N}:EHR": (schedule.FORGOTTEN_SECONDS,),
     "sb:backend:{HASH}": (backend_grants.KNOWN_SECONDS,),
     "sb:backend:{HASH}:lease": (int(backend_grants.LEASE_SECONDS),),
@@ -45,6 +47,7 @@ def test_every_key_in_redis_is_documented() -> None:
     named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
     named |= {keys.backend_lease("HASH"), keys.asked("APP")}
     named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N"), keys.domain("ID")}
+    named |= {keys.gate("EHR"), keys.gate_slots("EHR")}
     named |= {keys.WITNESS, keys.RESTORING}
     named |= {
         keys.issued("TAG", kind, "HASH")
@@ -68,7 +71,7 @@ def test_every_key_in_redis_is_documented() -> None:
 
     assert made_by == {
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
-        *("secret_used", "due", "part", "domain", "backend_lease", "asked"),
+        *("secret_used", "due", "part", "domain", "backend_lease", "asked", "gate", "gate_slots"),
     }
     assert documented_records().keys() == named
 
@@ -78,11 +81,26 @@ def test_documented_lifetimes_are_those_of_the_code(key: str, seconds: tuple[int
     assert [int(number) for number in re.findall(r"(\d+) s\b", documented_records()[key])] == list(seconds)
 
 
+def test_documented_waits_at_the_gate_are_those_of_the_code() -> None:
+    text = section(read("docs/architecture.md"), "## The gate")
+
+    assert [int(number) for number in re.findall(r"(\d+) s(?:econds)?\b", text)] == [
+        gate.FAILING_SECONDS,
+        gate.FIRST_BREAK_SECONDS,
+        gate.LONGEST_BREAK_SECONDS,
+        gate.SPARE_SECONDS,
+        gate.PATIENCE_SECONDS,
+        gate.KNOWN_SECONDS,
+    ]
+    assert "three\nquarters" in text
+    assert limits.BACKGROUND_SHARE == 0.75
+
+
 def test_documented_waits_of_a_refresh_are_those_of_the_code() -> None:
     text = section(read("docs/architecture.md"), "## Refresh")
 
     assert [int(number) for number in re.findall(r"(\d+) s\b", text)] == [
-        renewal.LEASE_SECONDS,
+        sending.LEASE_SECONDS,
         renewal.WAIT_SECONDS,
         insisting.INSIST_SECONDS,
         keeper.AGAIN_SECONDS,

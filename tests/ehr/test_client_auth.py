@@ -19,11 +19,12 @@ from broker.ehr.client_auth import (
     client_secret_post,
     mtls_aliases,
     mutual_tls,
+    one_of,
     private_key_jwt,
     public,
 )
 from broker.ehr.endpoints import Endpoints
-from broker.errors import KeyUnavailable
+from broker.errors import EhrHeldBack, KeyUnavailable
 from broker.secret import Secret
 
 TOKEN_ENDPOINT = "https://auth.example/oauth2/token?tenant=1"
@@ -304,3 +305,20 @@ async def test_without_a_signature_nothing_is_to_be_sent() -> None:
 
     with pytest.raises(KeyUnavailable):
         await private_key_jwt("broker", KeyElsewhere(sign_bytes, "ES384"), lambda: NOW, kid="ec")(TOKEN_ENDPOINT)
+
+
+async def test_a_guard_is_asked_before_each_credential_and_stops_the_next_one() -> None:
+    """RG-11: what may not be sent any more is not, whichever credential it is the turn of."""
+    asked: list[str] = []
+
+    def check() -> None:
+        asked.append("asked")
+        if len(asked) == 2:
+            raise EhrHeldBack("too late", retry_after=1.0)
+
+    secrets = [client_secret_post("broker", Secret(text)) for text in ("first", "second")]
+    first, second = one_of(secrets).guarded(check).in_turn()
+
+    assert (await first(TOKEN_ENDPOINT)).fields["client_secret"] == "first"
+    with pytest.raises(EhrHeldBack):
+        await second(TOKEN_ENDPOINT)

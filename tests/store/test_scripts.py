@@ -826,6 +826,36 @@ async def test_the_pair_that_a_forgiven_one_replaces_ends_with_all_exchanged_for
     assert not {key for key in await named(redis) if ":uses:" in key or ":exchanged:" in key}
 
 
+# enter_gate
+
+
+async def test_of_fifty_at_once_as_many_enter_as_there_are_slots(redis: Redis) -> None:
+    """RF-08."""
+    gate = [keys.gate("general"), keys.gate_slots("general")]
+
+    async def enter(number: int) -> bytes:
+        more = [8, MANY, 1.0, MANY, 900, 60, 60_000]
+        return bytes(await script("enter_gate")(redis, gate, [f"r{number}", NOW, 15, "interactive", *more]))
+
+    said = Counter(await asyncio.gather(*map(enter, range(MANY))))
+
+    assert said == {b"in": 8, b"busy 0.000": MANY - 8}
+    assert await redis.zcard(gate[1]) == 8
+
+
+async def test_of_fifty_at_once_one_finds_out_whether_the_ehr_still_fails(redis: Redis) -> None:
+    """RF-08."""
+    gate = [keys.gate("general"), keys.gate_slots("general")]
+    for field, value in {"breaks": "1", "broken": str(NOW)}.items():
+        await redis.hset(gate[0], field, value)
+
+    async def enter(number: int) -> bytes:
+        more = [MANY, MANY, 1.0, MANY, 900, 60, 60_000]
+        return bytes(await script("enter_gate")(redis, gate, [f"r{number}", NOW, 15, "interactive", *more]))
+
+    assert Counter(await asyncio.gather(*map(enter, range(MANY)))) == {b"in": 1, b"probed 0.250": MANY - 1}
+
+
 # exchange_handle, end_handle, take_use
 
 

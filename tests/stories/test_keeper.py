@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from broker.app import Broker, open_broker
 from broker.grants import Grant
 from broker.refresh.keeper import AGAIN_SECONDS, AT_ONCE_PER_EHR
+from broker.refresh.limits import Lane
 from broker.settings import Settings
 from broker.store import keys
 from broker.vault import LocalKeyring
@@ -255,7 +256,7 @@ class DeadEhr:
     async def read(self, tag: str) -> Grant:
         return self.dead.get(tag, self.healthy)
 
-    async def renew(self, grant: Grant) -> Grant:
+    async def renew(self, grant: Grant, _lane: Lane) -> Grant:
         self.asked[grant.terms.ehr] += 1
         if grant.tag in self.dead:
             await asyncio.Event().wait()

@@ -147,7 +147,7 @@ async def test_a_broker_that_dies_in_a_repeat_does_not_make_the_grace_longer(
         renewal, grant = held.stage.broker.keeper.refresher.renewal, await held.grant()
         said = await renewal._claim(grant, attempt_name("repeat", held.stage.clock()), "look")
         owner = repeating("repeat@0", said.partition(" ")[2])
-        await renewal._intend(grant, owner)  # and here it dies
+        await renewal.sending._intend(grant, owner, 10)  # and here it dies
         await redis.delete(keys.lease(held.tag))
 
         assert began_at((await held.grant()).attempted_by or "") == first

@@ -265,7 +265,7 @@ async def test_a_refresh_that_was_under_way_does_not_undo_it(held: Held, person:
     renewal = held.stage.broker.keeper.refresher.renewal
     owner = "an attempt@1"
     assert await renewal._claim(grant, owner, "") == "claimed"
-    await renewal._intend(grant, owner)
+    await renewal.sending._intend(grant, owner, 10)
 
     await go_on(person, await offered(held))
 

@@ -172,7 +172,7 @@ async def test_a_store_that_is_away_before_the_request_costs_neither_the_grant_n
         assert ((await held.grant()).state, (await held.grant()).generation) == ("active", 2)
 
 
-@pytest.mark.parametrize("name", ["claim_refresh", "intend_refresh"])
+@pytest.mark.parametrize("name", ["claim_refresh", "enter_gate", "intend_refresh"])
 async def test_a_step_whose_answer_the_store_did_not_live_to_give_is_taken_back_when_it_can_be(
     held: Held, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
