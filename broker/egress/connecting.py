@@ -96,7 +96,7 @@ class CheckedConnections(httpcore.AsyncNetworkBackend):
         """Connect within `timeout` seconds. Raises `EhrMisbehaved` for an address that is not allowed."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + (timeout or 0)
-        addresses = await self._checked(host, port, timeout)
+        addresses = await self._found(host, port, timeout)
         for left in range(len(addresses), 0, -1):
             share = (give_up - loop.time()) / left if timeout is not None else None
             try:
@@ -108,7 +108,17 @@ class CheckedConnections(httpcore.AsyncNetworkBackend):
                     raise
         raise httpcore.ConnectError("the host has no address")
 
-    async def _checked(self, host: str, port: int, timeout: float | None) -> Sequence[Address]:
+    async def addresses(self, host: str, port: int, timeout: float) -> Sequence[Address]:
+        """Return where a host may be connected to, within `timeout` seconds.
+
+        Raises `EhrUnreachable`, and `EhrMisbehaved` for an address that is not allowed.
+        """
+        try:
+            return await self._found(host, port, timeout)
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            raise EhrUnreachable(f"no connection ({type(error).__name__})") from None
+
+    async def _found(self, host: str, port: int, timeout: float | None) -> Sequence[Address]:
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self._lookups.resolve(host, port)
@@ -126,12 +136,12 @@ class Connections:
     """Makes clients that connect where it is allowed to, and nowhere else."""
 
     def __init__(self, allowed: AllowedHosts, resolve: Resolve) -> None:
-        self._checked = CheckedConnections(allowed, resolve)
+        self.checked = CheckedConnections(allowed, resolve)
 
     async def handshake(self, host: str, port: int, context: ssl.SSLContext, *, timeout: float) -> Handshake:
         """Agree on TLS, send nothing, and close. Raises `EhrUnreachable`, `EhrMisbehaved`."""
         try:
-            stream = await self._checked.connect_tcp(host, port, timeout)
+            stream = await self.checked.connect_tcp(host, port, timeout)
         except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
             raise EhrUnreachable(f"no connection ({type(error).__name__})") from None
         try:
@@ -153,7 +163,7 @@ class Connections:
             max_connections=most,
             max_keepalive_connections=keep_alive,
             keepalive_expiry=_IDLE_SECONDS,
-            network_backend=self._checked,
+            network_backend=self.checked,
         )
         client = httpx.AsyncClient(
             transport=transport,

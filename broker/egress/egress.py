@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from weakref import WeakValueDictionary
 
 import httpx2 as httpx
 
 from broker.egress.addresses import LOOPBACK_HOSTS, AllowedHosts, literal
 from broker.egress.connecting import MOST_CONNECTIONS, Connections, Handshake, Resolve, system_resolve
+from broker.egress.upstream import Upstream, dialling, exchange
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 from broker.origins import origin
 
@@ -79,7 +80,7 @@ class Egress:
         """What bounds those requests instead, one for each origin that has any: an EHR that does not answer fills its
         own places, and no other's."""
         self._context = context
-        self._pools: dict[str, httpx.AsyncClient] = {}
+        self._upstreams: dict[tuple[str, str], Upstream] = {}
         """One for each origin, so that an EHR that is slow, or slowly sent to, keeps nobody from another."""
         self._authorities = certificates.get_ca_certs(binary_form=True) if certificates else None
         self._identities: dict[ClientCertificate, tuple[ssl.SSLContext, httpx.AsyncClient]] = {}
@@ -87,8 +88,10 @@ class Egress:
     async def close(self) -> None:
         """Close all connections."""
         await self._single.aclose()
-        for pool in [*self._pools.values(), *(client for _, client in self._identities.values())]:
-            await pool.aclose()
+        for _, client in self._identities.values():
+            await client.aclose()
+        for upstream in self._upstreams.values():
+            upstream.close()
 
     async def fetch(
         self,
@@ -138,8 +141,12 @@ class Egress:
 
         Raises like `fetch`.
         """
-        async with self._send(self._pool(url), method, url, headers, content, timeout) as answer:
-            yield answer
+        self.require_callable(url)
+        parts = urlsplit(url)
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        upstream, asked = self._upstream(parts), {"accept-encoding": "identity", **headers}
+        async with exchange(upstream, method, target, parts.netloc, asked, content, timeout) as (status, got, chunks):
+            yield StreamedAnswer(status, got, chunks)
 
     async def handshake(self, url: str, *, timeout: float) -> Handshake:
         """Open a connection to an https URL's host, within `timeout` seconds, and tell what was agreed.
@@ -167,12 +174,15 @@ class Egress:
         finally:
             place.release()
 
-    def _pool(self, url: str) -> httpx.AsyncClient:
+    def _upstream(self, url: SplitResult) -> Upstream:
         """Return the connections to the URL's origin. FHIR bases are configured, so there are only so many."""
-        place = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-        if place not in self._pools:
-            self._pools[place] = self._connections.client(self._context, keep_alive=100)
-        return self._pools[place]
+        place = (url.scheme, url.netloc)
+        if place not in self._upstreams:
+            is_tls, host = url.scheme == "https", url.hostname or ""
+            tls = self._context if is_tls else None
+            dial = dialling(self._connections.checked, host, url.port or (443 if is_tls else 80), tls)
+            self._upstreams[place] = Upstream(dial)
+        return self._upstreams[place]
 
     def _client_of(self, identity: ClientCertificate) -> httpx.AsyncClient:
         """Return the client that shows a certificate, as its files are now. Raises `EhrUnreachable`."""

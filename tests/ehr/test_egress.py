@@ -382,14 +382,6 @@ def alternative_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def test_each_ehr_has_its_own_connections(egress: Egress) -> None:
-    """One that is slow, or slowly sent to, keeps nobody from another."""
-    one, same, other = (egress._pool(f"https://{host}/fhir") for host in ("a.example", "a.example", "b.example"))
-
-    assert one is same
-    assert one is not other
-
-
 async def test_an_ehr_that_does_not_answer_fills_its_own_places_and_no_others(
     egress: Egress, ehr: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -519,8 +519,8 @@ class TestTheEhrsAnswers:
     async def test_what_is_no_fhir_answer_is_not_relayed(
         self, stage: BrokerStage, app: App, chart: Chart, fault: str, status: int, code: str, cause: str
     ) -> None:
-        """PX-05, OA-04."""
-        stage.sandbox.fault(fault)
+        """PX-05, OA-04; a read that a connection did not take is sent once more on another (RFC 9110 §9.2.2)."""
+        stage.sandbox.fault(fault, times=2)
         with audited(stage, "handle.answer", "failed", cause, hides=[chart.patient, "elsewhere"]):
             answer = await app.fhir(chart.handle, f"Patient/{chart.patient}")
 

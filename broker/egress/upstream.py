@@ -1,0 +1,214 @@
+"""The connections to one FHIR server: kept open, last used first, bounded in number, opened where it is allowed."""
+
+import asyncio
+import re
+import ssl
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+from broker import __version__
+from broker.egress.addresses import Address
+from broker.egress.http1 import Http1Connection, StaleConnection
+from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
+
+MOST_CONNECTIONS: Final = 200
+IDLE_SECONDS: Final = 15.0
+"""For how long an idle connection is used again; servers keep theirs longer, so a request seldom finds one closed."""
+POOL_SECONDS: Final = 2.0
+"""How long a request waits for one of the connections to be free."""
+PIECE_BYTES: Final = 64 << 10
+"""Most that is unpacked at once: a few bytes may stand for very many."""
+REPEATABLE: Final = frozenset({"GET", "HEAD"})
+BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
+_LINE: Final = re.compile(r"[\t\x20-\x7e]+")
+"""What may stand in one line of a head: one that holds a line break would be two (RFC 9112 §11.2)."""
+
+Dial = Callable[[float], Awaitable[Http1Connection]]
+"""Opens a connection within so many seconds. Raises `EhrUnreachable`, `EhrMisbehaved`."""
+
+
+class Upstream:
+    """Lends connections to one origin."""
+
+    def __init__(self, dial: Dial, *, most: int = MOST_CONNECTIONS) -> None:
+        self._dial = dial
+        self._most = most
+        self._idle: list[Http1Connection] = []
+        self._lent = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self, patience: float) -> Http1Connection:
+        """Lend the connection that was used last, or a new one. Raises `EhrUnreachable`, `EhrMisbehaved`."""
+        await self._place(min(POOL_SECONDS, patience / 2))
+        try:
+            return self._fresh() or await self._dial(patience / 2)
+        except BaseException:
+            self._free()
+            raise
+
+    async def renewed(self, patience: float) -> Http1Connection:
+        """Lend a new connection in the place of one that turned out to be closed. Raises as `take`."""
+        return await self._dial(patience / 2)
+
+    def give_back(self, connection: Http1Connection) -> None:
+        """Take a connection back: for the next request, if its answer was taken whole."""
+        now = asyncio.get_running_loop().time()
+        if connection.is_reusable:
+            connection.idle_since = now
+            self._idle.append(connection)
+        else:
+            connection.close()
+        while self._idle and self._idle[0].idle_since <= now - IDLE_SECONDS:
+            self._idle.pop(0).close()
+        self._free()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _place(self, patience: float) -> None:
+        if self._lent < self._most and not self._waiting:
+            self._lent += 1
+            return
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        try:
+            async with asyncio.timeout(patience):
+                await mine
+        except BaseException as error:
+            if mine.done() and not mine.cancelled():
+                self._free()  # it was mine already
+            else:
+                self._waiting.remove(mine)
+            if isinstance(error, TimeoutError):
+                raise EhrUnreachable("no connection (all are in use)") from None
+            raise
+
+    def _free(self) -> None:
+        while self._waiting:
+            next_one = self._waiting.popleft()
+            if not next_one.done():
+                next_one.set_result(None)
+                return
+        self._lent -= 1
+
+    def _fresh(self) -> Http1Connection | None:
+        """Return the idle connection that was used last; close those that were idle for too long."""
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+
+class CheckedAddresses(Protocol):
+    """Looks a host up, and looks at what it found."""
+
+    async def addresses(self, host: str, port: int, timeout: float) -> Sequence[Address]:
+        """Return where a host may be connected to. Raises `EhrUnreachable`, `EhrMisbehaved`."""
+        ...
+
+
+def dialling(checked: CheckedAddresses, host: str, port: int, tls: ssl.SSLContext | None) -> Dial:
+    """Return what connects to one of a host's allowed addresses; TLS checks the name."""
+
+    async def dial(patience: float) -> Http1Connection:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience
+        addresses = await checked.addresses(host, port, patience)
+        for left in range(len(addresses), 0, -1):
+            try:
+                async with asyncio.timeout((give_up - loop.time()) / left):
+                    _, connection = await loop.create_connection(
+                        Http1Connection, str(addresses[-left]), port, ssl=tls, server_hostname=host if tls else None
+                    )
+            except (OSError, TimeoutError) as error:  # `ssl.SSLError` is an OSError
+                if left == 1:
+                    raise EhrUnreachable(f"no connection ({type(error).__name__})") from None
+            else:
+                return connection
+        raise EhrUnreachable("no connection (the host has no address)")
+
+    return dial
+
+
+@asynccontextmanager
+async def exchange(
+    upstream: Upstream,
+    method: str,
+    target: str,
+    host: str,
+    headers: Mapping[str, str],
+    content: bytes | AsyncIterator[bytes] | None,
+    timeout: float,
+) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
+    """Send one request and give status, headers and body of its answer; `timeout` seconds is the longest silence.
+
+    One that an idle connection did not take is sent once more on a new one, if it may be repeated at all (RFC 9110
+    §9.2.2). Raises `EhrUnreachable` when it certainly was not processed, `EhrAnswerLost` when it may have been, and
+    `EhrMisbehaved`.
+    """
+    length = body_length(headers, content)
+    head = request_head(method, target, host, headers, length=length)
+    connection = await upstream.take(timeout)
+    try:
+        try:
+            status, got = await connection.exchange(
+                head, content, length=length, silence=timeout, is_head=method == "HEAD"
+            )
+        except StaleConnection:
+            if method not in REPEATABLE or content:
+                raise EhrAnswerLost("no answer (the connection closed)") from None
+            connection.close()
+            connection = await upstream.renewed(timeout)
+            status, got = await connection.exchange(
+                head, content, length=length, silence=timeout, is_head=method == "HEAD"
+            )
+        yield status, got, body_of(connection, got)
+    finally:
+        upstream.give_back(connection)
+
+
+def body_length(headers: Mapping[str, str], content: bytes | AsyncIterator[bytes] | None) -> int | None:
+    """Return the length of a request's body in bytes; None where nobody knows it yet."""
+    if content is None or isinstance(content, bytes):
+        return len(content or b"")
+    return int(headers["content-length"]) if "content-length" in headers else None
+
+
+async def body_of(connection: Http1Connection, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """Give the body as it arrives, unpacked where it was packed unasked. Raises `EhrAnswerLost`."""
+    packing = headers.get("content-encoding", "identity").lower()
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packing in {"gzip", "deflate"} else None
+    while piece := await connection.chunk():
+        if unpack is None:
+            yield piece
+            continue
+        try:
+            while piece:
+                yield unpack.decompress(piece, PIECE_BYTES)
+                piece = unpack.unconsumed_tail
+        except zlib.error:
+            raise EhrAnswerLost("the answer broke off (it cannot be unpacked)") from None
+    if unpack is not None and not unpack.eof and headers.get("content-length") != "0":
+        raise EhrAnswerLost("the answer broke off (it cannot be unpacked)")
+
+
+def request_head(method: str, target: str, host: str, headers: Mapping[str, str], *, length: int | None) -> bytes:
+    """Return the head of a request; `length` of its body in bytes, None for one that is sent in pieces.
+
+    Raises `EhrMisbehaved` for what cannot stand in one.
+    """
+    lines = [f"{method} {target} HTTP/1.1", f"host: {host}", f"user-agent: smart-token-broker/{__version__}"]
+    lines += [f"{name}: {value}" for name, value in headers.items() if name != "content-length"]
+    if length or length is None or method not in BODILESS:
+        lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
+    if " " in target or not all(map(_LINE.fullmatch, lines)):
+        raise EhrMisbehaved("the request could not be made (a line break, NUL or letter that no head may hold)")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
