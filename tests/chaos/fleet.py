@@ -179,7 +179,7 @@ async def fleet(
         toml = stage_toml(
             public_url, public.fhir_base, authentication=authentication, refresh_tokens=refresh_tokens, ehr=ehr
         )
-        (folder / "broker.toml").write_text(toml.replace("token_timeout = 2\n", ""))  # on a busy machine, too
+        (folder / "broker.toml").write_text(toml.replace("token_timeout = 4\n", ""))  # on a busy machine, too
         settings = {
             "BROKER_CONFIG": str(folder / "broker.toml"),
             "BROKER_KEK": base64.b64encode(KEY).decode(),

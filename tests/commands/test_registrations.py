@@ -64,7 +64,7 @@ async def test_keys_are_shown_for_a_form_that_takes_no_url_and_are_those_publish
 async def test_scopes_are_shown_in_the_words_of_the_ehr(at_stage: Operator, stage: BrokerStage) -> None:
     """OR-06 (Q9)."""
     path = at_stage.home / "broker.toml"
-    path.write_text(path.read_text().replace("token_timeout = 2", 'token_timeout = 2\nscope_dialect = "v1"', 1))
+    path.write_text(path.read_text().replace("token_timeout = 4", 'token_timeout = 4\nscope_dialect = "v1"', 1))
 
     said = await at_stage.run("registrations", "show", "sandbox-backend")
 

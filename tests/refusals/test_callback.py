@@ -305,7 +305,7 @@ async def grants_in(stage: BrokerStage) -> set[bytes]:
         ("token_invalid_client", {}, "failed", "server_error", 502, "ehr_refused", "answered invalid_client"),
         ("token_drop_before", {}, "failed", "temporarily_unavailable", 504, "ehr_answer_lost", "no answer"),
         ("token_drop", {}, "failed", "temporarily_unavailable", 504, "ehr_answer_lost", "no answer"),
-        ("token_timeout", {}, "failed", "temporarily_unavailable", 504, "ehr_answer_lost", "no answer within 2 s"),
+        ("token_timeout", {}, "failed", "temporarily_unavailable", 504, "ehr_answer_lost", "no answer within 4 s"),
         ("token_scope", {"scope": ""}, "denied", "access_denied", 403, "access_denied", "no resource scope"),
         ("token_scope", {"scope": "openid launch"}, "denied", "access_denied", 403, "access_denied", "no resource"),
         ("token_scope", {"scope": "patient/*.read "}, "allowed", "", 303, "", "grant created"),

@@ -42,7 +42,7 @@ allow_loopback_http = true
 [[ehr]]
 id = "sandbox"
 fhir_base = "{fhir_base}"
-token_timeout = 2
+token_timeout = 4
 refresh_tokens = "{refresh_tokens}"
 {ehr}
 

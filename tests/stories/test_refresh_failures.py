@@ -207,7 +207,7 @@ async def test_a_refresh_may_name_the_same_patient_in_any_form(held: Held, form:
 
 
 @pytest.mark.parametrize(
-    ("fault", "parameters"), [("token_drop", {}), ("token_drop_before", {}), ("token_timeout", {"seconds": 4})]
+    ("fault", "parameters"), [("token_drop", {}), ("token_drop_before", {}), ("token_timeout", {"seconds": 7})]
 )
 async def test_a_lost_answer_leaves_a_rotating_grant_uncertain_and_the_old_token_is_never_sent_again(
     held: Held, fault: str, parameters: dict[str, Any]
