@@ -16,6 +16,7 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from broker.apps import Directory
 from broker.cli import EXIT_CONFIGURATION
+from broker.cli.check_keys import check_keys
 from broker.cli.check_store import check_store
 from broker.cli.ehrs import method_warnings
 from broker.cli.finding import Finding
@@ -85,6 +86,7 @@ async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> 
             findings += [finding async for finding in _public_url(settings)]
             findings += [finding async for finding in _ehrs(settings)]
             if not any(finding.level == "fault" and finding.part in {"store", "key"} for finding in findings):
+                findings += [finding async for finding in _stored_keys(deployment, key_file, settings.tenant)]
                 findings += [finding async for finding in _secrets(config, state)]
     elif deployment.redis_url is None:
         findings.append(Finding("store", "fault", NO_STORE))
@@ -181,6 +183,17 @@ async def _key(file: Path | None, tenant: str | None) -> AsyncIterator[Finding]:
         )
     except BrokerError as error:
         yield Finding("key", "fault", f"{error.code}: {error.detail}")
+    finally:
+        await kek.close()
+
+
+async def _stored_keys(deployment: Deployment, file: Path | None, tenant: str) -> AsyncIterator[Finding]:
+    if deployment.redis_url is None:
+        return
+    kek = LocalKeyring(read_key_file(file)) if file else open_kek(os.environ)
+    try:
+        async for finding in check_keys(deployment.redis_url, kek, tenant):
+            yield finding
     finally:
         await kek.close()
 

@@ -17,6 +17,8 @@ from broker.errors import ConfigurationError, KeyUnavailable, SealBroken
 from broker.vault.kek import KEY_BYTES, Destroyed, Domain, WrappedKey
 
 NONCE_BYTES = 12
+PREFIX: Final = "local:"
+"""Begins the name of each of its keys."""
 OF_ALL_BUT_ITS_OWNER: Final = 0o077
 OF_OTHERS: Final = 0o037
 """What is forbidden in a directory of systemd's, which nobody else may enter: there the bits of the group are the mask
@@ -121,8 +123,8 @@ def _parse_key(line: str, source: str) -> bytes:
 
 def kek_name(key: bytes) -> str:
     """Return what a local key is called: the first 64 bits of a hash of it."""
-    return f"local:{hashlib.sha256(b'smart-token-broker key id' + bytes(1) + key).hexdigest()[:16]}"
+    return f"{PREFIX}{hashlib.sha256(b'smart-token-broker key id' + bytes(1) + key).hexdigest()[:16]}"
 
 
 def _bound(kek: str, domain: Domain, bound_to: bytes) -> bytes:
-    return bytes.fromhex(kek.removeprefix("local:")) + domain.associated_data() + bound_to
+    return bytes.fromhex(kek.removeprefix(PREFIX)) + domain.associated_data() + bound_to
