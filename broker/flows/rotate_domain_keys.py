@@ -157,8 +157,13 @@ class RotateDomainKeys:
 
     async def _end(self, rotated: Rotated, tell: Tell) -> None:
         await self._require(rotated)
+        left = (
+            f"{len(rotated.unreadable)} damaged records are under it"
+            if rotated.unreadable
+            else "no record is under it any more"
+        )
         for old in rotated.old:
-            self._record("domain_key.ended", rotated.domain, f"{old.id.hex()}: no record is under it any more")
+            self._record("domain_key.ended", rotated.domain, f"{old.id.hex()}: {left}")
             await self._destroy(old)
             tell(f"{rotated.domain}: key {old.id.hex()} is gone")
         rotated.is_complete = True

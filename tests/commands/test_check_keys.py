@@ -20,7 +20,8 @@ A, B = "local:aaaaaaaaaaaaaaaa", "local:bbbbbbbbbbbbbbbb"
 KEY_A = DomainKey(bytes(8), Domain("t", "epic"), "active", WrappedKey(A, b""), 1.0, 1.0, (A,))
 KEY_B = replace(KEY_A, id=bytes(7) + b"b", domain=Domain("t"), wrapped=WrappedKey(B, b""))
 AT_KMS = replace(KEY_A, wrapped=WrappedKey("transit:broker.t.epic:1", b""))
-PUT_BACK = "Fix: put that line back"
+MISSING = "which is not on the keyring: nothing of theirs opens"
+BACK = "Fix: put that line back"
 REWRAP = "Fix: broker vault rotate --kek"
 
 
@@ -39,7 +40,7 @@ REWRAP = "Fix: broker vault rotate --kek"
             [
                 (
                     "fault",
-                    f"1 keys in the store are under {A}, which is not on the keyring: nothing of theirs opens. {PUT_BACK}",
+                    f"1 keys in the store are under {A}, {MISSING}. {BACK}",
                 )
             ],
         ),

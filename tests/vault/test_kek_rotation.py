@@ -28,6 +28,7 @@ async def stock(redis: Redis, tmp_path: Path) -> Stock:
 
 
 async def test_every_domain_key_moves_and_the_old_line_can_go(stock: Stock) -> None:
+    """HB-04."""
     async with stock.work() as work:
         done = await work.rotate_kek(stock.told.append)
 

@@ -12,9 +12,11 @@ from redis.asyncio import Redis
 
 from broker.audit import AuditTrail
 from broker.errors import KeyUnavailable, NotFound
+from broker.flows.persist import AGAIN_SECONDS
 from broker.flows.rotate_domain_keys import SETTLE_SECONDS, WRITERS_SECONDS
 from broker.store import keys
 from broker.store.connection import Script, connect
+from broker.store.embedded import EmbeddedServer, wheel_server
 from broker.vault import Domain, DomainRecords, envelope
 from broker.vault.places import SealedRecord
 from tests.stage.vault import UnsteadyKek
@@ -31,6 +33,7 @@ def stock(redis: Redis, tmp_path: Path) -> Stock:
 
 
 async def test_a_rotation_moves_every_record_and_destroys_the_old_key(stock: Stock) -> None:
+    """HB-04."""
     names = await stock.fill("epic", range(3))
     others = await stock.fill("oracle", [7])
     before = {key.domain: key for key in await stock.keys()}
@@ -238,6 +241,7 @@ async def test_an_old_key_stays_while_a_record_under_it_is_unreadable_unless_tha
 
         (rotated,) = await work.rotate([EPIC], stock.told.append, leave_unreadable=True)
     assert rotated.is_complete
+    assert (stock.folder / "audit.jsonl").read_text().count("1 damaged records are under it") == 1
     await all_is_readable(stock, names)
 
 
@@ -285,6 +289,29 @@ async def test_a_kek_that_is_away_stops_a_rotation_and_changes_nothing(redis: Re
     kek.recover()
     assert await stock.keys() == before
     await all_is_readable(stock, names)
+
+
+async def test_a_store_that_restarts_between_two_passes_is_waited_for(tmp_path: Path) -> None:
+    servers = [EmbeddedServer.start(tmp_path / "store", server=wheel_server())]
+    async with connect(servers[0].url()) as redis:
+        stock = Stock(redis, tmp_path)
+        names = await stock.fill("epic", [1])
+
+        async def restart() -> None:
+            if stock.slept[-1] == SETTLE_SECONDS:
+                servers[-1].stop()
+            elif stock.slept[-1] == AGAIN_SECONDS:
+                servers.append(EmbeddedServer.start(tmp_path / "store", server=wheel_server()))
+
+        stock.meanwhile = restart
+        try:
+            async with stock.work() as work:
+                (rotated,) = await work.rotate([EPIC], stock.told.append)
+            assert rotated.is_complete
+            assert stock.slept[-2:] == [SETTLE_SECONDS, AGAIN_SECONDS]
+            await all_is_readable(stock, names)
+        finally:
+            servers[-1].stop()
 
 
 async def test_on_a_cluster_the_records_of_every_node_are_moved(cluster: Cluster, tmp_path: Path) -> None:  # noqa: F811  # the fixture
