@@ -71,7 +71,7 @@ def rotate(
         return
     wanted = None if every else names
     rotations = run(lambda: _rotate(wanted, config, state, leave_unreadable=leave_unreadable))
-    _print([_rotated(one) for one in rotations], _ROTATED, as_json=as_json)
+    _print([_rotated(one) for one in sorted(rotations, key=lambda one: str(one.domain))], _ROTATED, as_json=as_json)
     for name in [name for one in rotations for name in one.unreadable]:
         _tell(f"unreadable: {name}")
     if not all(one.is_complete for one in rotations):
@@ -120,6 +120,7 @@ def shred(
 async def _status(config: Path | None, state: Path | None, *, gone: bool, count: bool) -> list[dict[str, Any]]:
     async with _open(config, state) as (tenant, work):
         found = [(key, seals) async for key, seals in work.records.all(tenant) if gone or key.state != "gone"]
+        found.sort(key=lambda one: (str(one[0].domain), one[0].created_at))
         under: Counter[bytes | None] = Counter()
         if count:
             async for batch in work.inventory.batches():

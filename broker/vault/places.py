@@ -48,6 +48,7 @@ NOTHING_SEALED: Final = (
     re.compile(r"sb:domain:\{.+\}"),
     re.compile(r"sb:(audit|witness|restoring)"),
     re.compile(r"sb:due:.+"),
+    re.compile(r"sb:gate:.+"),
 )
 """By the name of the key."""
 
