@@ -42,6 +42,7 @@ REVEALING = {
     "broker/keys/signing.py",
     "broker/launches.py",
     "broker/secret.py",
+    "broker/settings/webhook.py",
     "broker/store/address.py",
     "broker/store/embedded.py",
     "broker/web/redirects.py",

@@ -1,7 +1,7 @@
 """The composition root: settings → store → vault → rooms → journeys → application. The only place that builds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from broker.app.journeys import application, backend_handle
 from broker.app.rooms import Rooms, open_rooms
 from broker.app.trail import report_to, ship_to
+from broker.app.webhooks import telling_of
 from broker.apps import Directory
 from broker.audit import AuditTrail
 from broker.clock import Clock, Entropy, system_entropy
@@ -36,6 +37,7 @@ from broker.settings import Settings
 from broker.settings.deployment import CertificateHeader
 from broker.store.clock import StoreClock
 from broker.vault import DomainKeys, DomainRecords, KeyEncryptionKeys, Vault
+from broker.webhooks import Telling
 from broker.witness import Witness
 
 KEEP_SECONDS = 1.0
@@ -44,6 +46,8 @@ WITNESS_SECONDS = 1.0
 """Between two looks at whether the store has gone back in time."""
 TEND_SECONDS = 30.0
 """Between two looks at signing keys and client secrets."""
+TELL_SECONDS = 1.0
+"""Between two looks at what webhooks are to be told."""
 _STOP_SECONDS = 0.2
 
 
@@ -60,6 +64,7 @@ class Broker:
     introspect_grant: IntrospectGrant
     offer_reauthorization: OfferReauthorization
     keeper: Keeper
+    telling: Telling
     audit: AuditTrail
     pins: Pins
     describe_registration: DescribeRegistration
@@ -118,24 +123,32 @@ async def open_broker(
         witness = Witness(redis, witness_file, audit, clock, entropy)
         await witness.open()
         rooms = await open_rooms(settings, redis, vault, signing, audit, egress, witness, clock, entropy)
+        closing.push_async_callback(rooms.grants.untold.close)
         closing.push_async_callback(rooms.signing_keys.close)
         closing.push_async_callback(rooms.client_secrets.close)
         closing.push_async_callback(rooms.gate.close)
         closing.push_async_callback(rooms.refresher.close)
         closing.push_async_callback(rooms.last_used.close)
-        handle_backend = backend_handle(rooms)
+        telling, handle_backend = telling_of(rooms), backend_handle(rooms)
         closing.push_async_callback(handle_backend.flights.close)
         keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, clock)
         if keep_every is not None:
-            closing.push_async_callback(_stop, asyncio.create_task(witness.run(WITNESS_SECONDS), name="witness"))
-            tending = asyncio.create_task(rooms.tending.run(TEND_SECONDS, is_draining), name="tending")
-            closing.push_async_callback(_stop, tending)
             keeping = asyncio.create_task(keeper.run(keep_every, is_draining), name="keeper")
             closing.push_async_callback(_finish, keeper, keeping)
-        yield _broker(rooms, application(rooms, handle_backend, certificate_header, is_draining), keeper)
+            for work in _beside_requests(rooms, telling, is_draining):
+                closing.push_async_callback(_stop, work)
+        yield _broker(rooms, application(rooms, handle_backend, certificate_header, is_draining), keeper, telling)
 
 
-def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
+def _beside_requests(rooms: Rooms, telling: Telling, is_draining: Callable[[], bool]) -> Iterator[asyncio.Task[None]]:
+    """Start what goes on beside requests and can be cut off at any time."""
+    yield asyncio.create_task(rooms.witness.run(WITNESS_SECONDS), name="witness")
+    yield asyncio.create_task(rooms.tending.run(TEND_SECONDS, is_draining), name="tending")
+    if rooms.settings.webhook:
+        yield asyncio.create_task(telling.run(TELL_SECONDS, is_draining), name="webhooks")
+
+
+def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper, telling: Telling) -> Broker:
     return Broker(
         rooms.settings,
         application,
@@ -146,6 +159,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper) -> Broker:
         IntrospectGrant(rooms.redis, rooms.grants, rooms.ehr_side, rooms.audit),
         OfferReauthorization(rooms.directory, rooms.grants, rooms.reauthorizations, rooms.audit, rooms.clock),
         keeper,
+        telling,
         rooms.audit,
         rooms.pins,
         DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),

@@ -152,7 +152,7 @@ def _make_grant(rooms: Rooms) -> MakeGrant:
         rooms.schedule,
         rooms.ehr_side,
         RegisterDynamicClient(rooms.directory, rooms.dynamic_clients, rooms.refresher, rooms.audit, rooms.clock),
-        ReauthorizeGrant(rooms.grants, Reauthorizing(rooms.redis, rooms.clock), rooms.audit),
+        ReauthorizeGrant(rooms.grants, Reauthorizing(rooms.redis, rooms.grants.untold, rooms.clock), rooms.audit),
         rooms.audit,
         rooms.clock,
         rooms.entropy,

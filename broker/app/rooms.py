@@ -18,7 +18,7 @@ from broker.ehr.issuer_keys import IssuerKeys
 from broker.ehr.scope_words import ScopeWords
 from broker.ehr.token_endpoint import TokenEndpoint
 from broker.flows.proof.last_used import LastUsed
-from broker.grants import Grants
+from broker.grants import Grants, Untold
 from broker.handles import ExchangedHandles, Handles
 from broker.issued import IssuedRecords
 from broker.keys.identity import IdentityKey
@@ -99,7 +99,8 @@ async def open_rooms(
     """Build the rooms. Raises `StoreUnavailable`, `SealBroken` (a wrong key-encryption key)."""
     tenant, directory = settings.tenant, Directory(settings)
     keyed_hash = await _keyed_hash(redis, vault, tenant, entropy)
-    grants = Grants(redis, vault, tenant=tenant, clock=clock, doubts=witness)
+    untold = Untold(redis, clock, entropy, heard=bool(settings.webhook))
+    grants = Grants(redis, vault, tenant=tenant, clock=clock, doubts=witness, untold=untold)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, records, grants, clock=clock)
     sealed = SealedRecords(redis, vault, tenant)

@@ -26,13 +26,14 @@ KEPT: Final[Mapping[re.Pattern[str], Kind]] = {
 }
 """By the name of the key, with Redis's word for what it holds. A test compares this with every name that there is."""
 LEFT_OUT: Final = (
-    re.compile(r"sb:\{[^}]+\}:(lease|introspected)"),
+    re.compile(r"sb:\{[^}]+\}:(lease|introspected|untold)"),
     re.compile(r"sb:\{[^}]+\}:(handle|exchanged|uses|proof|code|ended|launch|reauthorize|begun):.+"),
     re.compile(r"sb:(launch|backend|asked|jti):\{[^}]+\}(:lease)?"),
     re.compile(r"sb:used:\{.+\}:.+"),
-    re.compile(r"sb:(audit|witness|restoring)"),
+    re.compile(r"sb:(audit|witness|restoring|untold|swept)"),
     re.compile(r"sb:gate:\{[^}]+\}(:slots)?"),
     re.compile(r"sb:due:.+"),
+    re.compile(r"sb:webhook:.+"),
 )
 
 

@@ -27,6 +27,7 @@ def main() -> None:
         registrations,
         serve,
         vault,
+        webhooks,
     )
 
     cli = typer.Typer(
@@ -44,15 +45,9 @@ def main() -> None:
     ehrs.commands.command("import")(catalogs.import_ehrs)
     ehrs.commands.command("enable")(catalogs.enable_ehrs)
     ehrs.commands.command("disable")(catalogs.disable_ehrs)
-    cli.add_typer(ehrs.commands, name="ehrs")
     registrations.commands.add_typer(registration_secrets.commands, name="secret")
-    cli.add_typer(registrations.commands, name="registrations")
-    cli.add_typer(keys.commands, name="keys")
-    cli.add_typer(grants.commands, name="grants")
-    cli.add_typer(handles.commands, name="handles")
-    cli.add_typer(apps.commands, name="apps")
-    cli.add_typer(vault.commands, name="vault")
-    cli.add_typer(backup.commands, name="backup")
+    for group in (ehrs, registrations, keys, grants, handles, apps, vault, backup, webhooks):
+        cli.add_typer(group.commands, name=group.__name__.rpartition(".")[2])
     try:
         cli(prog_name="broker")
     except ConfigurationError as error:

@@ -1,9 +1,9 @@
 """How a grant is: what an operator is told, with the evidence and since when. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from broker.grants.record import Grant
+from broker.grants.record import Grant, began_at
 
 Health = Literal["healthy", "refreshing", "degraded", "uncertain", "needs_reauth", "revoked", "suspended"]
 
@@ -38,6 +38,11 @@ def health_of(grant: Grant, *, now: float) -> HealthReport:
     return HealthReport(health, since, evidence, _ACTIONS[health])
 
 
+def lasting_health(grant: Grant, *, now: float) -> HealthReport:
+    """Say how a grant is apart from a refresh that is under way: what others are told of."""
+    return health_of(replace(grant, attempted_by=None), now=now)
+
+
 def _found(grant: Grant, now: float) -> tuple[Health, float, str]:
     serves = now < grant.expires_at
     if grant.state == "uncertain":
@@ -48,8 +53,12 @@ def _found(grant: Grant, now: float) -> tuple[Health, float, str]:
         return grant.state, grant.since, grant.cause or grant.state
     if not grant.refreshable and not serves:
         return "needs_reauth", grant.expires_at, "its access token has ended, and there is no refresh token"
-    if (trouble := grant.trouble) is not None:
-        return "degraded", trouble.first_at, f"{trouble.count} refreshes failed, the last one with {trouble.code}"
-    if grant.attempted_by is not None:
-        return "refreshing", grant.since, "a refresh has begun and not ended"
+    trouble, attempted = grant.trouble, grant.attempted_by
+    failed = f"{trouble.count} refreshes failed, the last one with {trouble.code}" if trouble is not None else ""
+    began = began_at(attempted) if attempted is not None else None
+    if attempted is not None and (trouble is None or (began is not None and began > trouble.last_at)):
+        more = f"; before it {failed}" if failed else ""
+        return "refreshing", grant.since if began is None else began, f"a refresh has begun and not ended{more}"
+    if trouble is not None:
+        return "degraded", trouble.first_at, failed
     return "healthy", grant.since, f"generation {grant.generation}"

@@ -11,6 +11,7 @@ from broker.clock import Clock
 from broker.errors import StoreUnacknowledged
 from broker.grants.record import Grant
 from broker.grants.records import SealedGeneration
+from broker.grants.untold import Untold
 from broker.store import keys
 from broker.store.connection import Script
 from broker.store.scripts import script
@@ -24,6 +25,7 @@ class Reauthorizing:
     """Writes the generation that a person authorized over the one that was read."""
 
     redis: Redis
+    untold: Untold
     clock: Clock
     write: Script = field(default_factory=partial(script, "reauthorize_grant"))
 
@@ -42,15 +44,18 @@ class Reauthorizing:
         tag = grant.tag
         said: bytes = await self.write(
             self.redis,
-            [keys.grant(tag), keys.lease(tag), keys.issued(tag, "reauthorize", link)],
+            [keys.grant(tag), keys.lease(tag), keys.issued(tag, "reauthorize", link), keys.untold(tag)],
             [
                 grant.generation,
                 following.lives,
                 following.grant.sealed_tokens or b"",
+                *self.untold.mark(),
                 *(part for pair in following.fields.items() for part in pair),
                 "reauthorized_at",
                 repr(self.clock()),
             ],
             durable=True,
         )
+        if said == b"ok":
+            self.untold.hint(tag)
         return said.decode()  # type: ignore[return-value]  # the script answers with these words only

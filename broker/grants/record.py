@@ -84,6 +84,15 @@ class Trouble:
         return cls(float(first_at), float(last_at), int(count), code)
 
 
+def began_at(attempt: str) -> float | None:
+    """Return when an attempt to refresh began, in seconds; None where its name does not say."""
+    _, _, when = attempt.partition("@")
+    try:
+        return float(when)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A grant as read: its tokens stay sealed."""
@@ -111,6 +120,8 @@ class Grant:
     trouble: Trouble | None = None
     reauthorized_at: float | None = None
     """When a person last authorized it again; None where nobody had to yet."""
+    told: str | None = None
+    """The health that webhooks were told of last; None: that it is healthy, or nothing yet."""
 
     @property
     def authorized_at(self) -> float:

@@ -7,10 +7,11 @@ from typing import Final, Literal, Protocol, cast
 import structlog
 from redis.asyncio import Redis
 
-from broker.clock import Clock
+from broker.clock import Clock, system_entropy
 from broker.errors import NotFound, ReauthorizationRequired, StoreUnacknowledged
 from broker.grants.record import Grant, GrantState, Terms, TokenSet, Trouble
 from broker.grants.sealing import dump_terms, dump_tokens, load_terms, load_tokens
+from broker.grants.untold import Untold
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
@@ -55,7 +56,18 @@ class Doubts(Protocol):
 class Grants:
     """Reads and writes grants."""
 
-    def __init__(self, redis: Redis, vault: Vault, *, tenant: str, clock: Clock, doubts: Doubts | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        vault: Vault,
+        *,
+        tenant: str,
+        clock: Clock,
+        doubts: Doubts | None = None,
+        untold: Untold | None = None,
+    ) -> None:
+        self.untold = untold or Untold(redis, clock, system_entropy, heard=False)
+        """Where scripts that change a grant's health leave their marks."""
         self._redis = redis
         self._doubts = doubts
         self._vault = vault
@@ -145,16 +157,20 @@ class Grants:
         grant = following.grant
         outcome: bytes = await self._commit(
             self._redis,
-            [keys.grant(grant.tag), keys.lease(grant.tag)],
+            [keys.grant(grant.tag), keys.lease(grant.tag), keys.untold(grant.tag)],
             [
                 grant.generation - 1,
                 owner,
                 following.lives,
                 grant.sealed_tokens or b"",
+                *self.untold.mark(),
                 *(part for pair in following.fields.items() for part in pair),
             ],
             durable=True,
         )
+        if outcome == b"news":
+            self.untold.hint(grant.tag)
+            return "ok"
         return outcome.decode()  # type: ignore[return-value]  # the script answers with these words only
 
     async def read(self, tag: str) -> Grant:
@@ -188,6 +204,7 @@ class Grants:
             serves=self._clock() < float(expires_at),
             attempted_by=fields[b"intent"].decode() if b"intent" in fields else None,
             trouble=Trouble.read(fields[b"trouble"].decode()) if b"trouble" in fields else None,
+            told=fields[b"told"].decode() if b"told" in fields else None,
             reauthorized_at=float(fields[b"reauthorized_at"]) if b"reauthorized_at" in fields else None,
         )
         cause = self._doubts.of(grant) if self._doubts is not None else None
@@ -220,15 +237,18 @@ class Grants:
         with store_errors():
             outcome: bytes = await self._end(
                 self._redis,
-                [keys.grant(tag), keys.handles(tag), keys.lease(tag)],
+                [keys.grant(tag), keys.handles(tag), keys.lease(tag), keys.untold(tag)],
                 [
                     state,
                     cause,
                     repr(self._clock()),
                     REVOKED_RETENTION_SECONDS * 1000,
                     "" if generation is None else generation,
+                    *self.untold.mark(),
                 ],
             )
+        if outcome == b"ok":
+            self.untold.hint(tag)
         return outcome.decode()
 
     async def tags(self) -> AsyncIterator[str]:

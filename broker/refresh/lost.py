@@ -34,15 +34,6 @@ def repeating(attempt: str, earlier: str) -> str:
     return f"{attempt.partition('@')[0]}@{when}" if at and when else attempt
 
 
-def began_at(attempt: str) -> float | None:
-    """Return when an attempt began; None where its name does not say."""
-    _, _, when = attempt.partition("@")
-    try:
-        return float(when)
-    except ValueError:
-        return None
-
-
 def may_send_again(profile: Profile, *, asked_at: float | None, now: float) -> Again:
     """Decide for a refresh token that may have been sent since `asked_at` (seconds; None: nobody knows). Pure."""
     if profile.refresh_tokens == "reusable":

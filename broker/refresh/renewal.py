@@ -32,7 +32,7 @@ from broker.errors import (
     EhrUnreachable,
     StoreUnavailable,
 )
-from broker.grants import Grant, Grants, GrantState, TokenSet
+from broker.grants import Grant, Grants, GrantState, TokenSet, began_at
 from broker.profiles import Profile
 from broker.refresh.answers import Answers
 from broker.refresh.asking import Asking
@@ -40,13 +40,8 @@ from broker.refresh.ehr_side import EhrSide
 from broker.refresh.failures import classify
 from broker.refresh.insisting import insist
 from broker.refresh.limits import Lane
-from broker.refresh.lost import LostAnswers, attempt_name, began_at, can_be_found_out, may_send_again, repeating
-from broker.refresh.outcome import (
-    offers_more,
-    refreshed_terms,
-    share_of_life,
-    token_set,
-)
+from broker.refresh.lost import LostAnswers, attempt_name, can_be_found_out, may_send_again, repeating
+from broker.refresh.outcome import offers_more, refreshed_terms, share_of_life, token_set
 from broker.refresh.sending import LEASE_SECONDS, Sending
 from broker.refresh.trail import RefreshTrail
 from broker.settings import EhrSettings
@@ -262,11 +257,12 @@ class Renewal:
     def _start_release(
         self, grant: Grant, owner: str, hold_until: float = 0.0, *, unanswered: str = "", code: str = ""
     ) -> asyncio.Future[None]:
-        asked = [owner, repr(hold_until), unanswered, code, repr(self.clock())]
+        asked = [owner, repr(hold_until), unanswered, code, repr(self.clock()), *self.grants.untold.mark()]
         return self.releases.start(owner, lambda: insist(partial(self._release, grant, asked)))
 
-    async def _release(self, grant: Grant, asked: Sequence[str]) -> None:
-        await self.release(self.redis, _keys(grant), asked)
+    async def _release(self, grant: Grant, asked: Sequence[str | int]) -> None:
+        if await self.release(self.redis, [*_keys(grant), keys.untold(grant.tag)], asked) == b"news":
+            self.grants.untold.hint(grant.tag)
 
     async def _end(self, grant: Grant, state: GrantState, cause: str) -> Grant:
         """End the grant unless its generation has moved on: then someone else renewed it, and that is the answer."""

@@ -7,6 +7,7 @@ from broker.settings.issuer import IssuerSettings
 from broker.settings.load import load
 from broker.settings.model import Settings
 from broker.settings.registration import RegistrationSettings
+from broker.settings.webhook import WebhookSettings
 
 __all__ = [
     "Access",
@@ -16,5 +17,6 @@ __all__ = [
     "IssuerSettings",
     "RegistrationSettings",
     "Settings",
+    "WebhookSettings",
     "load",
 ]

@@ -16,7 +16,12 @@ from broker.settings.places import Place, line_of, name_of
 from broker.settings.proof_rules import find_proof_faults
 from broker.settings.rules import Fault, find_faults
 
-_REFERENCES: Final = frozenset({"client_secret", "certificate", "certificate_key"})
+_REFERENCES: Final = {
+    "registration": frozenset({"client_secret", "certificate", "certificate_key"}),
+    "webhook": frozenset({"secret"}),
+}
+"""By table, the keys that say where something stands."""
+_SECRETS: Final = frozenset({"client_secret", "secret"})
 
 
 def load(path: Path, environ: Mapping[str, str], clock: Clock = system_clock) -> Settings:
@@ -61,15 +66,16 @@ def _read(path: Path, fix: str) -> str:
 
 def _resolve_secrets(tables: dict[str, Any], folder: Path, environ: Mapping[str, str]) -> list[Fault]:
     faults: list[Fault] = []
-    rows = tables.get("registration")
-    for index, row in enumerate(rows if isinstance(rows, list) else []):
-        for key in sorted(_REFERENCES & row.keys()) if isinstance(row, dict) else ():
+    tabled = [(table, tables.get(table), keys) for table, keys in _REFERENCES.items()]
+    listed = [(table, rows, keys) for table, rows, keys in tabled if isinstance(rows, list)]
+    for table, index, row, keys in ((t, i, row, keys) for t, rows, keys in listed for i, row in enumerate(rows)):
+        for key in sorted(keys & row.keys()) if isinstance(row, dict) else ():
             try:
                 row[key] = _resolve(key, row[key], folder, environ)
             except ConfigurationError as error:
-                faults.append((("registration", index, key), error.detail))
+                faults.append(((table, index, key), error.detail))
                 # Stands in, so that it is not reported as missing too.
-                row[key] = (Secret(""),) if key == "client_secret" else folder
+                row[key] = (Secret(""),) if key in _SECRETS else folder
     return faults
 
 
@@ -87,7 +93,7 @@ def _resolve_key_files(tables: dict[str, Any], folder: Path) -> list[Fault]:
 
 
 def _resolve(key: str, reference: object, folder: Path, environ: Mapping[str, str]) -> tuple[Secret, ...] | Path:
-    if key == "client_secret":
+    if key in _SECRETS:
         references = reference if isinstance(reference, list) else [reference]
         return tuple(resolve_secret(one, folder, environ) for one in references)
     kind, _, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")

@@ -5,6 +5,7 @@ from broker.settings.ehr import EhrSettings
 from broker.settings.fields import BaseUrl, Identifier, PrivateHost, Table
 from broker.settings.issuer import IssuerSettings
 from broker.settings.registration import RegistrationSettings
+from broker.settings.webhook import WebhookSettings
 
 
 class Settings(Table):
@@ -25,3 +26,4 @@ class Settings(Table):
     registration: tuple[RegistrationSettings, ...]
     app: tuple[AppSettings, ...] = ()
     issuer: tuple[IssuerSettings, ...] = ()
+    webhook: tuple[WebhookSettings, ...] = ()

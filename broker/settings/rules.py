@@ -33,6 +33,7 @@ def _repeated(settings: Settings) -> Iterator[Fault]:
         "registration": [registration.id for registration in settings.registration],
         "app": [app.id for app in settings.app],
         "issuer": [issuer.id for issuer in settings.issuer],
+        "webhook": [webhook.id for webhook in settings.webhook],
     }
     for table, ids in tables.items():
         times = Counter(ids)
@@ -66,6 +67,8 @@ def _urls(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for index, registration in enumerate(settings.registration):
         for origin in registration.frame_ancestors:
             yield ("registration", index, "frame_ancestors"), origin
+    for index, webhook in enumerate(settings.webhook):
+        yield ("webhook", index, "url"), webhook.url
     yield from _app_urls(settings)
 
 

@@ -11,6 +11,14 @@ PARTS: Final = 16
 WITNESS: Final = "sb:witness"
 """A hash: the store's name, the latest time (seconds) that a replica left there, and when it last went back."""
 
+UNTOLD: Final = "sb:untold"
+"""A sorted set: the tags of grants whose health may be news, by the time in seconds to look at it."""
+
+SWEPT: Final = "sb:swept"
+"""A string: the marks of grants were swept a moment ago."""
+
+ANY_UNTOLD: Final = "sb:{*}:untold"
+
 RESTORING: Final = "sb:restoring"
 """A string: the id of the backup that is being put into this store."""
 
@@ -43,6 +51,26 @@ def gate(ehr: str) -> str:
 def gate_slots(ehr: str) -> str:
     """A sorted set: the requests under way to that endpoint, by when their slots are free in any case, in seconds."""
     return f"sb:gate:{{{ehr}}}:slots"
+
+
+def untold(tag: str) -> str:
+    """A string: a mark that the grant's health has changed since webhooks were told."""
+    return f"sb:{{{tag}}}:untold"
+
+
+def webhook_due(webhook: str) -> str:
+    """A sorted set: the events that a webhook is still to be told of, by the time in seconds of the next try."""
+    return f"sb:webhook:{{{webhook}}}:due"
+
+
+def webhook_dead(webhook: str) -> str:
+    """A sorted set: the events that a webhook could not be told of, by the time in seconds when that was given up."""
+    return f"sb:webhook:{{{webhook}}}:dead"
+
+
+def webhook_event(webhook: str, event: str) -> str:
+    """A string: one event, as it is sent, and what became of it so far."""
+    return f"sb:webhook:{{{webhook}}}:event:{event}"
 
 
 def introspected(tag: str) -> str:

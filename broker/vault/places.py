@@ -41,13 +41,14 @@ PLACES: Final = (
     Place(re.compile(r"sb:key:\{(.+)\}"), {"": "key"}),
 )
 NOTHING_SEALED: Final = (
-    re.compile(r"sb:\{[^}]+\}:(lease|introspected|handles)"),
+    re.compile(r"sb:\{[^}]+\}:(lease|introspected|handles|untold)"),
     re.compile(r"sb:\{[^}]+\}:(exchanged|uses|proof|ended|begun):.+"),
     re.compile(r"sb:(backend|asked|jti):\{[^}]+\}(:lease)?"),
     re.compile(r"sb:used:\{.+\}:.+"),
     re.compile(r"sb:domain:\{.+\}"),
-    re.compile(r"sb:(audit|witness|restoring)"),
+    re.compile(r"sb:(audit|witness|restoring|untold|swept)"),
     re.compile(r"sb:due:.+"),
+    re.compile(r"sb:webhook:.+"),
     re.compile(r"sb:gate:.+"),
 )
 """By the name of the key."""

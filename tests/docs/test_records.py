@@ -10,9 +10,10 @@ from broker import audit, codes, dpop, launches, reauthorizations
 from broker.app.trail import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
-from broker.grants import backend_grants, records
+from broker.grants import backend_grants, records, untold
 from broker.refresh import gate, insisting, keeper, limits, renewal, schedule, sending
 from broker.store import keys
+from broker.webhooks import delivering, gathering, outbox, retries
 from tests.docs.pages import ROOT, code, read, rows, section
 
 LIVES: Final = {
@@ -31,6 +32,10 @@ LIVES: Final = {
     "sb:gate:{EHR}": (gate.GATE_SECONDS,),
     "sb:gate:{EHR}:slots": (gate.GATE_SECONDS,),
     "sb:due:{N}:EHR": (schedule.FORGOTTEN_SECONDS,),
+    "sb:{TAG}:untold": (untold.MARK_SECONDS,),
+    "sb:untold": (untold.LIST_SECONDS,),
+    "sb:swept": (gathering.SWEEP_SECONDS,),
+    "sb:webhook:{ID}:event:NAME": (outbox.KEPT_SECONDS,),
     "sb:backend:{HASH}": (backend_grants.KNOWN_SECONDS,),
     "sb:backend:{HASH}:lease": (int(backend_grants.LEASE_SECONDS),),
     "sb:asked:{APP}": (int(backend_grants.ASKED_SECONDS),),
@@ -48,7 +53,8 @@ def test_every_key_in_redis_is_documented() -> None:
     named |= {keys.backend_lease("HASH"), keys.asked("APP")}
     named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N"), keys.domain("ID")}
     named |= {keys.gate("EHR"), keys.gate_slots("EHR")}
-    named |= {keys.WITNESS, keys.RESTORING}
+    named |= {keys.WITNESS, keys.RESTORING, keys.UNTOLD, keys.SWEPT, keys.untold("TAG")}
+    named |= {keys.webhook_due("ID"), keys.webhook_dead("ID"), keys.webhook_event("ID", "NAME")}
     named |= {
         keys.issued("TAG", kind, "HASH")
         for kind in (
@@ -72,6 +78,7 @@ def test_every_key_in_redis_is_documented() -> None:
     assert made_by == {
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
         *("secret_used", "due", "part", "domain", "backend_lease", "asked", "gate", "gate_slots"),
+        *("untold", "webhook_due", "webhook_dead", "webhook_event"),
     }
     assert documented_records().keys() == named
 
@@ -108,6 +115,21 @@ def test_documented_waits_of_a_refresh_are_those_of_the_code() -> None:
     ]
     waits = re.findall(r"for (\d+) seconds", read("docs/operations.md"))
     assert [int(number) for number in waits] == [insisting.INSIST_SECONDS] * 2
+
+
+def test_documented_waits_of_webhooks_are_those_of_the_code() -> None:
+    text = section(read("docs/architecture.md"), "## Telling webhooks")
+
+    assert [int(number) for number in re.findall(r"(\d+) s\b", text)] == [
+        gathering.SWEEP_SECONDS,
+        gathering.LASTS_SECONDS,
+        delivering.AGAIN_SECONDS,
+        delivering.TRY_SECONDS,
+        retries.FIRST_SECONDS,
+    ]
+    assert f"{retries.LONGEST_SECONDS / 3600:g} hours at most" in text
+    assert f"After {retries.GIVE_UP_SECONDS / 86_400:g} days" in text
+    assert f"With {outbox.MOST_WAITING} events" in text
 
 
 def test_the_documented_length_of_the_audit_stream_is_the_codes() -> None:

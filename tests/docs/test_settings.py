@@ -20,6 +20,7 @@ from broker.settings import (
     IssuerSettings,
     RegistrationSettings,
     Settings,
+    WebhookSettings,
     load,
 )
 from broker.settings.deployment import VARIABLES
@@ -36,6 +37,7 @@ TABLES: Final = {
     "### `[app.workload]`": Workload,
     "### `[[app.access]]`": Access,
     "### `[[issuer]]`": IssuerSettings,
+    "### `[[webhook]]`": WebhookSettings,
 }
 
 
@@ -111,7 +113,8 @@ def test_the_complete_example_loads_and_has_every_key(tmp_path: Path) -> None:
     toml = section(read("docs/configuration.md"), "## A complete example").split("```toml\n")[1].split("```")[0]
     (tmp_path / "broker.toml").write_text(toml)
 
-    load(tmp_path / "broker.toml", {"GENERAL_CHART_SECRET": "a secret of the example"})
+    environ = {"GENERAL_CHART_SECRET": "a secret of the example", "WEBHOOK_SECRET": "whsec_" + "A" * 32}
+    load(tmp_path / "broker.toml", environ)
 
     tables = tomllib.loads(toml)
     assert set(Settings.model_fields) == tables.keys()
@@ -124,6 +127,7 @@ def test_the_complete_example_loads_and_has_every_key(tmp_path: Path) -> None:
     for model, table in ((Access, "access"), (AppSecret, "secret")):
         assert set(model.model_fields) == keys_of([entry for app in tables["app"] for entry in app.get(table, [])])
     assert set(Workload.model_fields) == keys_of([app["workload"] for app in tables["app"] if "workload" in app])
+    assert set(WebhookSettings.model_fields) == keys_of(tables["webhook"])
     assert set(IssuerSettings.model_fields) - {"jwks", "jwks_file", "trust_domain"} == keys_of(tables["issuer"])
 
 

@@ -31,7 +31,15 @@ UNCERTAIN = replace(HEALTHY, state="uncertain", cause="lost", since=1071)
     [
         (HEALTHY, 1050, "healthy", 1000, "generation 3"),
         (HEALTHY, 1150, "healthy", 1000, "generation 3"),
-        (replace(HEALTHY, attempted_by="me@1"), 1075, "refreshing", 1000, "a refresh has begun and not ended"),
+        (replace(HEALTHY, attempted_by="me@1072.5"), 1075, "refreshing", 1072.5, "a refresh has begun and not ended"),
+        (replace(HEALTHY, attempted_by="me"), 1075, "refreshing", 1000, "a refresh has begun and not ended"),
+        (
+            replace(TROUBLED, attempted_by="me@1092"),
+            1095,
+            "refreshing",
+            1092,
+            "a refresh has begun and not ended; before it 4 refreshes failed, the last one with invalid_client",
+        ),
         (TROUBLED, 1095, "degraded", 1080, "4 refreshes failed, the last one with invalid_client"),
         (
             replace(TROUBLED, attempted_by="me@1"),

@@ -17,9 +17,10 @@ from broker.errors import (
     SealBroken,
     StoreUnavailable,
 )
+from broker.grants import began_at
 from broker.profiles import Profile, profile
 from broker.refresh.failures import ACTIONS, Kind, classify
-from broker.refresh.lost import Again, attempt_name, began_at, can_be_found_out, may_send_again
+from broker.refresh.lost import Again, attempt_name, can_be_found_out, may_send_again
 
 STRICT = profile("generic")
 GRACE = STRICT.model_copy(update={"refresh_grace": 60})

@@ -18,12 +18,12 @@ from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
 from broker.store.scripts import script
 from broker.vault import Domain, LocalKeyring
-from tests.stage import App, BrokerStage
+from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import EHR, KEY
 from tests.stage.prover import Prover
 
 TAG = "0123456789AB"
-GRANT, LEASE, INDEX = keys.grant(TAG), keys.lease(TAG), keys.handles(TAG)
+GRANT, LEASE, INDEX, MARK = keys.grant(TAG), keys.lease(TAG), keys.handles(TAG), keys.untold(TAG)
 NOW = 1_000_000
 MANY = 50
 
@@ -75,10 +75,11 @@ def sealed(text: str, header: str = "under one key") -> str:
     return header.ljust(69) + text
 
 
-async def commit(redis: Redis, expected: int, owner: str, tokens: str = "") -> bytes:
+async def commit(redis: Redis, expected: int, owner: str, tokens: str = "", mark: str = "") -> bytes:
     pairs = ("state", "active", "generation", str(expected + 1))
     record = sealed(tokens or f"of {owner}")
-    return bytes(await script("commit_grant")(redis, [GRANT, LEASE], [expected, owner, 60_000, record, *pairs]))
+    arguments: list[str | bytes | int | float] = [expected, owner, 60_000, record, mark, 60_000, *pairs]
+    return bytes(await script("commit_grant")(redis, [GRANT, LEASE, MARK], arguments))
 
 
 async def replace_header(redis: Redis, key: str, field: str, read: str, new: str) -> int:
@@ -94,15 +95,21 @@ async def intend(redis: Redis, owner: str = "me", generation: int = 1) -> bytes:
 
 
 async def release(
-    redis: Redis, owner: str = "me", hold_until: float = 0, unanswered: str = "", code: str = "", now: float = 0
+    redis: Redis,
+    owner: str = "me",
+    hold_until: float = 0,
+    unanswered: str = "",
+    code: str = "",
+    now: float = 0,
+    mark: str = "",
 ) -> bytes:
-    arguments: list[str | bytes | int | float] = [owner, hold_until, unanswered, code, now]
-    return bytes(await script("release_refresh")(redis, [GRANT, LEASE], arguments))
+    arguments: list[str | bytes | int | float] = [owner, hold_until, unanswered, code, now, mark, 60_000]
+    return bytes(await script("release_refresh")(redis, [GRANT, LEASE, MARK], arguments))
 
 
-async def end(redis: Redis, state: str, generation: str = "") -> bytes:
-    arguments: list[str | bytes | int | float] = [state, "a cause", "1.5", 60_000, generation]
-    return bytes(await script("end_grant")(redis, [GRANT, INDEX, LEASE], arguments))
+async def end(redis: Redis, state: str, generation: str = "", mark: str = "") -> bytes:
+    arguments: list[str | bytes | int | float] = [state, "a cause", "1.5", 60_000, generation, mark, 60_000]
+    return bytes(await script("end_grant")(redis, [GRANT, INDEX, LEASE, MARK], arguments))
 
 
 async def issue(
@@ -482,11 +489,10 @@ async def test_a_refresh_on_hold_is_not_claimed_before_its_time(redis: Redis, no
 LINK = keys.issued(TAG, "reauthorize", "l")
 
 
-async def reauthorize(redis: Redis, generation: int = 1, tokens: str = "new") -> bytes:
+async def reauthorize(redis: Redis, generation: int = 1, tokens: str = "new", mark: str = "") -> bytes:
     pairs = ("state", "active", "generation", str(generation + 1))
-    return bytes(
-        await script("reauthorize_grant")(redis, [GRANT, LEASE, LINK], [generation, 60_000, sealed(tokens), *pairs])
-    )
+    arguments: list[str | bytes | int | float] = [generation, 60_000, sealed(tokens), mark, 60_000, *pairs]
+    return bytes(await script("reauthorize_grant")(redis, [GRANT, LEASE, LINK, MARK], arguments))
 
 
 @pytest.mark.parametrize(
@@ -1091,6 +1097,15 @@ async def test_no_handle_of_a_family_survives_the_end_that_it_races(redis: Redis
 # Of all of them, over whole journeys
 
 
+@pytest.fixture
+async def stage(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> AsyncIterator[BrokerStage]:
+    """A broker with a webhook that nobody answers at."""
+    (tmp_path / "webhook").write_text("whsec_" + "A" * 32)
+    more = '[[webhook]]\nid = "pager"\nurl = "http://127.0.0.1:1/"\nsecret = "file:webhook"'
+    async with open_stage(sandbox, redis, tmp_path, more=more) as stage:
+        yield stage
+
+
 async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
     await stage.broker.witness.look()
     stage.sandbox.fault("token_lifetime", seconds=29)
@@ -1127,6 +1142,9 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
     assert (await reports.token(**ask)).status_code == 200
     assert await stage.broker.revoke_grant(answer["access_token"][4:16], cause="test") == "revoked"
     await app.authorize()  # a code that stays unused
+    await stage.broker.telling.gathering.sweep()
+    await stage.broker.telling.look()
+    assert [event.said async for event, _ in stage.broker.telling.outbox.listed("pager", "due")] == ["no_connection"]
     await rotate_the_keys_of(stage)
 
 

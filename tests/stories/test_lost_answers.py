@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.errors import EhrUnreachable, ReauthorizationRequired
-from broker.refresh.lost import attempt_name, began_at, repeating
+from broker.grants import began_at
+from broker.refresh.lost import attempt_name, repeating
 from broker.refresh.renewal import SETTLE_SECONDS
 from broker.store import keys
 from tests.stage import Sandbox
