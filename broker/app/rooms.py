@@ -99,8 +99,7 @@ async def open_rooms(
     """Build the rooms. Raises `StoreUnavailable`, `SealBroken` (a wrong key-encryption key)."""
     tenant, directory = settings.tenant, Directory(settings)
     keyed_hash = await _keyed_hash(redis, vault, tenant, entropy)
-    untold = Untold(redis, clock, entropy, heard=bool(settings.webhook))
-    grants = Grants(redis, vault, tenant=tenant, clock=clock, doubts=witness, untold=untold)
+    grants = _grants(settings, redis, vault, witness, clock, entropy)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, records, grants, clock=clock)
     sealed = SealedRecords(redis, vault, tenant)
@@ -164,6 +163,11 @@ def _renewal(
     answers, lost = Answers(ehr_side, id_tokens, trail), LostAnswers(grants, ehr_side, trail)
     sending = Sending(redis, grants, ehr_side.gate, clock)
     return Renewal(redis, grants, ehr_side, asking, answers, lost, sending, trail, clock, entropy)
+
+
+def _grants(settings: Settings, redis: Redis, vault: Vault, witness: Witness, clock: Clock, entropy: Entropy) -> Grants:
+    untold = Untold(redis, clock, entropy, heard=bool(settings.webhook))
+    return Grants(redis, vault, tenant=settings.tenant, clock=clock, doubts=witness, untold=untold)
 
 
 async def _keyed_hash(redis: Redis, vault: Vault, tenant: str, entropy: Entropy) -> KeyedHash:
