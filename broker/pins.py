@@ -19,7 +19,7 @@ from broker.credentials import KeyedHash
 from broker.ehr.endpoints import Endpoints
 from broker.ehr.pin import Move, Pin, shown
 from broker.ehr.site import Site
-from broker.errors import NotFound, StoreUnavailable
+from broker.errors import InvalidRequest, NotFound, StoreUnavailable
 from broker.origins import origin
 from broker.store import keys
 from broker.store.connection import Script, store_errors
@@ -66,15 +66,24 @@ class Pins:
     async def approve(self, site: Site) -> Sequence[Move]:
         """Use what is quarantined from now on, on all replicas, and return what that changes.
 
-        Raises `NotFound` when nothing is quarantined, `Unavailable`.
+        Raises `NotFound` when nothing is quarantined, `InvalidRequest` when it is something else by now, `Unavailable`.
         """
+        approved: Sequence[Move] = ()
         for _ in range(_TRIES):
             sealed, known = await self._read(site)
             if known is None or not known.moves:
                 raise NotFound(f"nothing is quarantined for EHR {site.ehr}")
-            self._record("ehr.approved", "allowed", site, known.moves)
+            if approved and known.moves != approved:
+                self._record("ehr.approved", "failed", site, "something else is quarantined since")
+                raise InvalidRequest(
+                    f"what is quarantined for EHR {site.ehr} changed while it was approved",
+                    public="Something else is quarantined by now. Look at it first: broker ehrs list.",
+                )
+            if not approved:
+                self._record("ehr.approved", "allowed", site, known.moves)
+                approved = known.moves
             if await self._write(site, sealed, known.approve()):
-                return known.moves
+                return approved
         raise StoreUnavailable("the pin is written by others all the time")
 
     async def _read(self, site: Site) -> tuple[bytes, Pin | None]:

@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 from broker.audit import AuditTrail
 from broker.credentials import KeyedHash
 from broker.ehr.endpoints import Endpoints
-from broker.errors import AuditUnavailable, NotFound, SealBroken
+from broker.ehr.pin import Pin
+from broker.ehr.site import Site
+from broker.errors import AuditUnavailable, InvalidRequest, NotFound, SealBroken
 from broker.pins import Pins
 from broker.vault import RecordContext
 from tests.ehr.known import site
@@ -123,6 +125,49 @@ async def test_nothing_is_approved_where_nothing_is_quarantined(office: Office) 
         await office.pins.approve(HERE)
 
     assert [event for event, *_ in office.told()] == ["ehr.pinned"]
+
+
+async def test_what_came_into_quarantine_while_another_host_was_approved_is_not_approved_with_it(
+    office: Office, branch: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DS-15: an operator's word is for the hosts that it was said of."""
+    await office.pins.settle(HERE, FOUND)
+    await office.pins.settle(HERE, MOVED)
+    write = Pins._write
+
+    async def too_late(self: Pins, site: Site, read: bytes, pin: Pin) -> bool:
+        monkeypatch.setattr(Pins, "_write", write)
+        await branch.pins.settle(HERE, replace(MOVED, token_endpoint="https://worse.example/token"))
+        return await write(self, site, read, pin)
+
+    monkeypatch.setattr(Pins, "_write", too_late)
+    with pytest.raises(InvalidRequest):
+        await office.pins.approve(HERE)
+
+    pin = await office.pins.read(HERE)
+    assert pin is not None
+    assert pin.endpoints == FOUND
+    assert [move.found for move in pin.moves] == ["https://worse.example"]
+    assert office.told()[-1] == ("ehr.approved", "failed", "something else is quarantined since")
+
+
+async def test_an_approval_that_comes_second_is_tried_again_where_the_same_is_quarantined(
+    office: Office, branch: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await office.pins.settle(HERE, FOUND)
+    await office.pins.settle(HERE, MOVED)
+    write = Pins._write
+
+    async def too_late(self: Pins, site: Site, read: bytes, pin: Pin) -> bool:
+        monkeypatch.setattr(Pins, "_write", write)
+        branch.now += 10
+        await branch.pins.settle(HERE, MOVED)
+        return await write(self, site, read, pin)
+
+    monkeypatch.setattr(Pins, "_write", too_late)
+
+    assert len(await office.pins.approve(HERE)) == 1
+    assert [event for event, *_ in office.told()].count("ehr.approved") == 1
 
 
 async def test_replicas_that_discover_at_once_agree(redis: Redis, tmp_path: Path) -> None:

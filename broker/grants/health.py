@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from broker.grants.failures import ACTIONS, kind_of
 from broker.grants.record import Grant, began_at
 
 Health = Literal["healthy", "refreshing", "degraded", "uncertain", "needs_reauth", "revoked", "suspended"]
@@ -35,7 +36,15 @@ class HealthReport:
 def health_of(grant: Grant, *, now: float) -> HealthReport:
     """Say how a grant is at `now` (seconds)."""
     health, since, evidence = _found(grant, now)
-    return HealthReport(health, since, evidence, _ACTIONS[health])
+    return HealthReport(health, since, evidence, _action(grant, health))
+
+
+def _action(grant: Grant, health: Health) -> str:
+    if health != "degraded" or grant.trouble is None:
+        return _ACTIONS[health]
+    kind = kind_of(grant.trouble.code)
+    # A lost answer that cannot be found out makes a grant uncertain; this one is asked about, or for again, by itself.
+    return ACTIONS["ehr_outage" if kind == "lost" else kind]
 
 
 def lasting_health(grant: Grant, *, now: float) -> HealthReport:

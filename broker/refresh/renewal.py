@@ -33,11 +33,11 @@ from broker.errors import (
     StoreUnavailable,
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet, began_at
+from broker.grants.failures import classify
 from broker.profiles import Profile
 from broker.refresh.answers import Answers
 from broker.refresh.asking import Asking
 from broker.refresh.ehr_side import EhrSide
-from broker.refresh.failures import classify
 from broker.refresh.insisting import insist
 from broker.refresh.limits import Lane
 from broker.refresh.lost import LostAnswers, attempt_name, can_be_found_out, may_send_again, repeating

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker.grants import Grant, LaunchContext, Terms, Trouble, health_of
+from broker.grants.failures import ACTIONS, Kind
 from broker.grants.health import Health
 from broker.scopes import Scopes
 
@@ -72,3 +73,23 @@ def test_the_health_of_a_grant_has_evidence_and_a_beginning(
     assert (report.health, report.since) == (health, since)
     assert report.evidence.startswith(evidence)
     assert report.action
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("invalid_client", "client"),
+        ("invalid_scope", "client"),
+        ("invalid_grant", "grant"),
+        ("server_error", "ehr_outage"),
+        ("ehr_unreachable", "ehr_outage"),
+        ("ehr_answer_lost", "ehr_outage"),
+        ("ehr_misbehaved", "quirk"),
+        ("something_of_a_vendor", "quirk"),
+    ],
+)
+def test_what_to_do_about_a_grant_that_is_not_renewed_depends_on_what_failed_last(code: str, kind: Kind) -> None:
+    """RF-08."""
+    troubled = replace(HEALTHY, trouble=Trouble(1080.0, 1090.0, 4, code))
+
+    assert health_of(troubled, now=1095).action == ACTIONS[kind]

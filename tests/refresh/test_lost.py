@@ -9,6 +9,7 @@ from broker.errors import (
     BrokerError,
     EhrAnswerLost,
     EhrAnswerUnreadable,
+    EhrError,
     EhrMisbehaved,
     EhrRefused,
     EhrUnreachable,
@@ -18,8 +19,8 @@ from broker.errors import (
     StoreUnavailable,
 )
 from broker.grants import began_at
+from broker.grants.failures import ACTIONS, Kind, classify, kind_of
 from broker.profiles import Profile, profile
-from broker.refresh.failures import ACTIONS, Kind, classify
 from broker.refresh.lost import Again, attempt_name, can_be_found_out, may_send_again
 
 STRICT = profile("generic")
@@ -98,4 +99,6 @@ def test_every_failure_is_somebodys_and_has_one_thing_to_do(error: BrokerError, 
 
     assert (failure.kind, failure.code) == (kind, code)
     assert failure.action == ACTIONS[kind]
+    if isinstance(error, EhrError):  # of nothing else a code is kept
+        assert kind_of(code) == ("ehr_outage" if code == "ehr_unreachable" else kind)
     assert {field.name for field in fields(failure)} == {"kind", "code"}

@@ -56,6 +56,12 @@ _KINDS: Final[tuple[tuple[type[BrokerError], Kind], ...]] = (
 """The first that fits."""
 
 
+def kind_of(code: str) -> Kind:
+    """Say whose trouble it was, by the code that is kept of it. A pause that was asked for counts as an outage."""
+    ours: dict[str, Kind] = {known.code: kind for known, kind in reversed(_KINDS)}
+    return {**ours, **_REFUSALS}.get(code, "quirk")
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One failed attempt."""
