@@ -1,9 +1,11 @@
 """Real servers for each test process: a store, a simulated EHR; and for each test a clean broker in front of them."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
@@ -12,9 +14,17 @@ from broker.store.embedded import EmbeddedServer, wheel_server
 from tests.kms.openbao import OpenBao, running_openbao
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 
+ON_BOTH_LOOPS = frozenset({"test_upstream.py"})
+
 # How long an example takes on a busy machine, or on its first run, decides nothing.
 settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("timeless")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Test on the loop that serves; what holds a transport itself on the one that an import would bring, too."""
+    both = item.path.name in ON_BOTH_LOOPS
+    return {"uvloop": uvloop.new_event_loop} | ({"asyncio": asyncio.new_event_loop} if both else {})
 
 
 @pytest.fixture(scope="session")
