@@ -110,8 +110,11 @@ class Refresher:
         if lives and (not grant.refreshable or now < grant.hold_until):
             return grant
         try:
-            return await self.renew(grant, "background" if lives else "interactive")
+            renewed = await self.renew(grant, "background" if lives else "interactive")
         except (EhrError, KeyUnavailable):
             if self.clock() < grant.expires_at:
                 return grant  # the EHR's trouble, or that of the keys to prove oneself with, is not yet the app's
             raise
+        if renewed.generation == grant.generation or self.clock() < renewed.expires_at:
+            return renewed
+        return await self._renew_in_time(renewed)  # it was somebody else's, and ended while this process stood still

@@ -1,0 +1,103 @@
+"""A replica that stands still in the middle of a refresh, at its worst moment, and then goes on (RF-05, RF-15)."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.refresh.renewal import LEASE_SECONDS
+from broker.store.client import StoreClient
+from tests.refresh.model_ehr import LIFETIME, Kind
+from tests.refresh.replicas import World, open_world, settings_of
+
+
+@pytest.fixture
+async def world(redis: Redis, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    assert isinstance(redis, StoreClient)
+    async with open_world(settings_of(tmp_path), redis, tmp_path, getattr(request, "param", "strict")) as world:
+        yield world
+
+
+def at(*kinds: Kind) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("world", kinds, indirect=True)
+
+
+async def stopped(world: World, name: str, when: str) -> None:
+    """Let A refresh until it stops there, and let its lease run out."""
+    await world.pass_time(LIFETIME - 1)
+    world.replicas[0].pauses_at = (name, when)  # type: ignore[assignment]
+    await world.call(0)
+    await world.pass_time(LEASE_SECONDS + 1)
+
+
+async def goes_on(world: World) -> None:
+    world.replicas[0].pauses_at = None
+    await world.run()
+    await world.check()
+
+
+@at("telling", "grace", "strict", "reusable")
+async def test_who_stood_still_before_sending_does_not_send_any_more(world: World) -> None:
+    """RF-05: another replica may have found out that nothing was sent, and have sent it."""
+    await stopped(world, "intend_refresh", "after")
+    await world.call(1)
+    sent = len(world.ehr.requests)
+
+    await goes_on(world)
+
+    assert len(world.ehr.requests) == sent
+    assert world.ehr.alarms == []
+
+
+@at("telling", "strict")
+async def test_an_answer_in_the_hand_of_who_stood_still_is_kept_whatever_was_made_of_the_grant(world: World) -> None:
+    """RF-05: what another replica has concluded from its absence is undone by it."""
+    await stopped(world, "commit_grant", "before")
+    await world.call(1)
+    assert (await world.grant()).state == {"telling": "needs_reauth", "strict": "uncertain"}[world.ehr.kind]
+
+    await goes_on(world)
+
+    assert ((await world.grant()).state, (await world.grant()).generation) == ("active", 2)
+    assert await world.stored_token() in world.ehr.valid
+
+
+@at("grace", "reusable")
+async def test_an_answer_that_another_replica_has_repeated_is_refused(world: World) -> None:
+    """RF-04: fencing, by the generation."""
+    await world.pass_time(LIFETIME - 1)
+    world.replicas[0].pauses_at = ("commit_grant", "before")
+    await world.call(0)
+    await world.lapse()
+    await world.call(1)
+    renewed = await world.stored_token()
+
+    await goes_on(world)
+
+    assert ((await world.grant()).generation, await world.stored_token()) == (2, renewed)
+
+
+async def test_an_answer_is_kept_though_the_store_forgot_that_it_was_asked_for(world: World) -> None:
+    """RF-05: a fail-over took the intent with it, and nobody else has begun an attempt since."""
+    await world.pass_time(LIFETIME - 1)
+    world.replicas[0].pauses_at = ("intend_refresh", "after")
+    await world.call(0)
+    assert await world.forget() == "intend_refresh"
+
+    await goes_on(world)
+
+    assert await world.stored_token() in world.ehr.valid
+
+
+async def test_who_stood_still_does_not_get_a_token_that_came_and_went_meanwhile(world: World) -> None:
+    await world.pass_time(LIFETIME - 1)
+    world.replicas[0].pauses_at = ("claim_refresh", "before")
+    await world.call(0)
+    await world.call(1)
+    await world.pass_time(LIFETIME + 1)
+    before = len(world.served)
+
+    await goes_on(world)
+
+    assert world.served[before:] == [3]
