@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from broker.refresh.renewal import LEASE_SECONDS
+from broker.refresh.sending import LEASE_SECONDS
 from broker.store.client import StoreClient
 from tests.refresh.model_ehr import LIFETIME, Kind
-from tests.refresh.replicas import World, open_world, settings_of
+from tests.refresh.world import World, open_world, settings_of
 
 
 @pytest.fixture
