@@ -19,6 +19,7 @@ from broker.clock import Clock, Entropy, system_entropy
 from broker.egress import Egress
 from broker.errors import ConfigurationError
 from broker.flows.describe_registration import DescribeRegistration
+from broker.flows.forecast import ForecastGrants
 from broker.flows.introspect_grant import IntrospectGrant
 from broker.flows.offer_reauthorization import OfferReauthorization
 from broker.flows.proof.last_used import LastUsed
@@ -63,6 +64,7 @@ class Broker:
     revoke_grant: RevokeGrant
     introspect_grant: IntrospectGrant
     offer_reauthorization: OfferReauthorization
+    forecast_grants: ForecastGrants
     keeper: Keeper
     telling: Telling
     audit: AuditTrail
@@ -158,6 +160,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper, telling: Telling
         RevokeGrant(rooms.grants, rooms.ehr_side, rooms.audit),
         IntrospectGrant(rooms.redis, rooms.grants, rooms.ehr_side, rooms.audit),
         OfferReauthorization(rooms.directory, rooms.grants, rooms.reauthorizations, rooms.audit, rooms.clock),
+        ForecastGrants(rooms.directory, rooms.grants, rooms.refresher.renewal.ends, rooms.clock),
         keeper,
         telling,
         rooms.audit,

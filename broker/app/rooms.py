@@ -36,6 +36,7 @@ from broker.refresh.answers import Answers
 from broker.refresh.asking import Asking
 from broker.refresh.current_token import Refresher
 from broker.refresh.ehr_side import EhrSide
+from broker.refresh.ends import ObservedEnds
 from broker.refresh.gate import Gate
 from broker.refresh.lost import LostAnswers
 from broker.refresh.renewal import Renewal
@@ -162,7 +163,8 @@ def _renewal(
     trail = RefreshTrail(audit)
     answers, lost = Answers(ehr_side, id_tokens, trail), LostAnswers(grants, ehr_side, trail)
     sending = Sending(redis, grants, ehr_side.gate, clock)
-    return Renewal(redis, grants, ehr_side, asking, answers, lost, sending, trail, clock, entropy)
+    ends = ObservedEnds(redis, clock, entropy)
+    return Renewal(redis, grants, ehr_side, asking, answers, lost, sending, trail, ends, clock, entropy)
 
 
 def _grants(settings: Settings, redis: Redis, vault: Vault, witness: Witness, clock: Clock, entropy: Entropy) -> Grants:

@@ -23,6 +23,7 @@ KEPT: Final[Mapping[re.Pattern[str], Kind]] = {
     re.compile(r"sb:pin:\{.+\}"): "string",
     re.compile(r"sb:key:\{.+\}"): "string",
     _DOMAIN: "hash",
+    re.compile(r"sb:ends:\{.+\}"): "zset",
 }
 """By the name of the key, with Redis's word for what it holds. A test compares this with every name that there is."""
 LEFT_OUT: Final = (

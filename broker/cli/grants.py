@@ -1,6 +1,7 @@
 """`broker grants`: what EHRs authorized. Never a token; never the context, which names a person."""
 
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from broker.grants import Grant, health_of
 from broker.reauthorizations import LONGEST_SECONDS
 
 commands = typer.Typer(help="Grants: what EHRs authorized.", no_args_is_help=True)
+_FORECAST_COLUMNS = ("ehr", "grants", "over", "first_end", "because")
 _COLUMNS = ("grant", "health", "ehr", "app", "flow", "generation", "expires_at", "evidence")
 
 
@@ -85,6 +87,27 @@ def reauthorize(
         print("no app holds anything of this grant any more; a new launch would serve better", file=sys.stderr)
 
 
+@commands.command("forecast")
+def forecast(
+    *,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+    days: Annotated[int, typer.Option("--days", help="how far to look ahead", min=1, max=3650)] = 7,
+) -> None:
+    """Say which grants will soon need their person again, by EHR, and why that is believed."""
+    found = run(lambda: _forecast(days, config, state))
+    if as_json:
+        print_rows([found], (), as_json=True)
+        return
+    print(f"{found['ending']} of {found['living']} grants end within {days} days")
+    if found["lines"]:
+        print_rows(found["lines"], _FORECAST_COLUMNS, as_json=False)
+    for name, said in (("unknown", "nothing tells when they end"), ("unreadable", "they cannot be read")):
+        if found[name]:
+            print(f"of {found[name]} grants {said}", file=sys.stderr)
+
+
 @commands.command("revoke")
 def revoke(
     grant: Annotated[str, typer.Argument(help="the grant's id, as listed")],
@@ -147,6 +170,20 @@ async def _reauthorize(tag: str, lifetime: int, config: Path | None, state: Path
     async with open_session(config, state) as broker:
         offered = await broker.offer_reauthorization(tag, lifetime=lifetime)
         return offered.url.reveal(), _when(offered.expires_at), await broker.handles.held(tag)
+
+
+async def _forecast(days: int, config: Path | None, state: Path | None) -> dict[str, Any]:
+    async with open_session(config, state) as broker:
+        found = await broker.forecast_grants(days * 86_400.0)
+    lines = sorted(found.lines.values(), key=lambda line: line.first_end)
+    return {
+        "days": days,
+        "ending": found.ending,
+        "living": found.living,
+        "unknown": found.unknown,
+        "unreadable": found.unreadable,
+        "lines": [{**asdict(line), "first_end": _when(line.first_end)} for line in lines],
+    }
 
 
 async def _revoke(tag: str, config: Path | None, state: Path | None) -> tuple[str, str | None]:

@@ -60,6 +60,10 @@ class Profile(BaseModel):
     """Seconds that must lie between two refreshes of one grant (OR-04)."""
     refresh_while_alive: bool
     """Whether a refresh token dies with its access token, so that grants are renewed even when nobody asks (RF-07)."""
+    refresh_lifetime: Annotated[int, Field(ge=0, le=315_360_000)]
+    """Seconds from a person's authorization to the end of the refresh token, for forecasts; 0: not known (RF-13)."""
+    refresh_idle: Annotated[int, Field(ge=0, le=315_360_000)]
+    """Seconds that a refresh token lasts without being used, for forecasts; 0: not known (RF-13)."""
     jwks_cache: Annotated[int, Field(ge=300, le=604_800)]
     """Seconds that the EHR may go on with a JWK Set it has fetched: the old key is kept at least as long (RG-11)."""
     introspection_authentication: Literal["client", "bearer"]

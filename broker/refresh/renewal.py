@@ -38,6 +38,7 @@ from broker.profiles import Profile
 from broker.refresh.answers import Answers
 from broker.refresh.asking import Asking
 from broker.refresh.ehr_side import EhrSide
+from broker.refresh.ends import ObservedEnds
 from broker.refresh.insisting import insist
 from broker.refresh.limits import Lane
 from broker.refresh.lost import LostAnswers, attempt_name, can_be_found_out, may_send_again, repeating
@@ -78,6 +79,7 @@ class Renewal:
     lost: LostAnswers
     sending: Sending
     trail: RefreshTrail
+    ends: ObservedEnds
     clock: Clock
     entropy: Entropy
     claim: Script = field(default_factory=partial(script, "claim_refresh"))
@@ -122,6 +124,7 @@ class Renewal:
     async def close(self) -> None:
         """Wait until every lease that has to be given back was."""
         await self.releases.close()
+        await self.ends.close()
 
     def _mode(self, grant: Grant) -> str:
         return "look" if can_be_found_out(self._profile(grant)) else ""
@@ -177,7 +180,7 @@ class Renewal:
         except EhrRefused as refused:
             if refused.error == "invalid_grant" and grant.terms.flow == "launch":
                 more = ", as the session ended (RF-10)" if grant.terms.ends_with_session else ""
-                return await self._end(grant, "needs_reauth", f"{refused.detail}{more}")
+                return await self._end(grant, "needs_reauth", f"{refused.detail}{more}", learned_from=not earlier)
             self.ehr_side.doubt(grant.terms, refused)
             await self._give_back(grant, owner, refused, unanswered=earlier)
             raise
@@ -264,10 +267,12 @@ class Renewal:
         if await self.release(self.redis, [*_keys(grant), keys.untold(grant.tag)], asked) == b"news":
             self.grants.untold.hint(grant.tag)
 
-    async def _end(self, grant: Grant, state: GrantState, cause: str) -> Grant:
+    async def _end(self, grant: Grant, state: GrantState, cause: str, *, learned_from: bool = False) -> Grant:
         """End the grant unless its generation has moved on: then someone else renewed it, and that is the answer."""
         self.trail.record(grant, "failed", cause)
-        await insist(partial(self.grants.end, grant.tag, state, cause, generation=grant.generation))
+        said = await insist(partial(self.grants.end, grant.tag, state, cause, generation=grant.generation))
+        if learned_from and said == "ok":
+            self.ends.note(grant)
         return await self._current(grant)
 
     async def _current(self, grant: Grant) -> Grant:

@@ -73,6 +73,11 @@ def webhook_event(webhook: str, event: str) -> str:
     return f"sb:webhook:{{{webhook}}}:event:{event}"
 
 
+def ends(ehr: str) -> str:
+    """A sorted set: how old refresh tokens were that an EHR no longer took, by when that was, in seconds."""
+    return f"sb:ends:{{{ehr}}}"
+
+
 def introspected(tag: str) -> str:
     """A string: the grant's token was introspected a moment ago."""
     return f"sb:{{{tag}}}:introspected"

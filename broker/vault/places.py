@@ -48,6 +48,7 @@ NOTHING_SEALED: Final = (
     re.compile(r"sb:domain:\{.+\}"),
     re.compile(r"sb:(audit|witness|restoring|untold|swept)"),
     re.compile(r"sb:due:.+"),
+    re.compile(r"sb:ends:.+"),
     re.compile(r"sb:webhook:.+"),
     re.compile(r"sb:gate:.+"),
 )

@@ -251,3 +251,25 @@ async def test_no_link_is_made_for_a_revoked_grant(at_stage: Operator, app: App)
 
     assert (said.status, said.out) == (1, "")
     assert said.err == f"broker: invalid_request: grant {tag} is revoked: it was ended here\n"
+
+
+async def test_the_next_week_is_forecast_for_people_and_for_programs(
+    at_stage: Operator, app: App, stage: BrokerStage
+) -> None:
+    """RF-13."""
+    await app.standalone()
+    stage.sandbox.fault("token_members", set={"refresh_token_expires_in": 86_400})
+    await app.standalone()
+
+    said = await at_stage.run("grants", "forecast")
+    (found,) = (await at_stage.run("grants", "forecast", "--days", "30", "--json")).json()
+
+    first, header, line = said.out.splitlines()
+    assert first == "1 of 2 grants end within 7 days"
+    assert re.split(r" {2,}", header) == ["ehr", "grants", "over", "first_end", "because"]
+    assert re.fullmatch(rf"sandbox +1 +- +{WHEN} +the EHR said so", line)
+    assert said.err == "of 1 grants nothing tells when they end\n"
+    (told,) = found.pop("lines")
+    assert found == {"days": 30, "ending": 1, "living": 2, "unknown": 1, "unreadable": 0}
+    assert re.fullmatch(WHEN, told.pop("first_end"))
+    assert told == {"ehr": "sandbox", "basis": "said", "because": "the EHR said so", "grants": 1, "over": 0}

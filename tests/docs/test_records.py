@@ -11,7 +11,7 @@ from broker.app.trail import AUDIT_STREAM_LENGTH
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
 from broker.grants import backend_grants, records, untold
-from broker.refresh import gate, insisting, keeper, limits, renewal, schedule, sending
+from broker.refresh import ends, gate, insisting, keeper, limits, renewal, schedule, sending
 from broker.store import keys
 from broker.webhooks import delivering, gathering, outbox, retries
 from tests.docs.pages import ROOT, code, read, rows, section
@@ -32,6 +32,7 @@ LIVES: Final = {
     "sb:gate:{EHR}": (gate.GATE_SECONDS,),
     "sb:gate:{EHR}:slots": (gate.GATE_SECONDS,),
     "sb:due:{N}:EHR": (schedule.FORGOTTEN_SECONDS,),
+    "sb:ends:{EHR}": (ends.KEPT_SECONDS,),
     "sb:{TAG}:untold": (untold.MARK_SECONDS,),
     "sb:untold": (untold.LIST_SECONDS,),
     "sb:swept": (gathering.SWEEP_SECONDS,),
@@ -54,6 +55,7 @@ def test_every_key_in_redis_is_documented() -> None:
     named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N"), keys.domain("ID")}
     named |= {keys.gate("EHR"), keys.gate_slots("EHR")}
     named |= {keys.WITNESS, keys.RESTORING, keys.UNTOLD, keys.SWEPT, keys.untold("TAG")}
+    named |= {keys.ends("EHR")}
     named |= {keys.webhook_due("ID"), keys.webhook_dead("ID"), keys.webhook_event("ID", "NAME")}
     named |= {
         keys.issued("TAG", kind, "HASH")
@@ -78,7 +80,7 @@ def test_every_key_in_redis_is_documented() -> None:
     assert made_by == {
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
         *("secret_used", "due", "part", "domain", "backend_lease", "asked", "gate", "gate_slots"),
-        *("untold", "webhook_due", "webhook_dead", "webhook_event"),
+        *("untold", "webhook_due", "webhook_dead", "webhook_event", "ends"),
     }
     assert documented_records().keys() == named
 

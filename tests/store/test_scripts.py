@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from broker.app.vault import open_vault
+from broker.errors import ReauthorizationRequired
 from broker.store import keys, pool
 from broker.store.connection import Script, connect
 from broker.store.embedded import EmbeddedServer
@@ -1144,10 +1145,22 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
     assert (await reports.token(**ask)).status_code == 200
     assert await stage.broker.revoke_grant(answer["access_token"][4:16], cause="test") == "revoked"
     await app.authorize()  # a code that stays unused
+    await an_end(stage, app)
     await stage.broker.telling.gathering.sweep()
     await stage.broker.telling.look()
-    assert [event.said async for event, _ in stage.broker.telling.outbox.listed("pager", "due")] == ["no_connection"]
+    told = [event.said async for event, _ in stage.broker.telling.outbox.listed("pager", "due")]
+    assert told == ["no_connection"] * 2
     await rotate_the_keys_of(stage)
+
+
+async def an_end(stage: BrokerStage, app: App) -> None:
+    """Let the EHR end a grant."""
+    grant = await stage.broker.grants.read((await app.standalone())["access_token"][4:16])
+    stage.sandbox.fault("token_invalid_grant")
+    with pytest.raises(ReauthorizationRequired):
+        await stage.broker.keeper.refresher.renew(grant)
+    await stage.broker.keeper.refresher.renewal.close()
+    await stage.broker.grants.untold.close()
 
 
 async def rotate_the_keys_of(stage: BrokerStage) -> None:

@@ -1,5 +1,6 @@
 """A change of a grant's health reaches whoever asked for it: signed, once it lasts, and again until it was heard."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -16,7 +17,7 @@ from broker.store.connection import Script
 from broker.webhooks.gathering import LASTS_SECONDS, SWEEP_SECONDS
 from tests.docs.pages import read, section
 from tests.stage import App, BrokerStage, Browser
-from tests.stories.held import DUE, ENDED, FOREVER, Held, audit_of
+from tests.stories.held import DUE, ENDED, FOREVER, Held, audit_of, until
 from tests.webhooks.conftest import SECRETS
 from tests.webhooks.receiver import Receiver, answer
 
@@ -359,3 +360,39 @@ async def test_what_operations_say_of_verifying_is_right(held: Held, receiver: R
     assert not sample["is_genuine"](one.headers, one.body + b" ", SECRETS[0])
     assert not sample["is_genuine"]({**one.headers, "webhook-id": "msg_2"}, one.body, SECRETS[0])
     assert not sample["is_genuine"]({**one.headers, "webhook-timestamp": "1"}, one.body, SECRETS[0])
+
+
+async def test_beside_requests_somebody_looks_again_and_again(held: Held, receiver: Receiver) -> None:
+    is_draining, telling = False, held.stage.broker.telling
+    running = asyncio.create_task(telling.run(0.01, lambda: is_draining))
+    await end(held)
+    await until(lambda: len(receiver.received) == 2)
+    assert told(receiver) == [("healthy", "needs_reauth")]
+
+    is_draining = True
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.done()
+
+
+async def test_trouble_of_one_webhook_or_of_the_store_ends_no_loop(
+    held: Held, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling, failed = held.stage.broker.telling, 0
+    look = type(telling.gathering).look
+
+    async def fails_twice(self: Any) -> int:
+        nonlocal failed
+        failed += 1
+        if failed <= 2:
+            raise StoreUnavailable("TimeoutError") if failed == 1 else RuntimeError("a fault of our own")
+        return await look(self)
+
+    monkeypatch.setattr(type(telling.gathering), "look", fails_twice)
+    running = asyncio.create_task(telling.run(0.01))
+    await end(held)
+    await until(lambda: len(receiver.received) == 2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert failed > 2
