@@ -146,8 +146,8 @@ def _beside_requests(rooms: Rooms, telling: Telling, is_draining: Callable[[], b
     """Start what goes on beside requests and can be cut off at any time."""
     yield asyncio.create_task(rooms.witness.run(WITNESS_SECONDS), name="witness")
     yield asyncio.create_task(rooms.tending.run(TEND_SECONDS, is_draining), name="tending")
-    if rooms.settings.webhook:
-        yield asyncio.create_task(telling.run(TELL_SECONDS, is_draining), name="webhooks")
+    for work in telling.work(TELL_SECONDS, is_draining):
+        yield asyncio.create_task(work, name="webhooks")
 
 
 def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper, telling: Telling) -> Broker:

@@ -1,9 +1,9 @@
 """The work beside all requests that webhooks take: gather, deliver, sweep. Nothing waits for it, and it for nobody."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
 
@@ -18,6 +18,7 @@ LONGEST_REST_SECONDS: Final = 60.0
 """How long a receiver that hears nothing is left alone between two tries of one replica."""
 _SWEEP_TRY_SECONDS: Final = 60.0
 Result = TypeVar("Result")
+Work: TypeAlias = Coroutine[Any, Any, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,17 @@ class Telling:
     gathering: Gathering
     deliveries: tuple[Delivering, ...]
 
-    async def run(self, every: float, is_draining: Callable[[], bool] = lambda: False) -> None:
-        """Work until cancelled or draining; `every` is the seconds between two looks while there is nothing to do."""
-        async with asyncio.TaskGroup() as work:
-            work.create_task(self._gather(every, is_draining))
-            work.create_task(self._sweep(is_draining))
-            for delivering in self.deliveries:
-                work.create_task(self._deliver(delivering, every, is_draining))
+    def work(self, every: float, is_draining: Callable[[], bool] = lambda: False) -> Iterator[Work]:
+        """Yield what goes on until cancelled or draining, each to be a task of its own.
+
+        `every` is the seconds between two looks while there is nothing to do. Not in one task group: before Python 3.12
+        redis-py can swallow a cancellation, and a group hands it on once.
+        """
+        if self.deliveries:
+            yield self._gather(every, is_draining)
+            yield self._sweep(is_draining)
+        for delivering in self.deliveries:
+            yield self._deliver(delivering, every, is_draining)
 
     async def look(self) -> None:
         """Gather and deliver what is due now, all of it once."""

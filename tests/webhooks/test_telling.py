@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
+from broker.app import _stop
 from broker.errors import StoreUnavailable
 from broker.grants import Health
 from broker.settings.webhook import ToldHealth
@@ -364,15 +365,15 @@ async def test_what_operations_say_of_verifying_is_right(held: Held, receiver: R
 
 async def test_beside_requests_somebody_looks_again_and_again(held: Held, receiver: Receiver) -> None:
     is_draining, telling = False, held.stage.broker.telling
-    running = asyncio.create_task(telling.run(0.01, lambda: is_draining))
+    running = [asyncio.create_task(work) for work in telling.work(0.01, lambda: is_draining)]
     await end(held)
     await until(lambda: len(receiver.received) == 2)
     assert told(receiver) == [("healthy", "needs_reauth")]
 
     is_draining = True
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    assert running.done()
+    await until(lambda: sum(task.done() for task in running) == len(running) - 1)
+    for task in running:  # the sweep rests
+        await _stop(task)
 
 
 async def test_trouble_of_one_webhook_or_of_the_store_ends_no_loop(
@@ -389,10 +390,14 @@ async def test_trouble_of_one_webhook_or_of_the_store_ends_no_loop(
         return await look(self)
 
     monkeypatch.setattr(type(telling.gathering), "look", fails_twice)
-    running = asyncio.create_task(telling.run(0.01))
+    running = [asyncio.create_task(work) for work in telling.work(0.01)]
     await end(held)
     await until(lambda: len(receiver.received) == 2)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    for task in running:
+        await _stop(task)
 
     assert failed > 2
+
+
+async def test_without_a_webhook_there_is_no_work(stage: BrokerStage) -> None:
+    assert list(stage.broker.telling.work(1)) == []
