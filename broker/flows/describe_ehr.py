@@ -46,7 +46,16 @@ class DescribeEhr:
         return body
 
     async def _fetch(self, ehr: EhrSettings) -> bytes:
-        self.statements[ehr.id] = (self.clock() + _FAILED_SECONDS, b"")
+        """Who comes meanwhile waits for the same: a failure is remembered only once it is one."""
+        try:
+            body = await self._read(ehr)
+        except Exception:
+            self.statements[ehr.id] = (self.clock() + _FAILED_SECONDS, b"")
+            raise
+        self.statements[ehr.id] = (self.clock() + _CACHE_SECONDS, body)
+        return body
+
+    async def _read(self, ehr: EhrSettings) -> bytes:
         answer = await self.egress.fetch(
             "GET",
             f"{ehr.fhir_base}/metadata",
@@ -57,9 +66,7 @@ class DescribeEhr:
         statement = parse_json_object(answer.body) if answer.status == 200 else None
         if statement is None or statement.get("resourceType") != "CapabilityStatement":
             raise EhrMisbehaved(f"metadata of {ehr.id} (status {answer.status}) is not a CapabilityStatement (DS-14)")
-        body = json.dumps(self._point_here(statement, ehr.id, ehr.fhir_base)).encode()
-        self.statements[ehr.id] = (self.clock() + _CACHE_SECONDS, body)
-        return body
+        return json.dumps(self._point_here(statement, ehr.id, ehr.fhir_base)).encode()
 
     def _point_here(self, statement: dict[str, Any], ehr_id: str, ehr_base: str) -> dict[str, Any]:
         base, oauth = self.directory.fhir_base(ehr_id), f"{self.directory.public_url}/oauth"
