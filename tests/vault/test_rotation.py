@@ -265,6 +265,27 @@ async def test_a_new_key_that_is_lost_meanwhile_gets_no_records(stock: Stock) ->
     await all_is_readable(stock, names)
 
 
+async def test_what_a_fail_over_undoes_is_moved_again_before_the_old_key_ends(stock: Stock) -> None:
+    """Another node has its slot, and not what was moved on the first one; the domain key is on a node that is fine."""
+    names = await stock.fill("epic", [1])
+    name, undone = keys.pin("pin1"), 0
+    before = await stock.redis.get(name)
+
+    async def fail_over() -> None:
+        nonlocal undone
+        if stock.slept[-1] == SETTLE_SECONDS and undone < 2:
+            undone += 1
+            assert isinstance(before, bytes)
+            await stock.redis.set(name, before)
+
+    stock.meanwhile = fail_over
+    async with stock.work() as work:
+        (rotated,) = await work.rotate([EPIC], stock.told.append)
+
+    assert (rotated.moved, undone, stock.slept.count(SETTLE_SECONDS)) == (11, 2, 3)
+    await all_is_readable(stock, names)
+
+
 async def test_a_rotation_needs_the_kek_for_each_key_once(redis: Redis, tmp_path: Path) -> None:
     stock = Stock(redis, tmp_path, kek=(kek := UnsteadyKek()))
     await stock.fill("epic", range(5))
