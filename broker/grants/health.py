@@ -8,7 +8,7 @@ from broker.grants.record import Grant, began_at
 
 Health = Literal["healthy", "refreshing", "degraded", "uncertain", "needs_reauth", "revoked", "suspended"]
 
-_REAUTHORIZE: Final = "have the person authorize again"
+_REAUTHORIZE: Final = "have the person authorize again: broker grants reauthorize GRANT makes a link"
 _ACTIONS: Final[dict[Health, str]] = {
     "healthy": "nothing",
     "refreshing": "nothing: a refresh is under way",

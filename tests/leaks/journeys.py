@@ -32,6 +32,7 @@ from broker.store.embedded import EmbeddedServer, wheel_server
 from tests.leaks.echoing_ehr import EchoingEhr, running_echo
 from tests.leaks.evidence import Evidence, listening, stage_sinks, watched
 from tests.leaks.newer import newer_journeys, open_newer, watched_keys
+from tests.leaks.told import settings, told_journeys
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 from tests.stage.app import LAUNCH_URI, REDIRECT_URI
 from tests.stage.broker import APP_SECRET_TEXT, KEY
@@ -270,6 +271,7 @@ async def play(folder: Path, sandbox: Sandbox, demanding: Sandbox, log_file: Pat
             earlier = await play_newer(demanding, redis, folder / "newer", evidence)
             echo = await opened.enter_async_context(running_echo())
             more = MORE.format(fhir_base=echo.fhir_base, redirect_uri=REDIRECT_URI, launch_uri=LAUNCH_URI)
+            more += settings(folder, evidence)
             stage = await opened.enter_async_context(
                 open_stage(sandbox, redis, folder, authentication="client_secret_basic", more=more)
             )
@@ -277,6 +279,7 @@ async def play(folder: Path, sandbox: Sandbox, demanding: Sandbox, log_file: Pat
             journeys: list[Callable[[Run], Awaitable[None]]] = [good_journeys, bad_journeys, echoed_journeys]
             for journey in journeys:
                 await journey(run)
+            await told_journeys(stage, evidence)
             add_own_keys(run)
             evidence.sinks = await read_sinks(run, spans, log_file, earlier)
             clean = evidence.document()

@@ -88,6 +88,8 @@ def test_the_run_saw_every_kind_of_secret_and_filled_every_sink(evidence: dict[s
         "id_token of the broker's own": 1,
         "anything the simulated EHR gave": 1,
         "JWT": 2,
+        "secret of a webhook": 2,
+        "link to authorize again": 1,
     }
     assert set(found["secrets"]) == set(least)
     assert not {kind: len(found["secrets"][kind]) for kind in least if len(found["secrets"][kind]) < least[kind]}
@@ -108,6 +110,8 @@ def test_the_run_saw_every_kind_of_secret_and_filled_every_sink(evidence: dict[s
         "handle.introspect",
         "handle.revoke",
         "grant.register",
+        "grant.reauthorize",
+        "webhook.send",
         "app.authorize",
         "app.authenticate",
     }

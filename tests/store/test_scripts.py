@@ -1100,12 +1100,15 @@ async def test_no_handle_of_a_family_survives_the_end_that_it_races(redis: Redis
 # Of all of them, over whole journeys
 
 
+def deaf_webhook(folder: Path) -> str:
+    """Return settings of a webhook that nobody answers at; every journey needs one."""
+    (folder / "webhook").write_text("whsec_" + "A" * 32)
+    return '[[webhook]]\nid = "pager"\nurl = "http://127.0.0.1:1/"\nsecret = "file:webhook"'
+
+
 @pytest.fixture
 async def stage(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> AsyncIterator[BrokerStage]:
-    """A broker with a webhook that nobody answers at."""
-    (tmp_path / "webhook").write_text("whsec_" + "A" * 32)
-    more = '[[webhook]]\nid = "pager"\nurl = "http://127.0.0.1:1/"\nsecret = "file:webhook"'
-    async with open_stage(sandbox, redis, tmp_path, more=more) as stage:
+    async with open_stage(sandbox, redis, tmp_path, more=deaf_webhook(tmp_path)) as stage:
         yield stage
 
 
