@@ -1,13 +1,30 @@
 """The `broker` command: one file per command group; thin: parse, call, print. No command prints a raw token."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+from broker import __version__
 from broker.errors import BrokerError, ConfigurationError
 
 EXIT_CONFIGURATION = 78
 """sysexits.h EX_CONFIG."""
+
+
+def _tell_version(asked: bool) -> None:  # noqa: FBT001  # typer's callback
+    if asked:
+        print(f"broker {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -38,6 +55,7 @@ def main() -> None:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    cli.callback()(_options)
     cli.command("demo")(demo.demo)
     cli.command("serve")(serve.serve)
     cli.command("check")(check.check)

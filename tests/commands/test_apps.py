@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from broker import __version__
 from tests.commands.program import Operator
 from tests.stage import App, BrokerStage
 from tests.stage.broker import days_ahead
@@ -83,3 +84,9 @@ async def test_an_unknown_command_is_a_usage_error(operator: Operator) -> None:
 
     assert (said.status, said.out) == (2, "")
     assert "No such command" in said.err
+
+
+async def test_the_version_needs_nothing_but_the_program(operator: Operator) -> None:
+    said = await operator.but(BROKER_REDIS_URL_FILE=None, BROKER_KEK_FILE=None, BROKER_CONFIG=None).run("--version")
+
+    assert (said.status, said.out) == (0, f"broker {__version__}\n")
