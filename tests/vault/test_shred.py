@@ -23,10 +23,13 @@ from broker.flows.shred import Shredded
 from broker.keys.identity import IdentityKey
 from broker.kms.transit import TransitKeys
 from broker.store import keys
+from broker.store.connection import connect
 from broker.vault import Domain, DomainRecords, KeyEncryptionKeys, LocalKeyring
 from broker.vault.keyring import kek_name
 from tests.kms.openbao import OpenBao
 from tests.stage.vault import KEY, UnsteadyKek, a_vault
+from tests.topology import Cluster
+from tests.topology.conftest import cluster, cluster_of_module  # noqa: F401  # fixtures
 from tests.vault.stock import SETTINGS, TEXT, Stock
 from tests.vault.test_kek_rotation import NEWER
 from tests.vault.test_rotation import KilledError, all_is_readable, dies_at
@@ -370,6 +373,22 @@ async def test_with_a_kms_a_copy_of_the_store_does_not_open_either(
                 await stock.read(stock.replica(), name)
     finally:
         await kek.close()
+
+
+async def test_on_a_cluster_the_records_of_every_node_are_deleted(cluster: Cluster, tmp_path: Path) -> None:  # noqa: F811  # the fixture
+    async with connect(cluster.url()) as redis:
+        stock = Stock(redis, tmp_path)
+        epics, others = await stock.fill("epic", range(12)), await stock.fill("oracle", [20])
+        for number in range(12):
+            await redis.zadd(keys.handles(f"tag{number:09}"), {"f:handle:h": 1})
+
+        done, claims = await shred(stock)
+
+        left = {name.decode() async for name in redis.scan_iter(match="sb:*")}
+        assert left & set(epics) == set()
+        assert not [name for name in left if name.endswith(":handles")]
+        assert (done.deleted["grant"], claims["records_left"]) == (12, 0)
+        await all_is_readable(stock, others)
 
 
 async def test_no_text_of_what_was_shredded_is_left(stock: Stock) -> None:
