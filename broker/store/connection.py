@@ -64,8 +64,8 @@ def connect(
     """Return a client of the Redis at `url`. It connects when first used, answers in bytes; `aclose()` closes it.
 
     TLS certificates and host names are always verified; no option of the URL can turn that off. A call that finds all
-    of `max_connections` to a server in use waits 0.2 seconds, then fails. What is written `durable` counts when who
-    `durability` names has it. Raises ConfigurationError for a URL of another form.
+    of `max_connections` to a server in use waits for one while that server answers, for 2 seconds at most. What is
+    written `durable` counts when who `durability` names has it. Raises ConfigurationError for a URL of another form.
     """
     address = StoreAddress.parse(url)
     open_pool = partial(Pool, client_name=client_name, max_connections=max_connections)

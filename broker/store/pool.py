@@ -1,10 +1,12 @@
 """Connections that are ready in time, or refused in time.
 
-A Redis that is gone is refused within a second: 0.2 seconds to wait for a free connection, then half a second to
-connect, or 0.8 seconds for an answer on a connection that looked alive.
+A Redis that is gone is refused within a second: half a second to connect, or 0.8 seconds for an answer on a connection
+that looked alive. Whoever finds all connections in use waits in line for as long as Redis answers those who have one,
+and is refused with the first of them that breaks.
 """
 
 import asyncio
+from collections import deque
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool
@@ -14,7 +16,8 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as NotConnectedError
 from redis.maint_notifications import MaintNotificationsConfig
 
-WAIT_SECONDS: Final = 0.2  # for one of the pool's connections to be free
+WAIT_SECONDS: Final = 2.0  # for one of the pool's connections to be free, while Redis answers
+SILENT_SECONDS: Final = 0.2  # without any answer: then a connection that breaks says that Redis is gone
 CONNECT_SECONDS: Final = 0.5  # finding the primary, TLS, AUTH and all tries together
 ANSWER_SECONDS: Final = 0.8
 IDLE_SECONDS: Final = 15  # a connection unused for longer is asked PING first
@@ -41,6 +44,52 @@ class Pool(BlockingConnectionPool):
             # With them a closed idle connection would go unnoticed, and the server could move us to another address.
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._answered_at = float("-inf")
+
+    async def get_connection(self, *_: Any, **__: Any) -> AbstractConnection:
+        """Return a connection. Raises redis-py's ConnectionError when none is free in time, or cannot be opened."""
+        is_new = True
+        while (is_new and self._line) or not self.can_get_connection():
+            await self._wait_in_line(first=not is_new)
+            is_new = False
+        return await super().get_connection()
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take a connection back, and let the next one have it; or refuse all of them, if Redis is gone."""
+        now, is_open = asyncio.get_running_loop().time(), connection.is_connected
+        await super().release(connection)
+        if is_open:
+            self._answered_at = now
+        if now < self._answered_at + SILENT_SECONDS:
+            self._call_next()
+            return
+        for place in self._line:
+            if not place.done():
+                place.set_exception(NotConnectedError("those who have a connection are not answered"))
+        self._line.clear()
+
+    async def _wait_in_line(self, *, first: bool) -> None:
+        place = asyncio.get_running_loop().create_future()
+        (self._line.appendleft if first else self._line.append)(place)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await place
+        except BaseException as error:
+            if place in self._line:
+                self._line.remove(place)
+            elif place.done() and not place.cancelled() and place.exception() is None:
+                self._call_next()  # it was called, and does not come
+            if isinstance(error, TimeoutError):
+                raise NotConnectedError("no connection was free in time") from None
+            raise
+
+    def _call_next(self) -> None:
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """Connect, or find that it is connected. Raises redis-py's ConnectionError after half a second."""

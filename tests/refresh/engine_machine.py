@@ -79,6 +79,17 @@ class Engine(RuleBasedStateMachine):
         replica.start(replica.serve())
         await world.run()
 
+    @rule(
+        who=FIRST,
+        fate=st.sampled_from(FATES),
+        pauses_at=st.sampled_from(POINTS),
+        seconds=st.sampled_from([1.0, 31.0, 61.0]),
+    )
+    def a_replica_stands_still(self, who: int, fate: Fate, pauses_at: Point | None, seconds: float) -> None:
+        self.wait(self._call(who, "renew_at", fate, pauses_at))
+        self.wait(self._call(1 - who, seconds, "ok", None))
+        self.a_replica_goes_on(who)
+
     @rule(who=FIRST)
     def a_replica_goes_on(self, who: int) -> None:
         self.world.replicas[who].pauses_at = None

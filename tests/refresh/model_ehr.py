@@ -44,7 +44,7 @@ class ModelEhr:
     used_at: dict[str, float] = field(default_factory=dict)
     """When a refresh token was first used, where it rotates."""
     valid: set[str] = field(default_factory=set)
-    """The refresh tokens that are current: one, or where there is a grace those that it has led to."""
+    """The refresh token that is current, if any."""
     ends: dict[str, float] = field(default_factory=dict)
     """When each access token ends."""
     alive: bool = True
@@ -85,7 +85,9 @@ class ModelEhr:
             self.alive = False
         if fate in {"503", "429"}:
             return Answer(int(fate), {"retry-after": "20"} if fate == "429" else {}, b"{}")
-        if fate == "late":
+        if (
+            fate == "late" and self.kind != "grace"
+        ):  # a grace is of use only where what is repeated is not still on its way
             self._late.append((now + LATE_SECONDS, request))
         if fate in {"dropped", "late"}:
             return None
@@ -124,7 +126,7 @@ class ModelEhr:
             self.alarms.append(token)
             self.alive = False
             return _json(400, {"error": "invalid_grant"})
-        self.valid.discard(token)
+        self.valid.clear()  # also what an earlier sending of the same token has led to
         return _json(200, self.issue(now))
 
 

@@ -215,7 +215,10 @@ async def test_a_server_that_is_not_there_is_refused_at_once(tmp_path: Path) -> 
         assert await seconds_to_refuse(redis.ping) < 0.5 + SLACK
 
 
-async def test_a_call_waits_a_moment_for_a_connection_and_then_fails(valkey: EmbeddedServer) -> None:
+async def test_a_call_waits_a_moment_for_a_connection_and_then_fails(
+    valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.2)
     async with connect(valkey.url(), max_connections=1) as redis:
         await redis.ping()
         holding = asyncio.ensure_future(redis.blpop(["nothing"], timeout=0.05))

@@ -1,0 +1,111 @@
+"""Whoever finds all connections in use waits in line, and is not kept waiting by a Redis that is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as NotConnectedError
+
+from broker.store import pool
+from broker.store.client import StoreClient
+from broker.store.connection import connect
+from broker.store.embedded import EmbeddedServer
+
+
+@pytest.fixture
+async def client(valkey: EmbeddedServer) -> AsyncIterator[StoreClient]:
+    async with connect(valkey.url(), max_connections=1) as client:
+        yield client
+
+
+@pytest.fixture
+async def taken(client: StoreClient) -> AbstractConnection:
+    """The only connection there is."""
+    return await client.connection_pool.get_connection()
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_crowd_that_is_larger_than_the_pool_is_served(valkey: EmbeddedServer) -> None:
+    async with connect(valkey.url(), max_connections=2) as client:
+        assert await asyncio.gather(*(client.ping() for _ in range(500))) == [True] * 500
+
+
+async def test_whoever_came_first_is_served_first(client: StoreClient, taken: AbstractConnection) -> None:
+    served: list[int] = []
+
+    async def call(number: int) -> None:
+        await client.ping()
+        served.append(number)
+
+    calls = [asyncio.create_task(call(number)) for number in range(5)]
+    await turns()
+    assert served == []
+    await client.connection_pool.release(taken)
+    await asyncio.gather(*calls)
+
+    assert served == [0, 1, 2, 3, 4]
+
+
+async def test_all_in_line_are_refused_with_the_first_connection_that_breaks_in_silence(
+    client: StoreClient, taken: AbstractConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SILENT_SECONDS", 0.0)
+    calls = [asyncio.ensure_future(client.ping()) for _ in range(3)]
+    await turns()
+    await taken.disconnect()
+    await client.connection_pool.release(taken)
+
+    refused = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [type(one) for one in refused] == [NotConnectedError] * 3
+    assert await client.ping()
+
+
+async def test_a_connection_that_breaks_while_others_are_answered_refuses_nobody(
+    client: StoreClient, taken: AbstractConnection
+) -> None:
+    """As one does whose caller has left in the middle of a command."""
+    await client.connection_pool.release(taken)
+    taken = await client.connection_pool.get_connection()
+    call = asyncio.ensure_future(client.ping())
+    await turns()
+    await taken.disconnect()
+    await client.connection_pool.release(taken)
+
+    assert await call
+
+
+async def test_whoever_leaves_the_line_makes_room_for_the_next(client: StoreClient, taken: AbstractConnection) -> None:
+    first, second = (asyncio.ensure_future(client.ping()) for _ in range(2))
+    await turns()
+    first.cancel()
+    await client.connection_pool.release(taken)
+
+    assert await second
+    assert first.cancelled()
+
+
+async def test_whoever_leaves_as_it_is_called_passes_it_on(client: StoreClient, taken: AbstractConnection) -> None:
+    first, second = (asyncio.ensure_future(client.ping()) for _ in range(2))
+    await turns()
+    client.connection_pool._call_next()
+    first.cancel()
+    await client.connection_pool.release(taken)
+
+    assert await second
+
+
+async def test_nobody_waits_for_ever(
+    client: StoreClient, taken: AbstractConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.01)
+
+    with pytest.raises(NotConnectedError):
+        await client.ping()
+
+    await client.connection_pool.release(taken)
