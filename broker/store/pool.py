@@ -53,7 +53,8 @@ class Pool(BlockingConnectionPool):
         while (is_new and self._line) or not self.can_get_connection():
             await self._wait_in_line(first=not is_new)
             is_new = False
-        return await super().get_connection()
+        connection: AbstractConnection = await super().get_connection()  # type: ignore[no-untyped-call]
+        return connection
 
     async def release(self, connection: AbstractConnection) -> None:
         """Take a connection back, and let the next one have it; or refuse all of them, if Redis is gone."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from tests.chaos import herd, kill, rotate
+from tests.chaos import clocks, herd, kill, machine, outage, rotate, stop
 from tests.chaos.outcome import Outcome
 
 Proof = Callable[[Path, int, int], Coroutine[None, None, Outcome]]
@@ -19,6 +19,10 @@ Proof = Callable[[Path, int, int], Coroutine[None, None, Outcome]]
 PROOFS: dict[str, tuple[int, Proof]] = {
     "kill": (200, lambda folder, rounds, seed: kill.prove(folder, rounds=rounds, seed=seed)),
     "herd": (3, lambda folder, rounds, _: herd.prove(folder, rounds=rounds)),
+    "stop": (24, lambda folder, rounds, _: stop.prove(folder, rounds=rounds)),
+    "outage": (2, lambda folder, rounds, _: outage.prove(folder, rounds=rounds)),
+    "clocks": (4, lambda folder, rounds, _: clocks.prove(folder, rounds=rounds)),
+    "machine": (1500, lambda folder, rounds, seed: machine.prove(folder, rounds=rounds, seed=seed)),
     "rotate": (1, lambda folder, *_: rotate.prove(folder)),
 }
 """By name: how many rounds there are, if nobody says, and what is run."""

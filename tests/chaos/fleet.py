@@ -123,7 +123,7 @@ class Fleet:
 
     async def grant(self, tag: str) -> dict[str, str]:
         """Read what is in clear of a grant."""
-        names = ("state", "generation", "cause")
+        names = ("state", "generation", "since", "cause")
         fields: Any = await self.redis.hgetall(f"sb:{{{tag}}}:grant")
         return {name: fields.get(name.encode(), b"").decode() for name in names}
 

@@ -8,24 +8,15 @@ still arrives, so nothing else can happen to a message.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import httpx2
 
-from broker.store.scripts import script
-from tests.chaos.fleet import Fleet, Replica, fleet
+from tests.chaos.fleet import Fleet, fleet
 from tests.chaos.held import Held, launched
 from tests.chaos.outcome import Outcome
-from tests.chaos.wire import Trap, Wire, commands, wire
+from tests.chaos.victim import TOKEN, Point, Victim, When, name_of, nursed, trap_at
 
-SCRIPTS = {
-    script(name)._sha.encode(): name
-    for name in ("claim_refresh", "intend_refresh", "release_refresh", "commit_grant", "end_grant", "use_grant")
-}
-TOKEN = "EHR: POST token"
 REFRESHING = ("store: claim_refresh", "store: intend_refresh", TOKEN, "store: commit_grant")
 COUNTED = ("rounds", "kept", "lost_with_the_answer", "reuse_alarms", "lost_otherwise")
 BATCH = 20
@@ -33,47 +24,6 @@ BATCH = 20
 JUST_RENEWED_SECONDS = 5.5
 """The broker renews no token because of a 401 that it has renewed in the last 5 seconds (RF-06)."""
 SPRUNG_SECONDS = 20.0
-
-When = Literal["before", "unanswered", "answered"]
-
-
-@dataclass(frozen=True, order=True)
-class Point:
-    """Where a broker is killed: at the n-th message of a name."""
-
-    step: str
-    number: int
-    when: When
-    """Before the message left; when it was carried out and the answer is on its way; as the answer arrives."""
-
-    def __str__(self) -> str:
-        return f"{self.when} {self.step}" + (f" ({self.number})" if self.number > 1 else "")
-
-
-@dataclass
-class Victim:
-    """A broker whose every message passes by."""
-
-    replica: Replica
-    to_store: Wire
-    to_ehr: Wire
-
-
-def name_of(message: bytes, tag: str) -> str | None:
-    """Name a message that has to do with the grant; None for another."""
-    if message[:1] == b"*":
-        if f"{{{tag}}}".encode() not in message:
-            return None
-        return "store: " + " + ".join(_command(parts) for parts in commands(message))
-    head = message.partition(b"\r\n")[0].decode(errors="replace").split(" ")
-    if len(head) != 3 or not head[2].startswith("HTTP/"):
-        return None
-    return TOKEN if head[1].endswith("/token") else f"EHR: {head[0]} {'FHIR' if '/FHIR/' in head[1] else head[1]}"
-
-
-def _command(parts: Sequence[bytes]) -> str:
-    word = parts[0].decode().upper()
-    return SCRIPTS.get(parts[1], word) if word == "EVALSHA" else word
 
 
 async def prove(folder: Path, *, rounds: int, seed: int) -> Outcome:
@@ -86,7 +36,7 @@ async def prove(folder: Path, *, rounds: int, seed: int) -> Outcome:
     for name, share in (("telling", rounds - rounds // 2), ("silent", rounds // 2)):
         (folder / name).mkdir()
         ehr = "introspect_lost = true" if name == "telling" else ""
-        async with fleet(folder / name, watched=True, ehr=ehr) as stage, _nursed(stage) as victims:
+        async with fleet(folder / name, watched=True, ehr=ehr) as stage, nursed(stage) as victims:
             points = await _steps(stage, await anext(victims), outcome)
             await _kill_at(_plan(points, share, seed), stage, victims, outcome)
             outcome.count("reuse_alarms", stage.alarms())
@@ -112,37 +62,6 @@ async def _kill_at(plan: Sequence[Point], stage: Fleet, victims: AsyncIterator[V
         await _prove_kept(stage, kept, outcome)
 
 
-@asynccontextmanager
-async def _nursed(stage: Fleet) -> AsyncIterator[AsyncIterator[Victim]]:
-    """Yield victims without end; the next one starts while the one before is dealt with."""
-    async with AsyncExitStack() as exits:
-
-        async def born() -> Victim:
-            server = stage.store_url.reveal()
-            password, _, path = server.removeprefix("unix://:").partition("@")
-            to_store = await exits.enter_async_context(wire(Path(path)))
-            replica = await stage.start(store_url=f"redis://:{password}@127.0.0.1:{to_store.port}/0")
-            assert stage.ehr is not None
-            return Victim(await replica.ready(), to_store, stage.ehr)
-
-        async def all_of_them() -> AsyncIterator[Victim]:
-            following = asyncio.create_task(born())
-            try:
-                while True:
-                    victim = await following
-                    following = asyncio.create_task(born())
-                    yield victim
-            finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
-
-        victims = all_of_them()
-        try:
-            yield victims
-        finally:
-            await victims.aclose()  # type: ignore[attr-defined]  # a generator
-
-
 async def _steps(stage: Fleet, victim: Victim, outcome: Outcome) -> list[Point]:
     """Watch a refresh from the call that causes it to its answer."""
     warming, held = await launched(stage), await launched(stage)
@@ -163,7 +82,7 @@ async def _round(stage: Fleet, victim: Victim, held: Held, point: Point, outcome
     """Kill one; returns whether its grant was kept."""
     stage.sandbox.expire()
     rotated = stage.rotations()
-    trap = _trap(victim, held, point)
+    trap = trap_at(victim, held, point)
     reading = asyncio.create_task(victim.replica.app.fhir(held.handle, held.path))
     sprung = asyncio.create_task(trap.sprung.wait())
     await asyncio.wait({sprung, reading}, timeout=SPRUNG_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -208,18 +127,6 @@ def _judge_lost(point: Point, grant: dict[str, str], *, committed: bool, outcome
     else:
         outcome.count("lost_otherwise")
         outcome.must(False, f"lost, {point}: {grant}, the EHR has {'' if committed else 'not '}committed")
-
-
-def _trap(victim: Victim, held: Held, point: Point) -> Trap:
-    left = point.number
-
-    def wanted(message: bytes) -> bool:
-        nonlocal left
-        left -= name_of(message, held.tag) == point.step
-        return left == 0
-
-    way = victim.to_store if point.step.startswith("store:") else victim.to_ehr
-    return way.hold(wanted, "request" if point.when == "before" else "answer")
 
 
 async def _prove_kept(stage: Fleet, kept: Sequence[Held], outcome: Outcome) -> None:

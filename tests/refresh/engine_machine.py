@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import seed as hypothesis_seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -183,21 +185,21 @@ class Engine(RuleBasedStateMachine):
         await world.check()
 
 
-def explore(url: Secret, folder: Path, *, examples: int, steps: int, derandomize: bool = True) -> None:
-    """Look for an order of things that breaks a rule."""
-    more: dict[str, Any] = {"url": url, "settings": settings_of(folder), "folder": folder}
-    machine = type("Engine", (Engine,), more)
+def explore(url: Secret, folder: Path, *, examples: int, steps: int, seed: int | None = None) -> None:
+    """Look for an order of things that breaks a rule: the same ones each time, or by `seed`."""
+    machine: Any = type("Engine", (Engine,), {"url": url, "settings": settings_of(folder), "folder": folder})
+    if seed is not None:
+        machine = hypothesis_seed(seed)(machine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(renewal, "_POLL_SECONDS", 0.0)  # whoever waits is let go on by the machine
         patch.setattr(insisting, "_AGAIN_SECONDS", 0.0)
-        run_state_machine_as_test(
-            machine,
-            settings=hypothesis_settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                derandomize=derandomize,
-                database=None,
-                print_blob=False,
-            ),
+        known = hypothesis_settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=seed is None,
+            database=None,
+            print_blob=False,
+            suppress_health_check=list(HealthCheck),
         )
+        run_state_machine_as_test(machine, settings=known)

@@ -144,6 +144,8 @@ def document() -> Answer:
             "token_endpoint": f"{BASE}/token",
             "introspection_endpoint": f"{BASE}/introspect",
             "revocation_endpoint": f"{BASE}/revoke",
+            "grant_types_supported": ["authorization_code"],
+            "code_challenge_methods_supported": ["S256"],
             "capabilities": ["permission-v2"],
         },
     )

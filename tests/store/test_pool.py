@@ -13,6 +13,11 @@ from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer
 
 
+def pool_of(client: StoreClient) -> pool.Pool:
+    assert isinstance(client.connection_pool, pool.Pool)
+    return client.connection_pool
+
+
 @pytest.fixture
 async def client(valkey: EmbeddedServer) -> AsyncIterator[StoreClient]:
     async with connect(valkey.url(), max_connections=1) as client:
@@ -22,7 +27,7 @@ async def client(valkey: EmbeddedServer) -> AsyncIterator[StoreClient]:
 @pytest.fixture
 async def taken(client: StoreClient) -> AbstractConnection:
     """The only connection there is."""
-    return await client.connection_pool.get_connection()
+    return await pool_of(client).get_connection()
 
 
 async def turns() -> None:
@@ -45,7 +50,7 @@ async def test_whoever_came_first_is_served_first(client: StoreClient, taken: Ab
     calls = [asyncio.create_task(call(number)) for number in range(5)]
     await turns()
     assert served == []
-    await client.connection_pool.release(taken)
+    await pool_of(client).release(taken)
     await asyncio.gather(*calls)
 
     assert served == [0, 1, 2, 3, 4]
@@ -58,7 +63,7 @@ async def test_all_in_line_are_refused_with_the_first_connection_that_breaks_in_
     calls = [asyncio.ensure_future(client.ping()) for _ in range(3)]
     await turns()
     await taken.disconnect()
-    await client.connection_pool.release(taken)
+    await pool_of(client).release(taken)
 
     refused = await asyncio.gather(*calls, return_exceptions=True)
 
@@ -70,12 +75,12 @@ async def test_a_connection_that_breaks_while_others_are_answered_refuses_nobody
     client: StoreClient, taken: AbstractConnection
 ) -> None:
     """As one does whose caller has left in the middle of a command."""
-    await client.connection_pool.release(taken)
-    taken = await client.connection_pool.get_connection()
+    await pool_of(client).release(taken)
+    taken = await pool_of(client).get_connection()
     call = asyncio.ensure_future(client.ping())
     await turns()
     await taken.disconnect()
-    await client.connection_pool.release(taken)
+    await pool_of(client).release(taken)
 
     assert await call
 
@@ -84,7 +89,7 @@ async def test_whoever_leaves_the_line_makes_room_for_the_next(client: StoreClie
     first, second = (asyncio.ensure_future(client.ping()) for _ in range(2))
     await turns()
     first.cancel()
-    await client.connection_pool.release(taken)
+    await pool_of(client).release(taken)
 
     assert await second
     assert first.cancelled()
@@ -93,9 +98,9 @@ async def test_whoever_leaves_the_line_makes_room_for_the_next(client: StoreClie
 async def test_whoever_leaves_as_it_is_called_passes_it_on(client: StoreClient, taken: AbstractConnection) -> None:
     first, second = (asyncio.ensure_future(client.ping()) for _ in range(2))
     await turns()
-    client.connection_pool._call_next()
+    pool_of(client)._call_next()
     first.cancel()
-    await client.connection_pool.release(taken)
+    await pool_of(client).release(taken)
 
     assert await second
 
@@ -108,4 +113,4 @@ async def test_nobody_waits_for_ever(
     with pytest.raises(NotConnectedError):
         await client.ping()
 
-    await client.connection_pool.release(taken)
+    await pool_of(client).release(taken)
