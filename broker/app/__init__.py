@@ -33,6 +33,7 @@ from broker.keys.tending import Tending
 from broker.kms.opening import without_signing
 from broker.kms.signing import NoSigning, RemoteSigning
 from broker.pins import Pins
+from broker.refresh.gate import Gate
 from broker.refresh.keeper import Keeper
 from broker.settings import Settings
 from broker.settings.deployment import CertificateHeader
@@ -77,6 +78,7 @@ class Broker:
     last_used: LastUsed
     witness: Witness
     clock: Clock
+    gate: Gate
 
 
 @asynccontextmanager
@@ -173,6 +175,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper, telling: Telling
         rooms.last_used,
         rooms.witness,
         rooms.clock,
+        rooms.gate,
     )
 
 

@@ -17,10 +17,11 @@ from broker.ehr.endpoints import Endpoints, method_warning
 from broker.ehr.pin import Move, Pin
 from broker.ehr.site import Site
 from broker.errors import BrokerError, NotFound
+from broker.refresh.limits import GateState
 from broker.settings import EhrSettings
 
 commands = typer.Typer(help="EHRs: what discovery found, and which hosts are in use.", no_args_is_help=True)
-_COLUMNS = ("ehr", "state", "environment", "fhir_base", "token_endpoint", "quarantined", "warnings")
+_COLUMNS = ("ehr", "state", "gate", "environment", "fhir_base", "token_endpoint", "quarantined", "warnings")
 
 
 @commands.command("list")
@@ -58,13 +59,13 @@ async def _list(config: Path | None, state: Path | None) -> list[dict[str, Any]]
 async def _row(broker: Broker, ehr: EhrSettings, site: Site) -> dict[str, Any]:
     row = {"ehr": ehr.id, "client_id": site.client_id, "environment": ehr.environment, "fhir_base": ehr.fhir_base}
     try:
-        pin = await broker.pins.read(site)
+        pin, gate = await broker.pins.read(site), await broker.gate.state(ehr.id)
     except BrokerError as error:
-        return {**row, "state": error.code, **_seen(None), "warnings": []}
+        return {**row, "state": error.code, "gate": None, **_seen(None), "warnings": []}
     seen = _seen(pin, site)
     if pin is not None:
         seen["warnings"] = [*pin.endpoints.warnings, *method_warnings(pin.endpoints, broker.directory, site)]
-    return {**row, "state": _state(ehr, pin), **seen}
+    return {**row, "state": _state(ehr, pin), **_gate(gate), **seen}
 
 
 async def _approve(ehr_id: str, config: Path | None, state: Path | None) -> list[Move]:
@@ -80,6 +81,12 @@ async def _approve(ehr_id: str, config: Path | None, state: Path | None) -> list
 
 def _waits(pin: Pin | None) -> bool:
     return pin is not None and bool(pin.moves)
+
+
+def _gate(gate: GateState) -> dict[str, Any]:
+    """Return whether the EHR's token endpoint is asked now."""
+    until = None if gate.until is None else datetime.fromtimestamp(gate.until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"gate": gate.name, "gate_until": until, "token_requests": gate.under_way}
 
 
 def _state(ehr: EhrSettings, pin: Pin | None) -> str:

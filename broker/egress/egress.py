@@ -168,7 +168,7 @@ class Egress:
             async with asyncio.timeout(patience):
                 await place.acquire()
         except TimeoutError:
-            raise EhrUnreachable("too many requests wait for the EHR's answer") from None
+            raise EhrUnreachable("too many requests wait for the EHR's answer", ours=True) from None
         try:
             yield
         finally:
@@ -194,7 +194,8 @@ class Egress:
         try:
             context.load_cert_chain(identity.certificate, identity.key)
         except (OSError, ssl.SSLError) as error:
-            raise EhrUnreachable(f"the client certificate cannot be used ({type(error).__name__})") from None
+            cause = f"the client certificate cannot be used ({type(error).__name__})"
+            raise EhrUnreachable(cause, ours=True) from None
         return client
 
     @asynccontextmanager

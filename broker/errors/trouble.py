@@ -40,10 +40,15 @@ class EhrUnreachable(EhrError):
     says = "The EHR cannot be reached at the moment. Try again later."
     retry_after: float | None = None
     """Seconds that the EHR asked to wait, 0 where it did not say; None when it answered nothing."""
+    ours = False
+    """Whether it is the broker's own fault, and so says nothing about the EHR."""
 
-    def __init__(self, detail: str, *, public: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self, detail: str, *, public: str | None = None, retry_after: float | None = None, ours: bool = False
+    ) -> None:
         super().__init__(detail, public=public)
         self.retry_after = retry_after
+        self.ours = ours
 
 
 class EhrHeldBack(EhrUnreachable):
@@ -53,7 +58,7 @@ class EhrHeldBack(EhrUnreachable):
     says = "The EHR is not asked at the moment. Try again later."
 
     def __init__(self, detail: str, *, retry_after: float, callers_may: bool = False) -> None:
-        super().__init__(detail, retry_after=retry_after)
+        super().__init__(detail, retry_after=retry_after, ours=True)
         self.callers_may = callers_may
         """Only work that nobody waits for is held back: a caller may ask."""
 

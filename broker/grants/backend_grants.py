@@ -25,6 +25,8 @@ LEASE_SECONDS: Final = 60.0
 """Longer than the longest token request; how long others wait at most before one of them asks in a dead one's place."""
 WAIT_SECONDS: Final = 15.0
 """How long an app waits for a token request of another replica."""
+HELD_SECONDS: Final = 5.0
+"""When an app may come again whose wait was in vain."""
 MOST_ASKED: Final = 30
 ASKED_SECONDS: Final = 60.0
 """How many new grants one app may ask for in that time: there are more sets of scopes than an EHR should have token
@@ -80,7 +82,7 @@ class BackendGrants:
                         return grant
                     useless = found[1]
                 elif self.clock() >= give_up:
-                    raise EhrUnreachable("another replica's token request has not ended")
+                    raise EhrUnreachable("another replica's token request has not ended", retry_after=HELD_SECONDS)
                 else:
                     await asyncio.sleep(_POLL_SECONDS)
             made = await make()

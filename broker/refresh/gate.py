@@ -18,11 +18,11 @@ from redis.asyncio import Redis
 from broker.clock import Clock, Entropy
 from broker.credentials import random_text
 from broker.errors import EhrError, EhrHeldBack, StoreUnavailable
-from broker.refresh.limits import Lane, Limits, pause, verdict
+from broker.refresh.limits import GateState, Lane, Limits, pause, state_of, verdict
 from broker.settings import EhrSettings
 from broker.single_flight import SingleFlight
 from broker.store import keys
-from broker.store.connection import Script, Value
+from broker.store.connection import Script, Value, store_errors
 from broker.store.scripts import script
 
 log = structlog.get_logger()
@@ -113,6 +113,17 @@ class Gate:
         if known is not None and (known.retry_after or 0.0) > _PATIENCE[lane]:
             raise known
 
+    async def state(self, ehr: str) -> GateState:
+        """Return how the gate is. Raises `StoreUnavailable`."""
+        now = self.clock()
+        with store_errors():
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(keys.gate(ehr), "paused", "broken", "breaks")
+                pipe.zrangebyscore(keys.gate_slots(ehr), now, "+inf")
+                (paused, broken, breaks), slots = await pipe.execute()
+        breaks = breaks is not None
+        return state_of(float(paused or 0), float(broken or 0), breaks=breaks, under_way=len(slots), now=now)
+
     async def close(self) -> None:
         """Wait until every slot was given back."""
         await self.leaves.close()
@@ -195,9 +206,15 @@ class Gate:
                     log.info("gate_not_left", ehr=ehr.id, cause=error.detail)
                     return
                 await self.sleep(_TELL_SECONDS)
-        if said == b"broken":
+        self._note(ehr, said.decode())
+
+    def _note(self, ehr: EhrSettings, said: str) -> None:
+        if said.startswith("broken"):
+            # Others first when that is over: it may be this replica alone that does not reach the EHR.
+            until = self.clock() + float(said.split()[1]) + AGAIN_SECONDS
+            self.closed[ehr.id] = _Closed("broken", until, until)
             log.warning("ehr_left_alone", ehr=ehr.id)
-        elif said == b"mended":
+        elif said == "mended":
             log.info("ehr_answers_again", ehr=ehr.id)
 
 

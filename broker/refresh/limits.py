@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final, Literal, Self
 
-from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrError, EhrHeldBack, EhrUnreachable
+from broker.errors import EhrAnswerLost, EhrRefused, EhrUnreachable
 from broker.settings import EhrSettings
 
 Lane = Literal["interactive", "background"]
@@ -47,18 +47,39 @@ def _share(of: int) -> int:
 
 
 def verdict(error: BaseException | None) -> Verdict:
-    """Say whether the EHR answered; `neither` where it was not asked, or asked for a pause."""
-    if isinstance(error, EhrHeldBack) or (isinstance(error, EhrUnreachable) and error.retry_after):
-        return "neither"
+    """Say whether the EHR works; `neither` where nothing says so, or it asked for a pause.
+
+    An answer that cannot be used counts as none (RF-05): more requests would only lose more refresh tokens.
+    """
+    if error is None or isinstance(error, EhrRefused):
+        return "answered"
     if isinstance(error, EhrUnreachable):
-        return "failed"
-    if isinstance(error, EhrAnswerLost):
-        return "answered" if isinstance(error, EhrAnswerUnreadable) else "failed"
-    return "answered" if error is None or isinstance(error, EhrError) else "neither"
+        return "neither" if error.ours or error.retry_after else "failed"
+    return "failed" if isinstance(error, EhrAnswerLost) else "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """How an EHR's gate is, for an operator."""
+
+    name: Literal["open", "paused", "broken", "probing"]
+    until: float | None
+    """Seconds since 1970, where that is known."""
+    under_way: int
+    """Requests."""
+
+
+def state_of(paused: float, broken: float, *, breaks: bool, under_way: int, now: float) -> GateState:
+    """Say how a gate is at `now`: `probing` lets one request in at a time, until one is answered."""
+    if now < paused:
+        return GateState("paused", paused, under_way)
+    if not breaks:
+        return GateState("open", None, under_way)
+    return GateState("broken", broken, under_way) if now < broken else GateState("probing", None, under_way)
 
 
 def pause(error: BaseException | None, *, longest: float) -> float:
     """Return for how many seconds an EHR has asked to be left alone, `longest` at most; 0 where it has not."""
-    if not isinstance(error, EhrUnreachable) or isinstance(error, EhrHeldBack):
+    if not isinstance(error, EhrUnreachable) or error.ours:
         return 0.0
     return min(error.retry_after or 0.0, longest)

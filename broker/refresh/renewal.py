@@ -33,6 +33,7 @@ from broker.errors import (
     StoreUnavailable,
 )
 from broker.grants import Grant, Grants, GrantState, TokenSet, began_at
+from broker.grants.backend_grants import HELD_SECONDS
 from broker.grants.failures import classify
 from broker.profiles import Profile
 from broker.refresh.answers import Answers
@@ -55,8 +56,6 @@ log = structlog.get_logger()
 
 WAIT_SECONDS: Final = 15.0
 """How long a caller waits for a refresh that another replica makes."""
-HELD_SECONDS: Final = 5.0
-"""When a caller may come again whose wait was in vain."""
 REFUSED_SECONDS: Final = 5.0
 """How long a grant is left alone after an EHR refused its refresh for another reason than the grant (EP-03)."""
 SETTLE_SECONDS: Final = 30.0
@@ -96,7 +95,7 @@ class Renewal:
         try:
             self.sending.gate.require_open(seen.terms.ehr, lane)
         except EhrHeldBack:
-            current = await self._current(seen)
+            current = await self._current(seen) if lane == "interactive" else seen
             if current.generation == seen.generation:
                 raise
             return current

@@ -5,6 +5,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from broker.ehr.discovery import AGAIN_SECONDS
+from broker.store import keys
 from tests.commands.program import Operator
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 
@@ -26,6 +27,19 @@ async def test_an_ehr_that_was_never_asked_is_listed_as_such(at_stage: Operator)
 
     (row,) = said.json()
     assert (said.status, row["ehr"], row["state"]) == (0, "sandbox", "not seen yet")
+
+
+async def test_the_list_shows_whether_the_token_endpoint_is_asked_now(at_stage: Operator, stage: BrokerStage) -> None:
+    """RF-08."""
+    listed = ("ehrs", "list", "--json")
+    (row,) = (await at_stage.run(*listed)).json()
+    assert (row["gate"], row["gate_until"], row["token_requests"]) == ("open", None, 0)
+
+    await stage.redis.hset(keys.gate("sandbox"), "paused", "4102444800")
+    await stage.redis.zadd(keys.gate_slots("sandbox"), {"one": 4102444800, "of a replica that died": 1})
+
+    (row,) = (await at_stage.run(*listed)).json()
+    assert (row["gate"], row["gate_until"], row["token_requests"]) == ("paused", "2100-01-01T00:00:00Z", 1)
 
 
 async def test_the_list_shows_each_parsed_member_and_keeps_the_rest(

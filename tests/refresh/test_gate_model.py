@@ -112,9 +112,10 @@ class Model:
         return "ok"
 
     def _break(self) -> str:
-        self.broken = self.now + min(gate.FIRST_BREAK_SECONDS * 2**self.breaks, gate.LONGEST_BREAK_SECONDS)
+        seconds = min(gate.FIRST_BREAK_SECONDS * 2**self.breaks, gate.LONGEST_BREAK_SECONDS)
+        self.broken = self.now + seconds
         self.breaks, self.failures = self.breaks + 1, []
-        return "broken"
+        return f"broken {seconds:g}"
 
 
 class Scripts:

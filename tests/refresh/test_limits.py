@@ -11,7 +11,7 @@ from broker.errors import (
     EhrUnreachable,
     StoreUnavailable,
 )
-from broker.refresh.limits import Lane, Limits, Verdict, pause, verdict
+from broker.refresh.limits import GateState, Lane, Limits, Verdict, pause, state_of, verdict
 from broker.settings import EhrSettings
 
 
@@ -53,8 +53,9 @@ def test_no_minute_can_see_more_requests_than_are_allowed(per_minute: int) -> No
         (None, "answered"),
         (EhrRefused("", error="invalid_grant"), "answered"),
         (EhrRefused("", error="invalid_client"), "answered"),
-        (EhrMisbehaved(""), "answered"),
-        (EhrAnswerUnreadable(""), "answered"),
+        (EhrMisbehaved("HTML, or a URL that may not be called"), "neither"),
+        (EhrAnswerUnreadable("2xx without a token"), "failed"),
+        (EhrUnreachable("the client certificate cannot be used", ours=True), "neither"),
         (EhrUnreachable("no connection"), "failed"),
         (EhrUnreachable("status 502", retry_after=0.0), "failed"),
         (EhrUnreachable("status 429", retry_after=7.0), "neither"),
@@ -68,6 +69,21 @@ def test_no_minute_can_see_more_requests_than_are_allowed(per_minute: int) -> No
 def test_what_a_request_says_about_its_ehr(error: BaseException | None, said: Verdict) -> None:
     """(RF-08): an EHR that says no works; one that asks for a pause is not broken; what was not sent says nothing."""
     assert verdict(error) == said
+
+
+@pytest.mark.parametrize(
+    ("paused", "broken", "breaks", "name", "until"),
+    [
+        (0.0, 0.0, False, "open", None),
+        (99.0, 99.0, False, "open", None),
+        (101.0, 0.0, False, "paused", 101.0),
+        (101.0, 105.0, True, "paused", 101.0),
+        (100.0, 105.0, True, "broken", 105.0),
+        (0.0, 100.0, True, "probing", None),
+    ],
+)
+def test_how_a_gate_is(paused: float, broken: float, breaks: bool, name: Any, until: float | None) -> None:  # noqa: FBT001 - a table's column
+    assert state_of(paused, broken, breaks=breaks, under_way=3, now=100.0) == GateState(name, until, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 -- Give a slot at an EHR's token endpoint back, and keep what the EHR's answer says to everybody. Done again, or by
 -- somebody whose slot was taken back, it changes nothing. What fails while the EHR is known to fail says nothing new,
--- unless it was the one to find out.
+-- unless it was the one to find out. The answer: 'ok', 'late', 'mended'; or 'broken' and for how many seconds.
 -- KEYS: gate, slots    ARGV: name of the request, now in s, 'answered' or 'failed' or 'neither', s of the pause that
 --                            the EHR asked for (0 = none), failures in a row that are too many, s within which,
 --                            s of the first break, s of the longest one, ms to keep all this
@@ -32,4 +32,4 @@ end
 local seconds = math.min(ARGV[7] * 2 ^ math.min(breaks, 30), tonumber(ARGV[8]))
 redis.call('HDEL', KEYS[1], 'failures', 'failed')
 set('breaks', breaks + 1, 'broken', at(seconds))
-return 'broken'
+return 'broken ' .. seconds
