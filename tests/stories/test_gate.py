@@ -76,6 +76,18 @@ async def renew(held: Held, lane: Lane = "background") -> Grant:
     return await held.stage.broker.keeper.refresher.renew(await held.grant(), lane)
 
 
+def count_entering(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows each time the store is asked whether somebody may enter."""
+    entering, call, asked = script("enter_gate")._sha, Script.__call__, list[str]()
+
+    async def counted(self: Script, *arguments: Any, **options: Any) -> Any:
+        asked.extend(["enter"] * (self._sha == entering))
+        return await call(self, *arguments, **options)
+
+    monkeypatch.setattr(Script, "__call__", counted)
+    return asked
+
+
 def refusal(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, code_of(answer)
 
@@ -92,7 +104,7 @@ async def test_a_pause_that_an_ehr_asked_one_replica_for_is_kept_by_all_and_for_
         answer = await second.read()
 
         assert refusal(answer) == (503, "ehr_held_back")
-        assert 39 <= int(answer.headers["retry-after"]) <= 40
+        assert 30 <= int(answer.headers["retry-after"]) <= 40
         assert first.refreshes() == 1
         assert await is_untouched(second)
         second.stage.clock.advance(40.5)
@@ -154,7 +166,8 @@ async def test_a_probe_that_fails_makes_the_next_break_longer(sandbox: Sandbox, 
         gate_of(first).closed.clear()
         answer = await first.read()
 
-        assert (*refusal(answer), answer.headers["retry-after"]) == (503, "ehr_held_back", "5")
+        assert refusal(answer) == (503, "ehr_held_back")
+        assert 1 <= int(answer.headers["retry-after"]) <= 5
         assert first.refreshes() == 2
 
 
@@ -197,16 +210,18 @@ async def test_a_caller_who_joined_background_work_that_was_held_back_asks_for_h
 
 
 async def test_a_token_that_lives_serves_on_at_once_while_its_ehr_is_left_alone(
-    sandbox: Sandbox, redis: Redis, tmp_path: Path
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with two_grants(sandbox, redis, tmp_path) as (first, second):
+    async with two_grants(sandbox, redis, tmp_path, "token_concurrency = 2") as (first, second):
         second.stage.clock.advance(DUE)
-        await redis.hset(keys.gate(EHR), "paused", repr(second.stage.clock() + 1.5))  # a waiting caller would wait
+        ends = second.stage.clock() + 60
+        await redis.zadd(keys.gate_slots(EHR), {"another": ends, "a third": ends})
+        asked = count_entering(monkeypatch)
 
         answers = [await second.read() for _ in range(3)]
 
         assert [answer.status_code for answer in answers] == [200] * 3
-        assert first.refreshes() == 0
+        assert (len(asked), first.refreshes()) == (3, 0), "who waits for a slot asks again and again"
         assert await is_untouched(second)
 
 
@@ -224,7 +239,8 @@ async def test_the_keeper_leaves_all_grants_of_an_ehr_alone_for_as_long_as_its_g
         await keeper.look()
 
         planned = await redis.zscore(keys.due(keys.part(first.tag), EHR), first.tag)
-        assert planned == pytest.approx(ends, abs=0.01)
+        assert planned is not None
+        assert ends - 0.01 <= planned <= ends + 5
         assert await redis.zscore(keys.due(keys.part(second.tag), EHR), second.tag) == 1.0
         assert first.refreshes() == 0
         first.stage.clock.advance(60.1)
@@ -259,25 +275,18 @@ async def test_a_slot_whose_holder_finds_the_store_away_is_given_back_when_it_is
 async def test_who_waits_for_a_slot_waits_in_line_and_one_of_them_asks_the_store(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entering, call, asked = script("enter_gate")._sha, Script.__call__, 0
-
-    async def counted(self: Script, *arguments: Any, **options: Any) -> Any:
-        nonlocal asked
-        asked += self._sha == entering
-        return await call(self, *arguments, **options)
-
     gate, ehr = gate_of(held), held.stage.broker.directory.ehr(EHR)
     slots, ends = keys.gate_slots(EHR), held.stage.clock() + 60
     await held.stage.redis.zadd(slots, {f"other {number}": ends for number in range(ehr.token_concurrency)})
-    monkeypatch.setattr(Script, "__call__", counted)
+    asked, loop = count_entering(monkeypatch), asyncio.get_running_loop()
 
     async def pass_through(number: int) -> int:
         async with gate.passage(ehr, "interactive", takes=1.0):
             return number
 
-    waiting = [asyncio.create_task(pass_through(number)) for number in range(20)]
+    began, waiting = loop.time(), [asyncio.create_task(pass_through(number)) for number in range(20)]
     await asyncio.sleep(0.5)
-    assert asked < 40, "twenty that ask every 50 ms would be two hundred"
+    assert len(asked) < 22 + (loop.time() - began) / 0.05, "each once, and then one of them every 50 ms"
     await held.stage.redis.delete(slots)
 
     assert await asyncio.gather(*waiting) == list(range(20))
@@ -334,7 +343,8 @@ async def test_the_budget_of_a_minute_is_one_for_all_replicas(sandbox: Sandbox, 
 
         answer = await second.read()
 
-        assert (*refusal(answer), answer.headers["retry-after"]) == (503, "ehr_held_back", "9")
+        assert refusal(answer) == (503, "ehr_held_back")
+        assert 4 <= int(answer.headers["retry-after"]) <= 9
         assert first.refreshes() == 2
 
 
