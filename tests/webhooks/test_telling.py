@@ -65,7 +65,7 @@ async def test_an_end_is_told_to_everybody_who_asked_for_it_signed_and_with_noth
     assert (event["type"], set(event), set(event["data"])) == (
         "grant.health_changed",
         {"type", "timestamp", "data"},
-        {"grant", "ehr", "registration", "app", "health", "before", "since", "evidence", "action"},
+        {"grant", "ehr", "registration", "app", "health", "before", "since", "reason", "evidence", "action"},
     )
     assert (event["data"]["grant"], event["data"]["ehr"]) == (held.tag, "sandbox")
     assert event["data"]["evidence"] == "the token endpoint answered invalid_grant (status 400)"
