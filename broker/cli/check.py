@@ -18,6 +18,7 @@ from broker.apps import Directory
 from broker.cli import EXIT_CONFIGURATION
 from broker.cli.check_keys import check_keys
 from broker.cli.check_store import check_store
+from broker.cli.check_webhooks import check_webhooks
 from broker.cli.ehrs import method_warnings
 from broker.cli.finding import Finding
 from broker.cli.session import (
@@ -87,7 +88,7 @@ async def _check(config: ConfigOption, state: StateOption, *, offline: bool) -> 
             findings += [finding async for finding in _ehrs(settings)]
             if not any(finding.level == "fault" and finding.part in {"store", "key"} for finding in findings):
                 findings += [finding async for finding in _stored_keys(deployment, key_file, settings.tenant)]
-                findings += [finding async for finding in _secrets(config, state)]
+                findings += [finding async for finding in _kept(config, state)]
     elif deployment.redis_url is None:
         findings.append(Finding("store", "fault", NO_STORE))
     return findings
@@ -198,14 +199,16 @@ async def _stored_keys(deployment: Deployment, file: Path | None, tenant: str) -
         await kek.close()
 
 
-async def _secrets(config: ConfigOption, state: StateOption) -> AsyncIterator[Finding]:
-    """Client secrets at EHRs that are over or soon will be, also those that were added while the broker ran."""
+async def _kept(config: ConfigOption, state: StateOption) -> AsyncIterator[Finding]:
+    """What the store tells: client secrets at EHRs that are over or soon will be, events that webhooks did not hear."""
     try:
         async with open_session(config, state) as broker:
             for registration in broker.directory.registrations:
                 if registration.authentication in WITH_SECRET:
                     for text in await broker.client_secrets.warnings(registration):
                         yield Finding("secret", "warning", text)
+            async for finding in check_webhooks(broker.settings.webhook, broker.telling.outbox):
+                yield finding
     except BrokerError as error:
         yield Finding("secret", "fault", f"{error.code}: {error.detail}")
 

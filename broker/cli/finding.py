@@ -10,6 +10,6 @@ Level: TypeAlias = Literal["ok", "warning", "fault"]
 class Finding:
     """One thing looked at."""
 
-    part: Literal["environment", "broker.toml", "certificate", "key", "store", "ehr", "secret"]
+    part: Literal["environment", "broker.toml", "certificate", "key", "store", "ehr", "secret", "webhook"]
     level: Level
     text: str

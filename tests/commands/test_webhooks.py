@@ -66,6 +66,27 @@ async def test_events_are_listed_tried_again_and_dropped(told: Operator) -> None
     assert SECRET not in "".join(said.out + said.err for said in told.heard)
 
 
+async def test_a_check_tells_what_webhooks_did_not_hear(told: Operator) -> None:
+    findings = (await told.run("check", "--json")).json()
+
+    assert [(one["level"], one["text"]) for one in findings if one["part"] == "webhook"] == [
+        ("warning", "pager: 1 events were given up. Fix: broker webhooks list --dead, then retry or drop pager"),
+        ("warning", "pager: 1 events were not heard yet (no_connection)"),
+    ]
+
+
+async def test_a_check_tells_that_a_webhook_heard_everything(operator: Operator, at_stage: Operator) -> None:
+    config = operator.home / "broker.toml"
+    config.write_text(config.read_text() + MORE)
+    (operator.home / "webhook").write_text(SECRET)
+
+    findings = (await operator.run("check", "--json")).json()
+
+    assert [(one["level"], one["text"]) for one in findings if one["part"] == "webhook"] == [
+        ("ok", "pager: it heard what it was told")
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
