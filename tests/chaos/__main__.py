@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from tests.chaos import clocks, herd, kill, machine, outage, rotate, stop
+from tests.chaos import clocks, failover, herd, kill, machine, outage, rotate, stop
 from tests.chaos.outcome import Outcome
 
 Proof = Callable[[Path, int, int], Coroutine[None, None, Outcome]]
@@ -21,6 +21,8 @@ PROOFS: dict[str, tuple[int, Proof]] = {
     "herd": (3, lambda folder, rounds, _: herd.prove(folder, rounds=rounds)),
     "stop": (24, lambda folder, rounds, _: stop.prove(folder, rounds=rounds)),
     "outage": (2, lambda folder, rounds, _: outage.prove(folder, rounds=rounds)),
+    "sentinel": (3, lambda folder, rounds, _: failover.prove(folder, "sentinel", rounds=rounds)),
+    "cluster": (3, lambda folder, rounds, _: failover.prove(folder, "cluster", rounds=rounds)),
     "clocks": (4, lambda folder, rounds, _: clocks.prove(folder, rounds=rounds)),
     "machine": (1500, lambda folder, rounds, seed: machine.prove(folder, rounds=rounds, seed=seed)),
     "rotate": (1, lambda folder, *_: rotate.prove(folder)),
