@@ -64,7 +64,7 @@ def connect(
     """Return a client of the Redis at `url`. It connects when first used, answers in bytes; `aclose()` closes it.
 
     TLS certificates and host names are always verified; no option of the URL can turn that off. A call that finds all
-    of `max_connections` to a server in use waits for one while that server answers, for 2 seconds at most. What is
+    of `max_connections` to a server in use waits for one while that server answers, for 5 seconds at most. What is
     written `durable` counts when who `durability` names has it. Raises ConfigurationError for a URL of another form.
     """
     address = StoreAddress.parse(url)

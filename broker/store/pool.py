@@ -16,8 +16,8 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as NotConnectedError
 from redis.maint_notifications import MaintNotificationsConfig
 
-WAIT_SECONDS: Final = 2.0  # for one of the pool's connections to be free, while Redis answers
-SILENT_SECONDS: Final = 0.2  # without any answer: then a connection that breaks says that Redis is gone
+WAIT_SECONDS: Final = 5.0  # for one of the pool's connections to be free, while Redis answers
+SILENT_SECONDS: Final = 0.5  # without any answer: then a connection that breaks says that Redis is gone
 CONNECT_SECONDS: Final = 0.5  # finding the primary, TLS, AUTH and all tries together
 ANSWER_SECONDS: Final = 0.8
 IDLE_SECONDS: Final = 15  # a connection unused for longer is asked PING first

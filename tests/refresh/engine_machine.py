@@ -119,10 +119,10 @@ class Engine(RuleBasedStateMachine):
     def everything_goes_on(self) -> None:
         self.wait(self.world.run())
 
-    @precondition(lambda self: any(not step.name.startswith("EHR") for step in self.world.waiting))
+    @precondition(lambda self: any(step.is_to_store for step in self.world.waiting))
     @rule(which=st.integers(0, 7))
     def the_store_does_not_answer(self, which: int) -> None:
-        steps = [step for step in self.world.waiting if not step.name.startswith("EHR")]
+        steps = [step for step in self.world.waiting if step.is_to_store]
         self.wait(self.world.go_on(steps[which % len(steps)], well=False))
 
     @rule(seconds=st.sampled_from([1, 6, 16, 31, 61, 121]))

@@ -54,6 +54,11 @@ class Step:
     """Whether its sender only asks again whether it is its turn."""
     let_go: "asyncio.Future[bool]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    @property
+    def is_to_store(self) -> bool:
+        """Whether it is a message to the store."""
+        return self.name != "gate" and not self.name.startswith("EHR")
+
     def __repr__(self) -> str:
         return f"{self.replica.name}: {self.when} {self.name}"
 
@@ -167,6 +172,7 @@ class Replica:
         self.rooms = rooms = await open_rooms(
             world.settings, redis, vault, NoSigning(), world.audit, egress, witness, world.clock, world.entropy
         )
+        object.__setattr__(rooms.gate, "sleep", self._wait_at_gate)  # by the world's time, which only a test moves
         self.keeper = Keeper(rooms.grants, rooms.directory, rooms.refresher, rooms.schedule, world.clock)
         return self
 
@@ -185,6 +191,11 @@ class Replica:
         step = Step(self, name, when, name == "claim_refresh" and asyncio.current_task() in self._held)
         self.world.waiting.append(step)
         return await step.let_go
+
+    async def _wait_at_gate(self, _seconds: float) -> None:
+        step = Step(self, "gate", "before", is_repeat=True)
+        self.world.waiting.append(step)
+        await step.let_go
 
     def heard(self, answer: object) -> None:
         """Notice who is told to wait for another replica."""
