@@ -19,7 +19,6 @@ from tests.chaos.fleet import Fleet, fleet
 from tests.chaos.held import Held, launched
 from tests.chaos.outcome import Outcome
 from tests.chaos.victim import TOKEN, Point, Victim, nursed, trap_at
-from tests.chaos.wire import Trap
 
 SPRUNG_SECONDS = 20.0
 SETTLED_SECONDS = 10.0
@@ -87,7 +86,10 @@ async def _prove(folder: Path, stops: Sequence[Stop], seconds: float, outcome: O
         {"ehr": "introspect_lost = true"} if tells else {"refresh_tokens": "reusable", "refresh": "keep"}
     )
     async with fleet(folder, watched=True, **more) as stage, nursed(stage) as victims:
-        stopped = [await _stop(stage, await anext(victims), stop) for stop in stops]
+        handles = [await launched(stage) for _ in stops]
+        stage.sandbox.expire()
+        pairs = zip(handles, stops, strict=True)
+        stopped = [await _stop(await anext(victims), held, stop) for held, stop in pairs]
         await asyncio.sleep(seconds)
         for one in stopped:
             if seconds < LEASE_SECONDS:
@@ -108,22 +110,17 @@ class Stopped:
     stop: Stop
     victim: Victim
     held: Held
-    trap: Trap
     reading: asyncio.Task[httpx2.Response]
 
 
-async def _stop(stage: Fleet, victim: Victim, stop: Stop) -> Stopped:
-    held = await launched(stage)
-    stage.sandbox.expire()
+async def _stop(victim: Victim, held: Held, stop: Stop) -> Stopped:
+    """Stop a broker there; what it had not sent yet is lost, so that it has to do it again, or may not."""
     trap = trap_at(victim, held, stop.at)
     reading = asyncio.create_task(victim.replica.app.fhir(held.handle, held.path))
     await asyncio.wait_for(trap.sprung.wait(), SPRUNG_SECONDS)
     victim.replica.signal(signal.SIGSTOP)
-    if stop.at.when == "unanswered":
-        trap.deliver()
-    elif stop.at.step == TOKEN:
-        trap.drop()
-    return Stopped(stop, victim, held, trap, reading)
+    (trap.deliver if stop.at.when == "unanswered" else trap.drop)()
+    return Stopped(stop, victim, held, reading)
 
 
 async def _meanwhile(stage: Fleet, one: Stopped, outcome: Outcome) -> None:
@@ -137,7 +134,6 @@ async def _go_on(stage: Fleet, one: Stopped, outcome: Outcome) -> bool:
     """Let it go on; returns whether the grant is to be used further."""
     stop = one.stop
     one.victim.replica.signal(signal.SIGCONT)
-    one.trap.deliver()
     await asyncio.gather(one.reading, return_exceptions=True)
     grant = await _settled(stage, one.held, stop.end[0])
     outcome.must((grant["state"], grant["generation"]) == stop.end, f"{stop.at}, in the end: {grant}")

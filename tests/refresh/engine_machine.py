@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from broker.refresh import insisting, renewal
 from broker.secret import Secret
 from broker.settings import Settings
+from broker.store import pool
 from broker.store.connection import connect
 from tests.refresh.model_ehr import Fate, Kind
 from tests.refresh.replicas import Point, Replica, When
@@ -193,6 +194,8 @@ def explore(url: Secret, folder: Path, *, examples: int, steps: int, seed: int |
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(renewal, "_POLL_SECONDS", 0.0)  # whoever waits is let go on by the machine
         patch.setattr(insisting, "_AGAIN_SECONDS", 0.0)
+        for limit in ("WAIT_SECONDS", "CONNECT_SECONDS", "ANSWER_SECONDS"):
+            patch.setattr(pool, limit, 30.0)  # a busy machine decides nothing
         known = hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,
