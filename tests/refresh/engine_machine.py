@@ -87,9 +87,14 @@ class Engine(RuleBasedStateMachine):
         fate=st.sampled_from(FATES),
         pauses_at=st.sampled_from(POINTS),
         seconds=st.sampled_from([1.0, 31.0, 61.0]),
+        forgets=st.booleans(),
     )
-    def a_replica_stands_still(self, who: int, fate: Fate, pauses_at: Point | None, seconds: float) -> None:
+    def a_replica_stands_still(
+        self, *, who: int, fate: Fate, pauses_at: Point | None, seconds: float, forgets: bool
+    ) -> None:
         self.wait(self._call(who, "renew_at", fate, pauses_at))
+        if forgets:
+            self.wait(self.world.forget())
         self.wait(self._call(1 - who, seconds, "ok", None))
         self.a_replica_goes_on(who)
 
