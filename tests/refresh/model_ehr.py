@@ -17,7 +17,7 @@ has given up. `garbled`: done, and the answer cannot be read."""
 
 BASE: Final = "https://ehr.example"
 LIFETIME: Final = 300
-GRACE_SECONDS: Final = 120
+GRACE_SECONDS: Final = 300
 LATE_SECONDS: Final = 20
 """How long after its arrival a request may still be carried out: less than the engine waits before it asks."""
 
