@@ -11,10 +11,12 @@ def with_openbao(operator: Operator, openbao: OpenBao, token: str | None = None)
 
 
 async def test_a_check_has_a_key_wrapped_and_unwrapped(at_stage: Operator, openbao: OpenBao) -> None:
+    """What the stage has in its store is still under a keyring, which is said, too."""
     said = await with_openbao(at_stage, openbao).run("check", "--json")
 
-    (finding,) = [finding for finding in said.json() if finding["part"] == "key"]
-    assert finding == {"part": "key", "level": "ok", "text": "transit:broker.default:1 wraps and unwraps"}
+    wraps, lacks = [finding for finding in said.json() if finding["part"] == "key"]
+    assert wraps == {"part": "key", "level": "ok", "text": "transit:broker.default:1 wraps and unwraps"}
+    assert (lacks["level"], "which is not on the keyring" in lacks["text"]) == ("fault", True)
 
 
 async def test_a_check_offline_does_not_ask(at_stage: Operator) -> None:

@@ -12,6 +12,11 @@ class MovableClock:
     def __call__(self) -> float:
         return time.time() + self._ahead
 
+    @property
+    def ahead(self) -> float:
+        """How many seconds that is."""
+        return self._ahead
+
     def advance(self, seconds: float) -> None:
         """Move ahead."""
         self._ahead += seconds

@@ -15,7 +15,7 @@ from broker.kms.transit_signing import TransitSigning
 from broker.settings import RegistrationSettings
 from tests.kms.openbao import OpenBao
 from tests.stage import BrokerStage, Sandbox, open_stage
-from tests.stories.held import SHORT_DUE, SHORT_LIFETIME, audit_of, code_of, hold
+from tests.stories.held import DUE, LIFETIME, audit_of, code_of, hold
 
 AT_KMS = 'signing = "kms"'
 
@@ -31,6 +31,12 @@ async def stage_at_kms(
             yield stage
     finally:
         await server.close()
+
+
+def later(stage: BrokerStage, seconds: int) -> None:
+    """Let it be so many seconds after the stage was opened, for the EHR, too: it looks at `nbf` and `exp`."""
+    stage.clock.advance(seconds - stage.clock.ahead)
+    stage.sandbox.switch(clock_ahead=seconds)
 
 
 def signing_registration(broker: Broker) -> RegistrationSettings:
@@ -49,8 +55,8 @@ async def test_a_launch_and_a_refresh_are_signed_for_elsewhere(
     """(RG-07): the ring, opened, holds the name of a key and its public half."""
     async with stage_at_kms(sandbox, redis, tmp_path, openbao) as stage:
         app = stage.app()
-        held = await hold(stage, app, SHORT_LIFETIME)
-        stage.clock.advance(SHORT_DUE)
+        held = await hold(stage, app, LIFETIME)
+        later(stage, DUE)
         assert (await held.read()).status_code == 200
         assert (await held.grant()).generation == 2
 
@@ -69,7 +75,7 @@ async def test_a_key_in_the_store_is_replaced_by_one_at_the_service_without_a_fa
     """(RG-11): another place is a rotation like any other; and back again, whereupon the service's key is destroyed."""
     async with stage_at_kms(sandbox, redis, tmp_path, openbao, registration="") as stage:
         app = stage.app()
-        await hold(stage, app, SHORT_LIFETIME)
+        await hold(stage, app, LIFETIME)
         await app.close()
         (first,) = (await ring_of(stage.broker)).keys
         assert first.reference is None
@@ -101,7 +107,7 @@ async def test_while_the_service_does_not_sign_nothing_is_sent_and_nothing_is_lo
     """(RF-05): the refresh token is not spent, the living token serves, and the service's return heals it."""
     async with stage_at_kms(sandbox, redis, tmp_path, openbao) as stage:
         app = stage.app()
-        held = await hold(stage, app, SHORT_LIFETIME)
+        held = await hold(stage, app, LIFETIME)
         sent = len(sandbox.journal("token"))
 
         async def away(*_: object) -> bytes:
@@ -109,15 +115,15 @@ async def test_while_the_service_does_not_sign_nothing_is_sent_and_nothing_is_lo
 
         with monkeypatch.context() as patch:
             patch.setattr(TransitSigning, "sign", away)
-            stage.clock.advance(SHORT_DUE)
+            later(stage, DUE)
             assert (await held.read()).status_code == 200
-            stage.clock.advance(SHORT_LIFETIME - SHORT_DUE)
+            later(stage, LIFETIME)
             answer = await held.read()
             assert (answer.status_code, code_of(answer)) == (503, "key_unavailable")
             assert len(sandbox.journal("token")) == sent
             assert (await held.grant()).state == "active"
 
-        stage.clock.advance(1)
+        later(stage, LIFETIME + 1)
         assert (await held.read()).status_code == 200
         await app.close()
 
