@@ -15,7 +15,7 @@ import httptools
 from broker.errors import EhrAnswerLost, EhrError
 
 HEAD_BYTES: Final = 64 << 10
-"""Most that the head of an answer may be."""
+"""Most that may arrive without any of the body among it: a head, trailers, what is said of a chunk."""
 HELD_BYTES: Final = 128 << 10
 """An answer is read ahead of whoever takes it by no more than this, and one read of the loop's."""
 
@@ -45,6 +45,8 @@ class Http1Connection(asyncio.Protocol):
         self._head_only = False
         self._whole = True
         """Whether no answer is expected, or it is complete."""
+        self._sent = True
+        """Whether the EHR waits for no more of a request: else it would take the next one for the rest."""
         self._exchanges = 0
         self.closed = False
         self.idle_since = 0.0
@@ -61,15 +63,14 @@ class Http1Connection(asyncio.Protocol):
         if self._whole:
             self.close()
             return
-        self._heard = True
+        self._heard, held = True, self._held
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("what arrived is not an answer")
-        if not self._status and self._error is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self._fail(f"a head of more than {HEAD_BYTES} bytes")
+        self._head_bytes = self._head_bytes + len(data) if self._held == held else 0
+        if self._head_bytes > HEAD_BYTES and not self._whole:
+            self._fail(f"more than {HEAD_BYTES} bytes that are no body")
         if self._held > HELD_BYTES:
             self._transport.pause_reading()
         self._wake()
@@ -107,8 +108,8 @@ class Http1Connection(asyncio.Protocol):
             self.closed = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; the values of a repeated one are joined (RFC 9110 §5.3)."""
-        if self._whole:
+        """Keep a header; the values of a repeated one are joined (RFC 9110 §5.3). Trailers come too late (§6.5.1)."""
+        if self._whole or self._status:
             return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
@@ -162,11 +163,12 @@ class Http1Connection(asyncio.Protocol):
         self._chunks.clear()
         self._held = self._head_bytes = self._status = 0
         self._headers = {}
-        self._heard = self._interim = self._whole = False
+        self._heard = self._interim = self._whole = self._sent = False
         self._head_only, self._silence = is_head, silence
         self._exchanges += 1
         if body is None or isinstance(body, bytes):
             self._transport.write(head + body if body else head)
+            self._sent = True
         else:
             self._transport.write(head)
             await self._send_pieces(body, chunked=length is None)
@@ -188,8 +190,8 @@ class Http1Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request may be sent: the last answer was taken to its end, and the EHR keeps it open."""
-        return self._whole and not self.closed and self._error is None and not self._chunks
+        """Whether another request may be sent: the last one was sent and its answer taken whole, and it stays open."""
+        return self._sent and self._whole and not self.closed and self._error is None and not self._chunks
 
     def close(self) -> None:
         """Close without waiting for anything."""
@@ -199,15 +201,23 @@ class Http1Connection(asyncio.Protocol):
     async def _send_pieces(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
         """Send a body as it comes (RFC 9112 §7.1), until the answer is there: an EHR may have heard enough."""
         async for piece in body:
+            if self._is_answered():
+                return
             if piece:
                 self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             while not (self._writable or self._status):
                 await self._happening()
-            if self._status:
-                self.closed = True
-                return
+        if self._is_answered():
+            return
         if chunked:
             self._transport.write(b"0\r\n\r\n")
+        self._sent = True
+
+    def _is_answered(self) -> bool:
+        """Whether the answer has begun. Raises what ended the connection meanwhile: uvloop's takes nothing then."""
+        if self._error is not None:
+            raise self._error
+        return bool(self._status)
 
     async def _happening(self) -> None:
         """Wait until something happens on the connection. Raises `EhrAnswerLost`, `StaleConnection`."""

@@ -82,7 +82,7 @@ class Upstream:
         except BaseException as error:
             if mine.done() and not mine.cancelled():
                 self._free()  # it was mine already
-            else:
+            elif mine in self._waiting:  # `_free` takes those out that nobody waits for any more
                 self._waiting.remove(mine)
             if isinstance(error, TimeoutError):
                 raise EhrUnreachable("no connection (all are in use)") from None
@@ -196,6 +196,8 @@ async def body_of(connection: Http1Connection, headers: Mapping[str, str]) -> As
                 piece = unpack.unconsumed_tail
         except zlib.error:
             raise EhrAnswerLost("the answer broke off (it cannot be unpacked)") from None
+        if unpack.unused_data:  # zlib would keep all that follows
+            raise EhrAnswerLost("the answer cannot be unpacked (it goes on after its end)")
     if unpack is not None and not unpack.eof and headers.get("content-length") != "0":
         raise EhrAnswerLost("the answer broke off (it cannot be unpacked)")
 

@@ -11,7 +11,7 @@ import pytest
 from broker.egress import Egress
 from broker.egress.http1 import HEAD_BYTES, HELD_BYTES, Http1Connection
 from broker.egress.upstream import MOST_CONNECTIONS, Upstream, request_head
-from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
+from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable, InvalidRequest
 from tests.ehr.server import ScriptedServer, hang_up, reply, scripted_server, silence
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -86,10 +86,14 @@ async def test_an_answer_is_read_however_it_is_framed_and_cut(
         b"HTTP/1.1 200 OK\r\nBad Name: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * (HEAD_BYTES + 1),
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000,
+        CHUNKED + b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 20_000,
+        CHUNKED + b"2\r\n{}\r\n0\r\nX: " + b"y" * 2 * HEAD_BYTES,
+        CHUNKED + b"2;x=" + b"y" * 2 * HEAD_BYTES,
     ],
     ids=[
         "too short", "chunk too short", "no last chunk", "no length", "two lengths", "length and chunks",
-        "negative length", "upgrade", "bad header", "long header", "many headers",
+        "negative length", "upgrade", "bad header", "long header", "many headers", "many trailers", "long trailer",
+        "long chunk extension",
     ],
 )  # fmt: skip
 async def test_an_answer_that_can_be_read_in_two_ways_or_is_cut_short_is_a_lost_one(
@@ -133,6 +137,16 @@ async def test_what_arrives_unasked_between_two_requests_ends_the_connection(
 
     assert await ask(egress, f"{ehr.url}/b") == (200, b"next")
     assert ehr.connections == 2
+
+
+async def test_what_comes_after_the_body_changes_nothing_that_came_before(egress: Egress, ehr: ScriptedServer) -> None:
+    """(RFC 9110 §6.5.1): what was decided by the head would be undone."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ehr.answers["/a"] = raw(head, b"2\r\n{}\r\n0\r\nContent-Type: text/html\r\nLocation: /b\r\n\r\n")
+
+    async with egress.stream("GET", f"{ehr.url}/a", headers={}, timeout=5) as answer:
+        assert [chunk async for chunk in answer.chunks] == [b"{}"]
+    assert answer.headers == {"content-type": "application/fhir+json", "transfer-encoding": "chunked"}
 
 
 async def test_the_answer_to_head_has_no_body_whatever_its_length_says(egress: Egress, ehr: ScriptedServer) -> None:
@@ -240,8 +254,14 @@ async def test_few_packed_bytes_that_stand_for_very_many_are_unpacked_bit_by_bit
 
 @pytest.mark.parametrize(
     "packed",
-    [gzip.compress(b"x" * 1000, mtime=0)[:-9], zlib.compress(b"x" * 1000)[:-1], b"no gzip"],
-    ids=["gzip cut short", "deflate cut short", "not packed"],
+    [
+        gzip.compress(b"x" * 1000, mtime=0)[:-9],
+        zlib.compress(b"x" * 1000)[:-1],
+        b"no gzip",
+        gzip.compress(b"one", mtime=0) + gzip.compress(b"two", mtime=0),
+        gzip.compress(b"one", mtime=0) + b"x" * 1_000_000,
+    ],
+    ids=["gzip cut short", "deflate cut short", "not packed", "goes on", "goes on for long"],
 )
 async def test_a_packed_answer_that_is_not_whole_is_a_lost_one(
     egress: Egress, ehr: ScriptedServer, packed: bytes
@@ -294,6 +314,22 @@ async def test_no_more_connections_than_allowed_are_open_and_who_waits_too_long_
     assert len(dialled) == 2
     for connection in dialled:
         connection.close()
+
+
+async def test_who_gives_up_waiting_at_the_moment_that_a_place_is_free_is_told_so() -> None:
+    async def dial(_: float) -> Http1Connection:
+        return Http1Connection()
+
+    upstream = Upstream(dial, most=1)
+    first = await upstream.take(5)
+    waiting = asyncio.create_task(upstream.take(5))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    upstream.give_back(first)
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await upstream.take(5) is first
 
 
 async def test_a_connection_that_cannot_be_made_gives_its_place_back() -> None:
@@ -384,6 +420,66 @@ async def test_an_ehr_that_has_heard_enough_is_not_sent_the_rest(egress: Egress)
     finally:
         server.close()
     assert sent < 1000
+
+
+async def test_a_request_that_was_not_sent_whole_leaves_no_gap_for_the_next_one(
+    egress: Egress, ehr: ScriptedServer
+) -> None:
+    """(RFC 9112 §9.3): an EHR may answer before it has heard all, and takes the next request for the rest."""
+    heard, answered, ended = bytearray(), asyncio.Event(), asyncio.Semaphore(0)
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply("", status="403 Forbidden"))
+        while more := await reader.read(65536):
+            heard.extend(more)
+        writer.close()
+        ended.release()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a part"
+        await answered.wait()
+        raise InvalidRequest("the app went away")
+
+    server = await asyncio.start_server(early, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
+    asyncio.get_running_loop().call_later(0.1, answered.set)
+    try:
+        with pytest.raises(InvalidRequest):
+            await ask(egress, url, method="PUT", content=body(), content_length="1000")
+        assert (await ask(egress, url, authorization="Bearer another's"))[0] == 403
+    finally:
+        await egress.close()
+        server.close()
+    await ended.acquire()
+    await ended.acquire()
+    assert heard == b"a part"
+
+
+async def test_an_ehr_that_hangs_up_in_the_middle_of_a_body_is_noticed_at_the_next_piece(egress: Egress) -> None:
+    """A write that may have been processed: 504, and nothing that only one event loop raises."""
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(5):
+            sent += 1
+            yield b"x"
+            await asyncio.sleep(0.05)
+
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hangs_up, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
+    try:
+        with pytest.raises(EhrAnswerLost):
+            await ask(egress, url, method="PUT", content=body())
+    finally:
+        server.close()
+    assert sent == 2
 
 
 @pytest.mark.parametrize(
