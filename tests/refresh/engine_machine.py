@@ -1,7 +1,8 @@
 """Two replicas, one grant, and whatever can go wrong between them, in any order (RF-03, RF-04, RF-05, RF-15)."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -177,29 +178,21 @@ class Engine(RuleBasedStateMachine):
             return
         try:
             if not self.world.broken:
-                self.wait(self._end())
+                self.wait(self.world.end())
         finally:
             self.wait(self.exits.aclose())
             self.runner.close()
 
-    async def _end(self) -> None:
-        """Let all of it come to an end, with an EHR that is well."""
-        world = self.world
-        world.ehr.fates.clear()
-        for replica in world.replicas:
-            replica.pauses_at = None
-        for seconds in (0, 61, 121, 61, 400):
-            await world.pass_time(seconds)
-            for replica in world.replicas[:2]:
-                replica.start(replica.serve())
-            await world.run()
-            await world.check()
-        grant = await world.grant()
-        if grant.state in {"active", "uncertain"} and world.ehr.alive:
-            world.must(not world.waiting, f"somebody waits for ever: {world.waiting}")
-        if not world.trouble and world.ehr.alive and grant.state != "revoked":
-            world.must(grant.state == "active" and world.now < grant.expires_at, f"without trouble: {grant}")
-        await world.check()
+
+@contextmanager
+def by_the_worlds_time() -> Iterator[None]:
+    """Whoever waits for another is let go on by whoever moves the world, and a busy machine decides nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renewal, "_POLL_SECONDS", 0.0)
+        patch.setattr(insisting, "_AGAIN_SECONDS", 0.0)
+        for limit in ("WAIT_SECONDS", "CONNECT_SECONDS", "ANSWER_SECONDS"):
+            patch.setattr(pool, limit, 30.0)
+        yield
 
 
 def explore(url: Secret, folder: Path, *, examples: int, steps: int, seed: int | None = None) -> None:
@@ -207,11 +200,7 @@ def explore(url: Secret, folder: Path, *, examples: int, steps: int, seed: int |
     machine: Any = type("Engine", (Engine,), {"url": url, "settings": settings_of(folder), "folder": folder})
     if seed is not None:
         machine = hypothesis_seed(seed)(machine)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(renewal, "_POLL_SECONDS", 0.0)  # whoever waits is let go on by the machine
-        patch.setattr(insisting, "_AGAIN_SECONDS", 0.0)
-        for limit in ("WAIT_SECONDS", "CONNECT_SECONDS", "ANSWER_SECONDS"):
-            patch.setattr(pool, limit, 30.0)  # a busy machine decides nothing
+    with by_the_worlds_time():
         known = hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,

@@ -1,13 +1,16 @@
 """A replica that stands still in the middle of a refresh, at its worst moment, and then goes on (RF-05, RF-15)."""
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from redis.asyncio import Redis
 
 from broker.refresh.sending import LEASE_SECONDS
 from broker.store.client import StoreClient
+from tests.refresh.engine_machine import WORST_POINTS, by_the_worlds_time
 from tests.refresh.model_ehr import LIFETIME, Kind
 from tests.refresh.world import World, open_world, settings_of
 
@@ -101,3 +104,26 @@ async def test_who_stood_still_does_not_get_a_token_that_came_and_went_meanwhile
     await goes_on(world)
 
     assert world.served[before:] == [3]
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+async def test_wherever_a_replica_stands_still_and_for_however_long_no_rule_is_broken(
+    redis: Redis, tmp_path: Path, kind: Kind
+) -> None:
+    """RF-03, RF-04, RF-05: at each of the worst moments, also where a fail-over forgets what was written last."""
+    assert isinstance(redis, StoreClient)
+    settings = settings_of(tmp_path)
+    with by_the_worlds_time():
+        for point, seconds, forgets in itertools.product(
+            WORST_POINTS, (1, LEASE_SECONDS + 1, LIFETIME + 1), (False, True)
+        ):
+            async with open_world(settings, redis, tmp_path, kind) as world:
+                await world.pass_time(LIFETIME - 1)
+                world.replicas[0].pauses_at = point
+                await world.call(0)
+                if forgets:
+                    await world.forget()
+                await world.pass_time(seconds)
+                await world.call(1)
+                await goes_on(world)
+                await world.end()

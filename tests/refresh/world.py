@@ -246,6 +246,24 @@ class World:
         self.must(not self.ehr.alarms or self.is_excused, f"alarms at the EHR: {self.ehr.alarms}")
         assert not self.broken, self.broken
 
+    async def end(self) -> None:
+        """Let all of it come to an end, with an EHR that is well."""
+        self.ehr.fates.clear()
+        for replica in self.replicas:
+            replica.pauses_at = None
+        for seconds in (0, 61, 121, 61, 400):
+            await self.pass_time(seconds)
+            for replica in self.replicas[:2]:
+                replica.start(replica.serve())
+            await self.run()
+            await self.check()
+        grant = await self.grant()
+        if grant.state in {"active", "uncertain"} and self.ehr.alive:
+            self.must(not self.waiting, f"somebody waits for ever: {self.waiting}")
+        if not self.trouble and self.ehr.alive and grant.state != "revoked":
+            self.must(grant.state == "active" and self.now < grant.expires_at, f"without trouble: {grant}")
+        await self.check()
+
     @property
     def is_excused(self) -> bool:
         """Whether an operator has said that a token be sent again, or the store forgot that it may have been sent."""
