@@ -6,11 +6,11 @@ from typing import Final
 import structlog
 
 from broker.clock import Clock
-from broker.errors import EhrError, EhrHeldBack, KeyUnavailable, ReauthorizationRequired, Unavailable
+from broker.errors import EhrError, EhrHeldBack, EhrUnreachable, KeyUnavailable, ReauthorizationRequired, Unavailable
 from broker.grants import Grant, Grants
 from broker.policy import Permit
 from broker.refresh.limits import Lane
-from broker.refresh.renewal import Renewal
+from broker.refresh.renewal import HELD_SECONDS, Renewal
 from broker.refresh.schedule import Schedule
 from broker.secret import Secret
 from broker.single_flight import SingleFlight
@@ -115,6 +115,8 @@ class Refresher:
             if self.clock() < grant.expires_at:
                 return grant  # the EHR's trouble, or that of the keys to prove oneself with, is not yet the app's
             raise
-        if renewed.generation == grant.generation or self.clock() < renewed.expires_at:
+        if self.clock() < renewed.expires_at:
             return renewed
+        if renewed.generation == grant.generation:  # what this process was answered came too late to be written
+            raise EhrUnreachable(f"another attempt to renew grant {grant.tag} is under way", retry_after=HELD_SECONDS)
         return await self._renew_in_time(renewed)  # it was somebody else's, and ended while this process stood still

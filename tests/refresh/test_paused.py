@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from broker.refresh.sending import LEASE_SECONDS
 from broker.store.client import StoreClient
 from tests.refresh.engine_machine import WORST_POINTS, by_the_worlds_time
-from tests.refresh.model_ehr import LIFETIME, Kind
+from tests.refresh.model_ehr import LATE_SECONDS, LIFETIME, Kind
+from tests.refresh.replicas import Point
 from tests.refresh.world import World, open_world, settings_of
 
 
@@ -104,6 +105,78 @@ async def test_who_stood_still_does_not_get_a_token_that_came_and_went_meanwhile
     await goes_on(world)
 
     assert world.served[before:] == [3]
+
+
+async def both_stopped(world: World, first: Point, second: Point) -> None:
+    """Let A stop in a refresh and, once its lease is over, B in another one."""
+    await world.pass_time(LIFETIME - 1)
+    for replica, point in zip(world.replicas, (first, second), strict=True):
+        replica.pauses_at = point
+    await world.call(0)
+    await world.pass_time(LEASE_SECONDS + 1)
+    await world.call(1)
+
+
+@at("grace")
+async def test_an_attempt_that_has_begun_since_fences_the_one_before(world: World) -> None:
+    """RF-04: what the EHR answered last is what counts, and it is not the first one's to write."""
+    await both_stopped(world, ("commit_grant", "before"), ("EHR token", "after"))
+    await goes_on(world)
+    assert (await world.grant()).generation == 1
+
+    world.replicas[1].pauses_at = None
+    await world.run()
+
+    assert (await world.grant()).generation == 2
+    assert await world.stored_token() in world.ehr.valid
+
+
+@at("strict", "telling", "grace")
+async def test_whoever_has_lost_its_lease_sends_nothing_beside_the_one_who_has_it(world: World) -> None:
+    """RF-04."""
+    await both_stopped(world, ("intend_refresh", "before"), ("EHR token", "after"))
+
+    await goes_on(world)
+
+    assert len(world.ehr.requests) == 1
+
+
+@at("strict")
+async def test_what_was_concluded_from_silence_is_not_written_over_an_answer(world: World) -> None:
+    """RF-08."""
+    await both_stopped(world, ("commit_grant", "before"), ("end_grant", "before"))
+    await goes_on(world)
+    assert (await world.grant()).generation == 2
+
+    world.replicas[1].pauses_at = None
+    await world.run()
+
+    assert (await world.grant()).state == "active"
+
+
+@at("telling")
+async def test_an_ehr_that_is_late_is_not_asked_what_became_of_a_request_before_it_has_ended(world: World) -> None:
+    """RF-05."""
+    world.ehr.fates.append("late")
+    await world.pass_time(LIFETIME - 1)
+    await world.call(0)
+    await world.call(1)
+    await world.pass_time(LATE_SECONDS)
+    await world.check()
+
+    assert len(world.ehr.requests) == 1
+
+
+async def test_a_store_that_does_not_answer_is_asked_again_to_keep_what_is_in_hand(world: World) -> None:
+    """RF-05."""
+    with by_the_worlds_time():
+        await stopped(world, "commit_grant", "before")
+        (step,) = world.waiting
+        world.replicas[0].pauses_at = None
+        await world.go_on(step, well=False)
+        await goes_on(world)
+
+    assert ((await world.grant()).generation, len(world.ehr.requests)) == (2, 1)
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
