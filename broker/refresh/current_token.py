@@ -9,8 +9,9 @@ from broker.clock import Clock
 from broker.errors import EhrError, EhrHeldBack, EhrUnreachable, KeyUnavailable, ReauthorizationRequired, Unavailable
 from broker.grants import Grant, Grants
 from broker.policy import Permit
+from broker.refresh.keeper import HELD_SECONDS
 from broker.refresh.limits import Lane
-from broker.refresh.renewal import HELD_SECONDS, Renewal
+from broker.refresh.renewal import Renewal
 from broker.refresh.schedule import Schedule
 from broker.secret import Secret
 from broker.single_flight import SingleFlight
