@@ -8,8 +8,8 @@ import structlog
 from broker.clock import Clock
 from broker.errors import EhrError, EhrHeldBack, EhrUnreachable, KeyUnavailable, ReauthorizationRequired, Unavailable
 from broker.grants import Grant, Grants
+from broker.grants.backend_grants import HELD_SECONDS
 from broker.policy import Permit
-from broker.refresh.keeper import HELD_SECONDS
 from broker.refresh.limits import Lane
 from broker.refresh.renewal import Renewal
 from broker.refresh.schedule import Schedule
