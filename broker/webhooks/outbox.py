@@ -15,6 +15,8 @@ from broker.store.scripts import script
 
 KEPT_SECONDS: Final = 30 * 86_400
 """How long an event is kept, told or not; a dead letter nobody cared for in so long is gone."""
+HEARD_SECONDS: Final = 86_400
+"""How long it is known that an event was heard: while another webhook has no room, the same one is made each minute."""
 MOST_WAITING: Final = 100_000
 """Events that wait for one webhook; with more, grants keep their marks until there is room."""
 _PAGE: Final = 500
@@ -73,7 +75,8 @@ class Outbox:
 
     async def settle(self, webhook: str, event: Event, outcome: Outcome, at: float) -> None:
         """Write down what became of a try: `heard`, tried `again` at a time, or `dead` since then (seconds)."""
-        await self.settling(self.redis, self._keys(webhook, event.id), [event.id, outcome, event.dump(), repr(at)])
+        args: list[str | int] = [event.id, outcome, event.dump(), repr(at), HEARD_SECONDS * 1000]
+        await self.settling(self.redis, self._keys(webhook, event.id), args)
 
     async def listed(self, webhook: str, state: Literal["due", "dead"]) -> AsyncIterator[tuple[Event, float]]:
         """Go through a webhook's events by time, with that time in seconds, a page at a time."""
@@ -113,7 +116,7 @@ class Outbox:
                 for name in names:
                     pipe.get(keys.webhook_event(webhook, name))
                 found: list[bytes | None] = await pipe.execute()
-        return [None if text is None else Event(**json.loads(text)) for text in found]
+        return [Event(**json.loads(text)) if text else None for text in found]
 
     def _keys(self, webhook: str, event: str) -> list[str]:
         return [keys.webhook_event(webhook, event), keys.webhook_due(webhook), keys.webhook_dead(webhook)]

@@ -36,7 +36,7 @@ LIVES: Final = {
     "sb:{TAG}:untold": (untold.MARK_SECONDS,),
     "sb:untold": (untold.LIST_SECONDS,),
     "sb:swept": (gathering.SWEEP_SECONDS,),
-    "sb:webhook:{ID}:event:NAME": (outbox.KEPT_SECONDS,),
+    "sb:webhook:{ID}:event:NAME": (outbox.KEPT_SECONDS, outbox.HEARD_SECONDS),
     "sb:backend:{HASH}": (backend_grants.KNOWN_SECONDS,),
     "sb:backend:{HASH}:lease": (int(backend_grants.LEASE_SECONDS),),
     "sb:asked:{APP}": (int(backend_grants.ASKED_SECONDS),),

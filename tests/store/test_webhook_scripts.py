@@ -106,7 +106,7 @@ async def queue(redis: Redis, event: str = "e", at: float = 5, most: int = MANY)
 
 
 async def settle(redis: Redis, outcome: str, at: float = 9) -> bytes:
-    return bytes(await script("settle_event")(redis, [EVENT, DUE, DEAD], ["e", outcome, "changed", at]))
+    return bytes(await script("settle_event")(redis, [EVENT, DUE, DEAD], ["e", outcome, "changed", at, 60_000]))
 
 
 async def test_an_event_is_queued_once_and_waits_with_so_many_at_most(redis: Redis) -> None:
@@ -121,7 +121,7 @@ async def test_an_event_is_queued_once_and_waits_with_so_many_at_most(redis: Red
     ("outcome", "due", "dead"), [("heard", [], []), ("again", [[b"e", 9.0]], []), ("dead", [], [[b"e", 9.0]])]
 )
 @pytest.mark.parametrize("earlier", ["again", "dead"])
-async def test_an_event_is_on_one_list_or_gone(
+async def test_an_event_is_on_one_list_or_on_none(
     redis: Redis, earlier: str, outcome: str, due: list[list[bytes | float]], dead: list[list[bytes | float]]
 ) -> None:
     await queue(redis)
@@ -131,9 +131,19 @@ async def test_an_event_is_on_one_list_or_gone(
 
     assert await redis.zrange(DUE, 0, -1, withscores=True) == due
     assert await redis.zrange(DEAD, 0, -1, withscores=True) == dead
-    assert await redis.get(EVENT) == (None if outcome == "heard" else b"changed")
+    assert await redis.get(EVENT) == (b"" if outcome == "heard" else b"changed")
     for key in await named(redis):
         assert 59_000 < await redis.pttl(key) <= 60_000
+
+
+async def test_an_event_that_was_heard_is_not_queued_again_by_who_comes_late(redis: Redis) -> None:
+    await queue(redis)
+    await settle(redis, "heard")
+
+    assert await queue(redis) == 1
+    await settle(redis, "again")
+
+    assert (await named(redis), await redis.get(EVENT)) == ({EVENT}, b"")
 
 
 async def test_an_event_that_was_dropped_stays_so(redis: Redis) -> None:

@@ -401,3 +401,21 @@ async def test_trouble_of_one_webhook_or_of_the_store_ends_no_loop(
 
 async def test_without_a_webhook_there_is_no_work(stage: BrokerStage) -> None:
     assert list(stage.broker.telling.work(1)) == []
+
+
+async def test_a_webhook_with_no_room_has_no_other_told_again_and_again(
+    held: Held, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.webhooks.outbox.MOST_WAITING", 1)
+    await held.stage.redis.zadd(keys.webhook_due("mail"), {"another": 1e12})
+    await end(held)
+    for _ in range(3):
+        await look(held)
+        held.stage.clock.advance(61)
+    assert told(receiver) == [("healthy", "needs_reauth")]
+    assert told(receiver, "/hook/mail") == []
+
+    await held.stage.redis.delete(keys.webhook_due("mail"))
+    await look(held)
+
+    assert told(receiver) == told(receiver, "/hook/mail") == [("healthy", "needs_reauth")]
