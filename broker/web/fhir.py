@@ -22,6 +22,8 @@ BODY_BYTES: Final = 64 << 20
 SILENCE_SECONDS: Final = 10.0
 BODY_SECONDS: Final = 120.0
 """How long a body may stall, and take in all: meanwhile it holds a connection to the EHR that others wait for."""
+TAKING_SECONDS: Final = 30.0
+"""How long an app may take nothing of an answer, for the same reason."""
 WATCHED_BYTES: Final = 256 << 10
 """An answer longer than this is worth watching whether the app is still there."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
@@ -111,7 +113,7 @@ async def _send_answer(answer: FhirAnswer, rid: str, receive: Receive, send: Sen
     try:
         async for chunk in answer.chunks:
             if chunk and not head:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await _send_in_time(send, {"type": "http.response.body", "body": chunk, "more_body": True})
                 sent += len(chunk)
             if watch is None and sent > WATCHED_BYTES:
                 watch = asyncio.create_task(_departure(receive))
@@ -122,6 +124,14 @@ async def _send_answer(answer: FhirAnswer, rid: str, receive: Receive, send: Sen
     finally:
         if watch is not None:
             watch.cancel()
+
+
+async def _send_in_time(send: Send, message: Message) -> None:
+    try:
+        async with asyncio.timeout(TAKING_SECONDS):
+            await send(message)
+    except TimeoutError:
+        raise InvalidRequest("the app takes nothing of the answer") from None
 
 
 async def _departure(receive: Receive) -> None:
