@@ -109,6 +109,6 @@ def answer_headers(received: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_json(received: Mapping[str, str]) -> bool:
-    """Whether the answer calls itself JSON."""
-    media_type = received.get("content-type", "").partition(";")[0].strip().lower()
-    return bool(_JSON.fullmatch(media_type))
+    """Whether the answer calls itself JSON, and nothing else: of a repeated Content-Type browsers believe the last."""
+    named = (value.partition(";")[0].strip().lower() for value in received.get("content-type", "").split(","))
+    return all(map(_JSON.fullmatch, named))

@@ -92,8 +92,12 @@ class Gate:
     """Who waits at an EHR's gate waits in line: the first one asks the store, those behind do not."""
 
     @asynccontextmanager
-    async def passage(self, ehr: EhrSettings, lane: Lane, *, takes: float) -> AsyncIterator[Passage]:
+    async def passage(
+        self, ehr: EhrSettings, lane: Lane, *, takes: float, by_anybody: bool = False
+    ) -> AsyncIterator[Passage]:
         """Hold a slot while the body asks the EHR, `takes` seconds at most; what it raises says how the EHR is.
+
+        `by_anybody`: somebody unknown has caused it, and chosen what is asked.
 
         Raises `EhrHeldBack` where nothing may be sent, `StoreUnavailable`.
         """
@@ -101,7 +105,7 @@ class Gate:
         try:
             yield passage
         except BaseException as error:
-            told = self._leave(ehr, passage, error)
+            told = self._leave(ehr, passage, error, by_anybody=by_anybody)
             if isinstance(error, EhrError):  # all replicas know of it before its caller does, unless the store is away
                 await asyncio.wait({told}, timeout=_TELL_SECONDS)
             raise
@@ -184,8 +188,10 @@ class Gate:
             self.closed[ehr] = _Closed(why, now + wait, now + KNOWN_SECONDS)
         return _held_back(ehr, why, wait, callers_may=lane == "background" and why not in _FOR_ALL)
 
-    def _leave(self, ehr: EhrSettings, passage: Passage, error: BaseException | None) -> asyncio.Future[None]:
-        seconds, said = pause(error, longest=ehr.token_longest_pause), verdict(error)
+    def _leave(
+        self, ehr: EhrSettings, passage: Passage, error: BaseException | None, *, by_anybody: bool = False
+    ) -> asyncio.Future[None]:
+        seconds, said = pause(error, longest=ehr.token_longest_pause), verdict(error, by_anybody=by_anybody)
         if seconds > 0:
             now = self.clock()
             self.closed[ehr.id] = _Closed("paused", now + seconds, now + KNOWN_SECONDS)

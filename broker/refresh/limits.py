@@ -46,15 +46,17 @@ def _share(of: int) -> int:
     return max(1, min(of - 1, int(of * BACKGROUND_SHARE)))
 
 
-def verdict(error: BaseException | None) -> Verdict:
+def verdict(error: BaseException | None, *, by_anybody: bool = False) -> Verdict:
     """Say whether the EHR works; `neither` where nothing says so, or it asked for a pause.
 
-    An answer that cannot be used counts as none (RF-05): more requests would only lose more refresh tokens.
+    An answer that cannot be used counts as none (RF-05): more requests would only lose more refresh tokens. Of what
+    anybody can ask, a 5xx says nothing: some EHRs answer so to a code that somebody has made up.
     """
     if error is None or isinstance(error, EhrRefused):
         return "answered"
     if isinstance(error, EhrUnreachable):
-        return "neither" if error.ours or error.retry_after else "failed"
+        unheard = error.retry_after is None or (error.retry_after == 0 and not by_anybody)
+        return "failed" if unheard and not error.ours else "neither"
     return "failed" if isinstance(error, EhrAnswerLost) else "neither"
 
 

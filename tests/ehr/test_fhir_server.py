@@ -141,6 +141,7 @@ def test_no_other_header_is_relayed(name: str) -> None:
         "text/json",
         "application/problem+json",
         "application/vnd.ehr.v1+json",
+        "application/json; charset=utf-8, application/fhir+json",
     ],
 )
 def test_an_answer_that_calls_itself_json_is_json(media_type: str) -> None:
@@ -155,6 +156,7 @@ def test_an_answer_that_calls_itself_json_is_json(media_type: str) -> None:
         "application/fhir+xml",
         "application/fhir+ndjson",
         "text/html, application/fhir+json",
+        "application/fhir+json; charset=utf-8, text/html",
         "text/html x+json",
         "text/html+json",
         "application/jsonp",

@@ -72,6 +72,20 @@ def test_what_a_request_says_about_its_ehr(error: BaseException | None, said: Ve
 
 
 @pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EhrRefused("", error="invalid_grant"), "answered"),
+        (EhrUnreachable("status 502", retry_after=0.0), "neither"),
+        (EhrUnreachable("status 429", retry_after=7.0), "neither"),
+        (EhrUnreachable("no connection"), "failed"),
+        (EhrAnswerLost("no answer within 10 s"), "failed"),
+    ],
+)
+def test_what_a_request_that_anybody_can_cause_says(error: BaseException, said: Verdict) -> None:
+    assert verdict(error, by_anybody=True) == said
+
+
+@pytest.mark.parametrize(
     ("paused", "broken", "breaks", "name", "until"),
     [
         (0.0, 0.0, False, "open", None),

@@ -348,6 +348,18 @@ async def test_the_budget_of_a_minute_is_one_for_all_replicas(sandbox: Sandbox, 
         assert first.refreshes() == 2
 
 
+async def test_codes_that_somebody_made_up_keep_nobody_from_an_ehr_that_fails_on_them(held: Held) -> None:
+    """Whoever begins a launch says what the code is, and needs no account for it."""
+    held.stage.sandbox.fault("token_500", times=20)
+    for _ in range(20):
+        landing = await held.app.authorize()
+        assert landing.parameters["error"] == "temporarily_unavailable"
+
+    assert (await gate_of(held).state(EHR)).name == "open"
+    held.stage.clock.advance(DUE)
+    assert (await renew(held)).generation == 2
+
+
 async def test_a_launch_is_told_to_come_again_while_its_ehr_is_left_alone(stage: BrokerStage, app: App) -> None:
     await app.standalone()
     await stage.redis.hset(keys.gate(EHR), "paused", repr(stage.clock() + 40))
