@@ -22,6 +22,7 @@ CONNECT_SECONDS: Final = 0.5  # finding the primary, TLS, AUTH and all tries tog
 ANSWER_SECONDS: Final = 0.8
 IDLE_SECONDS: Final = 15  # a connection unused for longer is asked PING first
 CONNECT_RETRIES: Final = 2
+OPENING: Final = 8  # connections opened at once: a crowd's would take each other's half second
 
 
 class Pool(BlockingConnectionPool):
@@ -46,6 +47,8 @@ class Pool(BlockingConnectionPool):
         )
         self._line: deque[asyncio.Future[None]] = deque()
         self._answered_at = float("-inf")
+        self._opening = asyncio.Semaphore(OPENING)
+        self._not_opened_at = float("-inf")
 
     async def get_connection(self, *_: Any, **__: Any) -> AbstractConnection:
         """Return a connection. Raises redis-py's ConnectionError when none is free in time, or cannot be opened."""
@@ -93,7 +96,22 @@ class Pool(BlockingConnectionPool):
                 return
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Connect, or find that it is connected. Raises redis-py's ConnectionError after half a second."""
+        """Open it, or find that it is open. Raises redis-py's ConnectionError, half a second after it is its turn."""
+        if connection.is_connected:
+            await self._open(connection)
+            return
+        loop = asyncio.get_running_loop()
+        came_at = loop.time()
+        async with self._opening:
+            if self._not_opened_at >= came_at:
+                raise NotConnectedError("none could be opened a moment ago")
+            try:
+                await self._open(connection)
+            except (NotConnectedError, OSError):
+                self._not_opened_at = loop.time()
+                raise
+
+    async def _open(self, connection: AbstractConnection) -> None:
         connect = super().ensure_connection
         retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), CONNECT_RETRIES, (NotConnectedError,))
         try:

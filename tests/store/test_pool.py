@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as NotConnectedError
 
+from broker.secret import Secret
 from broker.store import pool
 from broker.store.client import StoreClient
 from broker.store.connection import connect
@@ -114,3 +118,56 @@ async def test_nobody_waits_for_ever(
         await client.ping()
 
     await pool_of(client).release(taken)
+
+
+@asynccontextmanager
+async def slowly_opened(valkey: EmbeddedServer, seconds: float) -> AsyncIterator[tuple[Secret, list[float]]]:
+    """A way to the store on which one connection after the other is opened; gives its URL, and when each was asked for.
+
+    So it is where a machine is busy: opening takes several steps on both sides.
+    """
+    gate, asked, serving = asyncio.Lock(), list[float](), set[asyncio.Task[Any] | None]()
+    store = urlsplit(valkey.url().reveal())
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
+        with closing(writer):
+            asked.append(asyncio.get_running_loop().time())
+            async with gate:
+                await asyncio.sleep(seconds)
+            from_store, to_store = await asyncio.open_unix_connection(store.path)
+            await asyncio.gather(pass_on(reader, to_store), pass_on(from_store, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield Secret(f"redis://:{store.password}@127.0.0.1:{port}"), asked
+    finally:
+        server.close()
+        tasks = [task for task in serving if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_crowd_does_not_take_each_other_the_time_to_open_a_connection(valkey: EmbeddedServer) -> None:
+    """40 that are opened in 30 ms each, one after the other, take more than the half second that one may take."""
+    async with slowly_opened(valkey, 0.03) as (url, _), connect(url) as client:
+        assert await asyncio.gather(*(client.ping() for _ in range(40))) == [True] * 40
+
+
+async def test_a_crowd_is_refused_together_where_none_can_be_opened(valkey: EmbeddedServer) -> None:
+    """Else each turn would take half a second more."""
+    async with slowly_opened(valkey, 60.0) as (url, asked), connect(url) as client:
+        began = asyncio.get_running_loop().time()
+        refused = await asyncio.gather(*(client.ping() for _ in range(40)), return_exceptions=True)
+        took = asyncio.get_running_loop().time() - began
+
+    assert {isinstance(one, NotConnectedError) for one in refused} == {True}
+    assert len(asked) <= pool.OPENING * (1 + pool.CONNECT_RETRIES)
+    assert took < 3 * pool.CONNECT_SECONDS
