@@ -59,21 +59,26 @@ class Http1Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived. Nothing may arrive but the answer to the request that was sent."""
+        """Parse what arrived. Nothing may arrive but the answer to the request that was sent.
+
+        Whoever waits is woken by a whole head, by something of the body and by the end: bytes without end that bring
+        none of these are as good as silence.
+        """
         if self._whole:
             self.close()
             return
-        self._heard, held = True, self._held
+        self._heard, before = True, (self._status, self._held, self._whole)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("what arrived is not an answer")
-        self._head_bytes = self._head_bytes + len(data) if self._held == held else 0
+        self._head_bytes = self._head_bytes + len(data) if self._held == before[1] else 0
         if self._head_bytes > HEAD_BYTES and not self._whole:
             self._fail(f"more than {HEAD_BYTES} bytes that are no body")
         if self._held > HELD_BYTES:
             self._transport.pause_reading()
-        self._wake()
+        if (self._status, self._held, self._whole) != before:
+            self._wake()
 
     def eof_received(self) -> None:
         """Close: an EHR that closes its side takes no further request."""
@@ -156,7 +161,7 @@ class Http1Connection(asyncio.Protocol):
         """Send a request, and return status and headers of its answer; the body is then taken by `chunk`.
 
         `head` ends with its blank line; a body whose `length` in bytes is not known is sent chunked. `silence` is the
-        longest that may pass without anything arriving, in seconds. Raises `EhrAnswerLost`, `StaleConnection`, and
+        longest that may pass without anything of the answer, in seconds. Raises `EhrAnswerLost`, `StaleConnection`, and
         what the body's iterator raises.
         """
         self._parser = httptools.HttpResponseParser(self)

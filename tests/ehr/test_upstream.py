@@ -284,6 +284,27 @@ async def test_silence_within_a_body_is_noticed(egress: Egress, ehr: ScriptedSer
         await ask(egress, f"{ehr.url}/a", timeout=0.2)
 
 
+@pytest.mark.parametrize("begun", [b"", CHUNKED, CHUNKED + b"1\r\nx\r\n0\r\n"], ids=["head", "chunk", "trailers"])
+async def test_bytes_that_bring_nothing_of_the_answer_are_silence(
+    egress: Egress, ehr: ScriptedServer, begun: bytes
+) -> None:
+    """One byte now and then would keep a request and its connection for days."""
+
+    async def drips(writer: asyncio.StreamWriter) -> None:
+        writer.write(begun or b"HTTP/1.1 200 OK\r\nX: ")
+        writer.write(b"1;x=" if begun == CHUNKED else b"X: " * bool(begun))
+        while True:
+            writer.write(b"y")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    ehr.answers["/a"] = drips
+
+    with pytest.raises(EhrAnswerLost, match=r"nothing arrived for 0\.3 s"):
+        async with asyncio.timeout(3):
+            await ask(egress, f"{ehr.url}/a", timeout=0.3)
+
+
 async def test_no_more_connections_than_allowed_are_open_and_who_waits_too_long_is_refused(
     ehr: ScriptedServer,
 ) -> None:
