@@ -129,7 +129,7 @@ class FinishLaunch:
         try:
             authenticate = await self.signing_keys.authenticate(registration, ehr, endpoints)
             takes = Door(ehr, endpoints, authenticate).longest(proves=proof_key is not None)
-            async with self.gate.passage(ehr, "interactive", takes=takes, by_anybody=True):
+            async with self.gate.passage(ehr, "launch", takes=takes):
                 answer = await self.token_endpoint.exchange_code(
                     endpoints.token_endpoint,
                     authenticate,

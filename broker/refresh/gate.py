@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 PATIENCE_SECONDS: Final = 2.0
 """How long who waits for an answer waits for the gate; others do not."""
-_PATIENCE: Final[dict[Lane, float]] = {"interactive": PATIENCE_SECONDS, "background": 0.0}
+_PATIENCE: Final[dict[Lane, float]] = {"interactive": PATIENCE_SECONDS, "launch": PATIENCE_SECONDS, "background": 0.0}
 SPARE_SECONDS: Final = 5.0
 """How much longer a slot is held than its request may take; after that it is free, whatever became of its holder."""
 FAILING_SECONDS: Final = 120.0
@@ -88,16 +88,13 @@ class Gate:
     leaves: SingleFlight[None] = field(default_factory=SingleFlight)
     closed: dict[str, _Closed] = field(default_factory=dict)
     """EHRs that nobody may ask, whoever waits."""
-    lines: defaultdict[str, asyncio.Lock] = field(default_factory=partial(defaultdict, asyncio.Lock))
-    """Who waits at an EHR's gate waits in line: the first one asks the store, those behind do not."""
+    lines: defaultdict[tuple[str, Lane], asyncio.Lock] = field(default_factory=partial(defaultdict, asyncio.Lock))
+    """Who waits at an EHR's gate waits in line: the first one asks the store, those behind do not. Nobody stands behind
+    a launch but other launches."""
 
     @asynccontextmanager
-    async def passage(
-        self, ehr: EhrSettings, lane: Lane, *, takes: float, by_anybody: bool = False
-    ) -> AsyncIterator[Passage]:
+    async def passage(self, ehr: EhrSettings, lane: Lane, *, takes: float) -> AsyncIterator[Passage]:
         """Hold a slot while the body asks the EHR, `takes` seconds at most; what it raises says how the EHR is.
-
-        `by_anybody`: somebody unknown has caused it, and chosen what is asked.
 
         Raises `EhrHeldBack` where nothing may be sent, `StoreUnavailable`.
         """
@@ -105,7 +102,7 @@ class Gate:
         try:
             yield passage
         except BaseException as error:
-            told = self._leave(ehr, passage, error, by_anybody=by_anybody)
+            told = self._leave(ehr, passage, error, lane)
             if isinstance(error, EhrError):  # all replicas know of it before its caller does, unless the store is away
                 await asyncio.wait({told}, timeout=_TELL_SECONDS)
             raise
@@ -142,7 +139,7 @@ class Gate:
         return None
 
     async def _enter(self, ehr: EhrSettings, lane: Lane, lease: float) -> Passage:
-        give_up, line = self.clock() + _PATIENCE[lane], self.lines[ehr.id]
+        give_up, line = self.clock() + _PATIENCE[lane], self.lines[ehr.id, lane]
         if lane == "background" or not line.locked():
             try:
                 return await self._try(ehr, lane, lease)
@@ -183,15 +180,15 @@ class Gate:
 
     def _refusal(self, ehr: str, lane: Lane, said: str) -> EhrHeldBack:
         why, _, seconds = said.partition(" ")
-        wait, now = float(seconds) or (_POLL_SECONDS if lane == "interactive" else AGAIN_SECONDS), self.clock()
+        wait, now = float(seconds) or (AGAIN_SECONDS if lane == "background" else _POLL_SECONDS), self.clock()
         if why in _FOR_ALL:
             self.closed[ehr] = _Closed(why, now + wait, now + KNOWN_SECONDS)
         return _held_back(ehr, why, wait, callers_may=lane == "background" and why not in _FOR_ALL)
 
     def _leave(
-        self, ehr: EhrSettings, passage: Passage, error: BaseException | None, *, by_anybody: bool = False
+        self, ehr: EhrSettings, passage: Passage, error: BaseException | None, lane: Lane = "interactive"
     ) -> asyncio.Future[None]:
-        seconds, said = pause(error, longest=ehr.token_longest_pause), verdict(error, by_anybody=by_anybody)
+        seconds, said = pause(error, longest=ehr.token_longest_pause), verdict(error, lane)
         if seconds > 0:
             now = self.clock()
             self.closed[ehr.id] = _Closed("paused", now + seconds, now + KNOWN_SECONDS)

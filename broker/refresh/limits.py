@@ -7,12 +7,15 @@ from typing import Final, Literal, Self
 from broker.errors import EhrAnswerLost, EhrRefused, EhrUnreachable
 from broker.settings import EhrSettings
 
-Lane = Literal["interactive", "background"]
-"""Whether somebody waits for the answer: a person who launches, a caller whose token has ended, an operator."""
+Lane = Literal["interactive", "launch", "background"]
+"""Whether somebody waits for the answer: a caller whose token has ended, an operator; or whoever launches, which is
+anybody: nobody has to be known for that, and what is asked is what he says."""
 Verdict = Literal["answered", "failed", "neither"]
 
 BACKGROUND_SHARE: Final = 0.75
 """Of what there is, work that nobody waits for takes no more; the rest is always there for who waits."""
+LAUNCH_SHARE: Final = 0.9
+"""Launches take no more, so that however many anybody begins, who has access already keeps it."""
 AT_ONCE_SHARE: Final = 0.25
 """Of a minute's requests, how many may be sent in a row. The rest follows evenly: no minute ever sees more than all."""
 _MINUTE: Final = 60.0
@@ -39,23 +42,28 @@ class Limits:
         gap = _MINUTE / (per_minute - in_a_row)
         if lane == "interactive":
             return cls(every, in_a_row, gap, in_a_row)
-        return cls(_share(every), _share(in_a_row), gap, in_a_row)
+        share = _share if lane == "background" else _launch_share
+        return cls(share(every), share(in_a_row), gap, in_a_row)
 
 
 def _share(of: int) -> int:
     return max(1, min(of - 1, int(of * BACKGROUND_SHARE)))
 
 
-def verdict(error: BaseException | None, *, by_anybody: bool = False) -> Verdict:
+def _launch_share(of: int) -> int:
+    return max(_share(of) + 1, int(of * LAUNCH_SHARE))
+
+
+def verdict(error: BaseException | None, lane: Lane = "interactive") -> Verdict:
     """Say whether the EHR works; `neither` where nothing says so, or it asked for a pause.
 
-    An answer that cannot be used counts as none (RF-05): more requests would only lose more refresh tokens. Of what
-    anybody can ask, a 5xx says nothing: some EHRs answer so to a code that somebody has made up.
+    An answer that cannot be used counts as none (RF-05): more requests would only lose more refresh tokens. To a
+    launch, a 5xx says nothing: some EHRs answer so to a code that somebody has made up.
     """
     if error is None or isinstance(error, EhrRefused):
         return "answered"
     if isinstance(error, EhrUnreachable):
-        unheard = error.retry_after is None or (error.retry_after == 0 and not by_anybody)
+        unheard = error.retry_after is None or (error.retry_after == 0 and lane != "launch")
         return "failed" if unheard and not error.ours else "neither"
     return "failed" if isinstance(error, EhrAnswerLost) else "neither"
 

@@ -102,7 +102,7 @@ def test_documented_waits_at_the_gate_are_those_of_the_code() -> None:
         gate.KNOWN_SECONDS,
     ]
     assert "three\nquarters" in text
-    assert limits.BACKGROUND_SHARE == 0.75
+    assert (limits.BACKGROUND_SHARE, limits.LAUNCH_SHARE) == (0.75, 0.9)
 
 
 def test_documented_waits_of_a_refresh_are_those_of_the_code() -> None:

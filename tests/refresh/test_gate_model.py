@@ -30,7 +30,7 @@ Step = tuple[Any, ...]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("wait"), st.sampled_from([0.25, 1.0, 4.0, 5.0, 10.0, 21.0, 61.0, 121.0])),
-        st.tuples(st.just("enter"), st.sampled_from(["interactive", "background"])),
+        st.tuples(st.just("enter"), st.sampled_from(["interactive", "launch", "background"])),
         st.tuples(
             st.just("leave"),
             st.integers(0, 9),
@@ -71,7 +71,7 @@ class Model:
         room = limits.in_a_row * limits.gap - backlog
         refusal = self._refusal(limits, room, lane)
         if refusal is not None:
-            if lane == "interactive":
+            if lane != "background":
                 self.wanted = now + 1.0
             return refusal
         self.slots[name] = now + LEASE

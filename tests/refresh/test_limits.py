@@ -24,9 +24,12 @@ def ehr(**settings: Any) -> EhrSettings:
     [
         (64, 6000, "interactive", Limits(64, 1500, 60 / 4500, 1500)),
         (64, 6000, "background", Limits(48, 1125, 60 / 4500, 1500)),
+        (64, 6000, "launch", Limits(57, 1350, 60 / 4500, 1500)),
         (8, 60, "interactive", Limits(8, 15, 60 / 45, 15)),
+        (8, 60, "launch", Limits(7, 13, 60 / 45, 15)),
         (8, 60, "background", Limits(6, 11, 60 / 45, 15)),
         (2, 6, "interactive", Limits(2, 2, 15.0, 2)),
+        (2, 6, "launch", Limits(2, 2, 15.0, 2)),
         (2, 6, "background", Limits(1, 1, 15.0, 2)),
         (3, 7, "background", Limits(2, 1, 12.0, 2)),
     ],
@@ -82,7 +85,7 @@ def test_what_a_request_says_about_its_ehr(error: BaseException | None, said: Ve
     ],
 )
 def test_what_a_request_that_anybody_can_cause_says(error: BaseException, said: Verdict) -> None:
-    assert verdict(error, by_anybody=True) == said
+    assert verdict(error, "launch") == said
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +358,24 @@ async def test_codes_that_somebody_made_up_keep_nobody_from_an_ehr_that_fails_on
     assert (await gate_of(held).state(EHR)).name == "open"
     held.stage.clock.advance(DUE)
     assert (await renew(held)).generation == 2
+
+
+async def test_launches_that_anybody_begins_leave_room_for_who_has_access(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    limits = "token_concurrency = 10\ntoken_requests_per_minute = 1000000"
+    async with two_grants(sandbox, redis, tmp_path, limits) as (held, _):
+        gate, ehr = gate_of(held), held.stage.broker.directory.ehr(EHR)
+        async with AsyncExitStack() as launches:
+            held.stage.clock.advance(ENDED)
+            for _ in range(9):
+                await launches.enter_async_context(gate.passage(ehr, "launch", takes=60))
+            one_more = asyncio.create_task(launches.enter_async_context(gate.passage(ehr, "launch", takes=60)))
+            await until(gate.lines[EHR, "launch"].locked)
+
+            assert (await held.read()).status_code == 200
+            with pytest.raises(EhrHeldBack, match="token_concurrency"):
+                await one_more
 
 
 async def test_a_launch_is_told_to_come_again_while_its_ehr_is_left_alone(stage: BrokerStage, app: App) -> None:
