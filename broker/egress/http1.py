@@ -43,6 +43,7 @@ class Http1Connection(asyncio.Protocol):
         self._heard = False
         self._interim = False
         self._head_only = False
+        self._has_body = False
         self._whole = True
         """Whether no answer is expected, or it is complete."""
         self._sent = True
@@ -169,7 +170,7 @@ class Http1Connection(asyncio.Protocol):
         self._held = self._head_bytes = self._status = 0
         self._headers = {}
         self._heard = self._interim = self._whole = self._sent = False
-        self._head_only, self._silence = is_head, silence
+        self._head_only, self._silence, self._has_body = is_head, silence, bool(body)
         self._exchanges += 1
         if body is None or isinstance(body, bytes):
             self._transport.write(head + body if body else head)
@@ -195,8 +196,13 @@ class Http1Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request may be sent: the last one was sent and its answer taken whole, and it stays open."""
-        return self._sent and self._whole and not self.closed and self._error is None and not self._chunks
+        """Whether another request may be sent: the last one was sent and its answer taken whole, and it stays open.
+
+        Servers are known that refuse a request without reading its body, and then take that for the next request, whose
+        answer somebody else would get. So no other follows a body, unless that was taken: it was answered by a 2xx.
+        """
+        is_taken = not self._has_body or 200 <= self._status < 300
+        return is_taken and self._sent and self._whole and not self.closed and self._error is None and not self._chunks
 
     def close(self) -> None:
         """Close without waiting for anything."""

@@ -139,6 +139,23 @@ async def test_what_arrives_unasked_between_two_requests_ends_the_connection(
     assert ehr.connections == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "content", "connections"),
+    [("200 OK", b"x", 1), ("201 Created", b"x", 1), ("404 Not Found", b"x", 2), ("400 Bad Request", None, 1)],
+)
+async def test_nobodys_request_follows_a_body_that_may_not_have_been_read(
+    egress: Egress, ehr: ScriptedServer, status: str, content: bytes | None, connections: int
+) -> None:
+    """(RFC 9112 §11.2): such an EHR takes the body for the next request, and the next caller gets its answer."""
+    ehr.answers["/a"] = reply("", status=status)
+    ehr.answers["/b"] = reply("next")
+
+    await ask(egress, f"{ehr.url}/a", method="POST", content=content)
+
+    assert await ask(egress, f"{ehr.url}/b") == (200, b"next")
+    assert ehr.connections == connections
+
+
 async def test_what_comes_after_the_body_changes_nothing_that_came_before(egress: Egress, ehr: ScriptedServer) -> None:
     """(RFC 9110 §6.5.1): what was decided by the head would be undone."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nTransfer-Encoding: chunked\r\n\r\n"
