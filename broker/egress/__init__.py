@@ -10,7 +10,6 @@ from broker.egress.connecting import Handshake
 from broker.egress.egress import (
     ANSWER_BYTES,
     CONNECT_SECONDS,
-    POOL_SECONDS,
     Answer,
     ClientCertificate,
     Egress,
@@ -20,7 +19,6 @@ from broker.egress.egress import (
 __all__ = [
     "ANSWER_BYTES",
     "CONNECT_SECONDS",
-    "POOL_SECONDS",
     "Answer",
     "ClientCertificate",
     "Egress",

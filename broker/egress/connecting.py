@@ -24,13 +24,10 @@ from broker.single_flight import SingleFlight
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[Address]]]
 """Returns every address of a host, the best first. Raises `OSError`."""
-MOST_CONNECTIONS: Final = 200
-"""To one origin at once."""
 _MOST_ADDRESSES: Final = 4
 """How many of a host's addresses are tried."""
 _RESOLVED_NOT_SECONDS: Final = 2.0
 """How long a host is taken to have no address after its lookup failed."""
-_IDLE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +150,13 @@ class Connections:
         finally:
             await stream.aclose()
 
-    def client(
-        self, context: ssl.SSLContext, *, keep_alive: int, most: int | None = MOST_CONNECTIONS
-    ) -> httpx.AsyncClient:
-        """Return a client; `keep_alive` is how many idle connections it keeps, `most` how many it has at once."""
+    def client(self, context: ssl.SSLContext) -> httpx.AsyncClient:
+        """Return a client that opens a connection for each request; who uses it bounds how many."""
         transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
         transport._pool = httpcore.AsyncConnectionPool(  # noqa: SLF001  # there is no public way to a network backend
             ssl_context=context,
-            max_connections=most,
-            max_keepalive_connections=keep_alive,
-            keepalive_expiry=_IDLE_SECONDS,
+            max_connections=None,
+            max_keepalive_connections=0,
             network_backend=self.checked,
         )
         client = httpx.AsyncClient(

@@ -13,14 +13,12 @@ from weakref import WeakValueDictionary
 import httpx2 as httpx
 
 from broker.egress.addresses import LOOPBACK_HOSTS, AllowedHosts, literal
-from broker.egress.connecting import MOST_CONNECTIONS, Connections, Handshake, Resolve, system_resolve
-from broker.egress.upstream import Upstream, dialling, exchange
+from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
+from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, dialling, exchange
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 from broker.origins import origin
 
 CONNECT_SECONDS: Final = 5.0
-POOL_SECONDS: Final = 2.0
-"""How long a request waits for one of the connections to be free."""
 ANSWER_BYTES: Final = 1 << 20
 """Most that a document fetched whole may be: metadata, key sets, token answers."""
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -75,7 +73,7 @@ class Egress:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A pooled connection that the EHR just closed makes "was it processed?" unanswerable, so requests that must
         # not be sent twice (token requests) each open their own.
-        self._single = self._connections.client(context, keep_alive=0, most=None)
+        self._single = self._connections.client(context)
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """What bounds those requests instead, one for each origin that has any: an EHR that does not answer fills its
         own places, and no other's."""
@@ -189,7 +187,7 @@ class Egress:
         if identity not in self._identities:
             context = ssl.create_default_context(cadata=b"".join(self._authorities) if self._authorities else None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._identities[identity] = (context, self._connections.client(context, keep_alive=0, most=None))
+            self._identities[identity] = (context, self._connections.client(context))
         context, client = self._identities[identity]
         try:
             context.load_cert_chain(identity.certificate, identity.key)
@@ -205,7 +203,7 @@ class Egress:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        content: bytes | AsyncIterator[bytes] | None,
+        content: bytes | None,
         timeout: float,
     ) -> AsyncIterator[StreamedAnswer]:
         self.require_callable(url)

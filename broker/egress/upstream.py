@@ -15,6 +15,7 @@ from broker.egress.http1 import Http1Connection, StaleConnection
 from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
 
 MOST_CONNECTIONS: Final = 200
+"""To one origin at once."""
 IDLE_SECONDS: Final = 15.0
 """For how long an idle connection is used again; servers keep theirs longer, so a request seldom finds one closed."""
 POOL_SECONDS: Final = 2.0
