@@ -35,6 +35,7 @@ from broker.kms.signing import NoSigning, RemoteSigning
 from broker.pins import Pins
 from broker.refresh.gate import Gate
 from broker.refresh.keeper import Keeper
+from broker.refresh.trail import RefreshTrail
 from broker.settings import Settings
 from broker.settings.deployment import CertificateHeader
 from broker.store.clock import StoreClock
@@ -161,7 +162,9 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper, telling: Telling
         rooms.handles,
         RevokeGrant(rooms.grants, rooms.ehr_side, rooms.audit),
         IntrospectGrant(rooms.redis, rooms.grants, rooms.ehr_side, rooms.audit),
-        OfferReauthorization(rooms.directory, rooms.grants, rooms.reauthorizations, rooms.audit, rooms.clock),
+        OfferReauthorization(
+            rooms.directory, rooms.grants, rooms.reauthorizations, RefreshTrail(rooms.audit), rooms.clock
+        ),
         ForecastGrants(rooms.directory, rooms.grants, rooms.refresher.renewal.ends, rooms.clock),
         keeper,
         telling,

@@ -37,6 +37,7 @@ from broker.flows.token import Token
 from broker.grants.backend_grants import BackendGrants
 from broker.grants.reauthorizing import Reauthorizing
 from broker.paging import PageLinks
+from broker.refresh.trail import RefreshTrail
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
 from broker.web.client_certificate import ClientCertificates
@@ -152,7 +153,11 @@ def _make_grant(rooms: Rooms) -> MakeGrant:
         rooms.schedule,
         rooms.ehr_side,
         RegisterDynamicClient(rooms.directory, rooms.dynamic_clients, rooms.refresher, rooms.audit, rooms.clock),
-        ReauthorizeGrant(rooms.grants, Reauthorizing(rooms.redis, rooms.grants.untold, rooms.clock), rooms.audit),
+        ReauthorizeGrant(
+            rooms.grants,
+            Reauthorizing(rooms.redis, rooms.grants.untold, rooms.clock),
+            RefreshTrail(rooms.audit),
+        ),
         rooms.audit,
         rooms.clock,
         rooms.entropy,

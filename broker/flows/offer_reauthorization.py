@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from broker.apps import Directory
-from broker.audit import AuditRecord, AuditTrail, Outcome
+from broker.audit import Outcome
 from broker.clock import Clock
 from broker.errors import Refusal
 from broker.flows.reauthorizable import ask_again
 from broker.grants import Grant, Grants
 from broker.reauthorizations import Reauthorizations
+from broker.refresh.trail import RefreshTrail
 from broker.secret import Secret
 
 
@@ -28,7 +29,7 @@ class OfferReauthorization:
     directory: Directory
     grants: Grants
     reauthorizations: Reauthorizations
-    audit: AuditTrail
+    trail: RefreshTrail
     clock: Clock
 
     async def __call__(self, tag: str, *, lifetime: int) -> Offered:
@@ -48,15 +49,4 @@ class OfferReauthorization:
         return Offered(url, self.clock() + lifetime)
 
     def _record(self, grant: Grant, outcome: Outcome, reason: str) -> None:
-        self.audit.record(
-            AuditRecord(
-                event="grant.reauthorize",
-                outcome=outcome,
-                app=grant.terms.app,
-                ehr=grant.terms.ehr,
-                registration=grant.terms.registration,
-                grant=grant.tag,
-                generation=grant.generation,
-                reason=reason,
-            )
-        )
+        self.trail.record(grant, outcome, reason, event="grant.reauthorize")

@@ -6,13 +6,14 @@ The tokens that it had are deleted here and not revoked at the EHR: some EHRs wo
 from dataclasses import dataclass
 from functools import partial
 
-from broker.audit import AuditRecord, AuditTrail, Outcome
+from broker.audit import Outcome
 from broker.errors import AccessDenied, NotFound
 from broker.grants import Grant, Grants, Terms, TokenSet
 from broker.grants.reauthorizing import Reauthorizing
 from broker.grants.same_person import same_terms
 from broker.launches import Reauthorizes
 from broker.refresh.insisting import insist
+from broker.refresh.trail import RefreshTrail
 
 _ENDED = "This access was ended meanwhile, or the link was used. Nothing was changed."
 
@@ -23,7 +24,7 @@ class ReauthorizeGrant:
 
     grants: Grants
     reauthorizing: Reauthorizing
-    audit: AuditTrail
+    trail: RefreshTrail
 
     async def require_same(self, again: Reauthorizes, answered: Terms) -> None:
         """Raises `AccessDenied` where it is about somebody else: then nothing of the grant is changed."""
@@ -67,18 +68,7 @@ class ReauthorizeGrant:
             raise AccessDenied(f"grant {again.tag} is gone", public=_ENDED) from None
 
     def _record(self, grant: Grant, outcome: Outcome, reason: str) -> None:
-        self.audit.record(
-            AuditRecord(
-                event="grant.reauthorize",
-                outcome=outcome,
-                app=grant.terms.app,
-                ehr=grant.terms.ehr,
-                registration=grant.terms.registration,
-                grant=grant.tag,
-                generation=grant.generation,
-                reason=reason,
-            )
-        )
+        self.trail.record(grant, outcome, reason, event="grant.reauthorize")
 
 
 def _fitting(grant: Grant, answered: Terms, tokens: TokenSet) -> Terms:

@@ -1,4 +1,4 @@
-"""What refreshes leave in the audit trail."""
+"""What renewing a grant, by a refresh or by its person, leaves in the audit trail."""
 
 from dataclasses import dataclass
 
