@@ -36,7 +36,6 @@ from tests.bench.servers import (
     PROXY_CORE,
     Load,
     await_port,
-    cpu_seconds,
     ehr,
     free_port,
     limit,
@@ -295,7 +294,6 @@ def _streams(place: Field) -> None:
     place.results["stream_1gb_vs_nginx"] = through / bare
     before = resident_mb(place.broker)
     place.results["stream_rss_growth_mb"] = max(_slowly(place, handle)) - before
-    place.results["broker_cpu_s"] = cpu_seconds(place.broker)
 
 
 def _megabytes_per_s(url: str, handle: str) -> float:
