@@ -19,6 +19,8 @@ class Allowance:
 
     registration: RegistrationSettings
     scopes: Scopes
+    operations: frozenset[str] = frozenset()
+    """The operations whose reach the broker does not know, and that the app may ask for all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Directory:
         for access in app.access:
             registration = self._registrations[access.registration]
             limit = Scopes.parse(registration.scopes)
-            yield Allowance(registration, Scopes.parse(access.scopes).intersection(limit))
+            scopes = Scopes.parse(access.scopes).intersection(limit)
+            yield Allowance(registration, scopes, frozenset(access.operations))
 
     @property
     def registrations(self) -> Iterable[RegistrationSettings]:

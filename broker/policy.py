@@ -6,10 +6,11 @@ in order, the first refusal wins:
 1. the grant is active                                                  (else `ReauthorizationRequired`)
 2. the handle's app is known and its policy still names the registration; the same of every app that the handle was
    exchanged from, and each of them may still be exchanged from by the next
-3. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policies (SC-01…SC-09)
-4. where a `patient/` scope is what covers it, or the handle was narrowed to one patient: no other patient is named, and
+3. an operation whose reach nobody knows is one that the operator named for each of these apps
+4. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policies (SC-01…SC-09)
+5. where a `patient/` scope is what covers it, or the handle was narrowed to one patient: no other patient is named, and
    a patient is in context (CX-10, PX-14)
-5. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself
+6. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,9 +18,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, TypeAlias
 
-from broker.apps import App
+from broker.apps import Allowance, App
 from broker.compartment import binding_pairs, is_bound_by_path
-from broker.errors import InsufficientScope, UnauthorizedClient
+from broker.errors import InsufficientScope, UnauthorizedClient, UninterpretableInteraction
 from broker.grants import Grant
 from broker.handles import Handle
 from broker.interactions import Interaction, Need
@@ -61,7 +62,7 @@ def allowed_to(apps: Sequence[str], grant: Grant, find_app: FindApp, *, held: Sc
     """
     allowed = grant.terms.scopes if held is None else held.intersection(grant.terms.scopes)
     for app_id in dict.fromkeys(apps):
-        allowed = allowed.intersection(_policy(app_id, grant, find_app))
+        allowed = allowed.intersection(_allowance(app_id, grant, find_app).scopes)
     for holder, actor in pairwise(apps):
         if not may_exchange(find_app(actor), holder):
             raise InsufficientScope(f"app {actor!r} may not exchange handles of app {holder!r}")
@@ -73,7 +74,7 @@ def may_exchange(app: App | None, holder: str) -> bool:
     return app is not None and (app.id == holder or holder in app.settings.exchange_from)
 
 
-def _policy(app_id: str, grant: Grant, find_app: FindApp) -> Scopes:
+def _allowance(app_id: str, grant: Grant, find_app: FindApp) -> Allowance:
     app = find_app(app_id)
     if app is None:
         raise InsufficientScope(f"app {app_id!r} is not configured")
@@ -83,17 +84,28 @@ def _policy(app_id: str, grant: Grant, find_app: FindApp) -> Scopes:
         raise InsufficientScope(error.detail) from None
     if allowance.registration.id != grant.terms.registration:
         raise InsufficientScope(f"app {app.id!r} may no longer use registration {grant.terms.registration!r}")
-    return allowance.scopes
+    return allowance
 
 
 def decide(handle: Handle, grant: Grant, find_app: FindApp, interaction: Interaction) -> Permit:
     """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule."""
     grant.require_usable()
     scopes = effective_scopes(handle, grant, find_app)
+    if not interaction.understood:
+        _require_named(interaction, handle, grant, find_app)
     parts = interaction.entries or (interaction,)
     decided = [_decide_part(handle.patient, scopes, grant, part) for part in parts]
     needs = tuple(need for of_part, _ in decided for need in of_part)
     return Permit(handle, grant, interaction, needs, any(relies for _, relies in decided), _DECIDED)
+
+
+def _require_named(operation: Interaction, handle: Handle, grant: Grant, find_app: FindApp) -> None:
+    """Raise `UninterpretableInteraction` unless the operator named this operation for each app."""
+    for app_id in dict.fromkeys(handle.apps):
+        if operation.named not in _allowance(app_id, grant, find_app).operations:
+            raise UninterpretableInteraction(
+                "an operation whose reach is unknown, and that the app's access does not name"
+            )
 
 
 def _decide_part(only: str | None, scopes: Scopes, grant: Grant, part: Interaction) -> tuple[tuple[Need, ...], bool]:
@@ -146,15 +158,16 @@ def _reaches_further(granted: Scopes, need: Need) -> bool:
 def _binds_itself(need: Need, part: Interaction, patient: str) -> bool:
     """Whether this need can only be about this patient, whatever the token behind it could reach.
 
-    Of a page it is, if that was so of the search that the page goes on with (PX-07).
+    Of a page it is, if that was so of the search that the page goes on with (PX-07). Of an operation, where it is
+    defined so.
     """
     if need.bound_to == patient:
         return True
+    if part.kind == "operation":
+        return bool(binding_pairs(need.type, patient) & set(need.parameters))
     if part.path == f"Patient/{patient}" or part.path.startswith(f"Patient/{patient}/_history"):
         return need.type == "Patient"
     if part.path.startswith(f"Patient/{patient}/"):
-        if part.kind == "operation":
-            return True
         return is_bound_by_path(need.type) and not any(_leads_elsewhere(name) for name, _ in part.parameters)
     return bool(binding_pairs(need.type, patient) & set(need.parameters))
 

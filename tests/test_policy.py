@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from broker.apps import Allowance, App
-from broker.errors import InsufficientScope, ReauthorizationRequired
+from broker.errors import InsufficientScope, ReauthorizationRequired, UninterpretableInteraction
 from broker.grants import Grant, GrantState, LaunchContext, Terms
 from broker.handles import Handle
 from broker.interactions import Interaction, parse_interaction
@@ -20,10 +20,10 @@ REGISTRATION = RegistrationSettings(
 )
 
 
-def app(scopes: str, registration: RegistrationSettings = REGISTRATION) -> App:
+def app(scopes: str, registration: RegistrationSettings = REGISTRATION, *operations: str) -> App:
     return App(
         AppSettings(id="app", authentication="none"),
-        (Allowance(registration=registration, scopes=Scopes.parse(scopes)),),
+        (Allowance(registration=registration, scopes=Scopes.parse(scopes), operations=frozenset(operations)),),
     )
 
 
@@ -181,6 +181,81 @@ def test_where_the_ehrs_token_reaches_further_the_request_must_bind_itself(url: 
     else:
         with pytest.raises(InsufficientScope, match="reaches beyond"):
             decided("GET", url, held="patient/*.rs", granted=ALL)
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        (f"Patient/{ME}/$summary", True),
+        (f"Patient/{ME}/$meta", True),
+        (f"DocumentReference/$docref?patient={ME}", True),
+        (f"List/$find?patient={ME}&name=x", True),
+        ("DocumentReference/$docref", False),
+        ("List/$find?name=x", False),
+        ("Patient/$everything", False),
+        ("Patient/$summary?identifier=x", False),
+        ("Patient/$meta", False),
+        ("Encounter/e1/$everything", False),
+        ("Composition/c1/$document", False),
+        ("Observation/o1/$meta", False),
+        (f"Observation/$lastn?patient={ME}", False),
+        (f"Patient/{ME}/$graphql", False),
+        (f"Observation/$stats?patient={ME}", False),
+    ],
+)
+def test_where_the_ehrs_token_reaches_further_an_operation_is_bound_by_its_definition(
+    url: str, *, allowed: bool
+) -> None:
+    """PX-14."""
+    named = app(ALL, REGISTRATION, "Patient/$graphql", "Observation/$stats")
+    if allowed:
+        decide(handle("patient/*.rs"), grant(ALL), known(named), ask("GET", url))
+    else:
+        with pytest.raises(InsufficientScope, match="reaches beyond"):
+            decide(handle("patient/*.rs"), grant(ALL), known(named), ask("GET", url))
+
+
+STATS = "Observation/$stats"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "held", "named"),
+    [
+        ("GET", "$graphql", "patient/*.rs", ("$graphql",)),
+        ("POST", "$graphql", "user/*.cruds", ("$graphql",)),
+        ("GET", STATS, "patient/*.rs", (STATS,)),
+        ("GET", "Observation/o1/$stats", "patient/*.rs", (STATS,)),
+    ],
+)
+def test_an_operation_of_unknown_reach_is_for_who_may_do_everything_and_is_named(
+    method: str, url: str, held: str, named: tuple[str, ...]
+) -> None:
+    """SC-02."""
+    permit = decide(handle(held), grant(held), known(app(held, REGISTRATION, *named)), ask(method, url))
+    assert permit.interaction.operation == named[0].rpartition("/")[2]
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "held", "named", "why"),
+    [
+        ("GET", "$graphql", "patient/*.rs", (), UninterpretableInteraction),
+        ("GET", "$graphql", "patient/*.cruds", ("Patient/$graphql", "$graph"), UninterpretableInteraction),
+        ("GET", f"Patient/{ME}/$graphql", "patient/*.cruds", ("$graphql",), UninterpretableInteraction),
+        ("GET", "Condition/$stats", "patient/*.cruds", (STATS, "$stats"), UninterpretableInteraction),
+        ("GET", "$graphql", "patient/*.r", ("$graphql",), InsufficientScope),
+        ("GET", "$graphql", "patient/Patient.cruds patient/Observation.cruds", ("$graphql",), InsufficientScope),
+        ("GET", STATS, "patient/Observation.rs", (STATS,), InsufficientScope),
+        ("POST", "$graphql", "patient/*.rs", ("$graphql",), InsufficientScope),
+        ("POST", "$graphql", "patient/*.crus", ("$graphql",), InsufficientScope),
+        ("GET", "Patient/pat-2/$graphql", "patient/*.cruds", ("Patient/$graphql",), InsufficientScope),
+    ],
+)
+def test_an_operation_of_unknown_reach_is_refused_to_all_others(
+    method: str, url: str, held: str, named: tuple[str, ...], why: type[Exception]
+) -> None:
+    """SC-02, PX-14."""
+    with pytest.raises(why):
+        decide(handle(held), grant(held), known(app(held, REGISTRATION, *named)), ask(method, url))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.apps import Allowance, App
-from broker.errors import InsufficientScope
+from broker.errors import InsufficientScope, UninterpretableInteraction
 from broker.handles import Ancestor, Handle
 from broker.interactions import Interaction, parse_interaction
 from broker.policy import Permit, decide, effective_scopes, may_exchange
@@ -29,9 +29,10 @@ def narrowed(
     return decide(handle(held, patient=ME), grant(granted or held, patient=context), policies, interaction)
 
 
-def app(id_: str, scopes: str, exchange_from: tuple[str, ...] = ()) -> App:
+def app(id_: str, scopes: str, exchange_from: tuple[str, ...] = (), operations: tuple[str, ...] = ()) -> App:
     settings = AppSettings(id=id_, authentication="none", exchange_from=exchange_from)
-    return App(settings, (Allowance(registration=REGISTRATION, scopes=Scopes.parse(scopes)),))
+    allowance = Allowance(registration=REGISTRATION, scopes=Scopes.parse(scopes), operations=frozenset(operations))
+    return App(settings, (allowance,))
 
 
 def batch(*urls: str) -> Interaction:
@@ -249,6 +250,21 @@ def test_a_delegated_handle_ends_where_one_of_the_policies_does(find: Callable[[
     """HB-05: policies are asked at each use, not only at the exchange."""
     with pytest.raises(InsufficientScope, match=cause):
         decide(delegated("first", "second"), grant("user/*.rs"), find, ask("GET", "Observation"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(("$graphql",), ()), ((), ("$graphql",)), (("$graphql",), ("$graphql",))]
+)
+def test_a_delegated_handle_may_use_an_unknown_operation_if_each_app_may(
+    first: tuple[str, ...], second: tuple[str, ...]
+) -> None:
+    """HB-05, SC-02."""
+    find = known(app("first", "user/*.rs", (), first), app("second", "user/*.rs", ("first",), second))
+    if first and second:
+        decide(delegated("first", "second"), grant("user/*.rs"), find, ask("GET", "$graphql"))
+    else:
+        with pytest.raises(UninterpretableInteraction, match="does not name"):
+            decide(delegated("first", "second"), grant("user/*.rs"), find, ask("GET", "$graphql"))
 
 
 def test_consent_to_be_exchanged_does_not_pass_on() -> None:

@@ -6,19 +6,24 @@ repaired and nothing is guessed: two programs that read one request differently 
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from broker.interactions.bundle import read_bundle
 from broker.interactions.headers import RequestHeaders
 from broker.interactions.interaction import Interaction, Need
-from broker.interactions.requests import Request, interpret, read_page
+from broker.interactions.operations import NAMES, is_defined
+from broker.interactions.request import Request
+from broker.interactions.requests import interpret, read_page
 from broker.interactions.syntax import decode_pairs, decode_query, refuse, split_path
 
-__all__ = ["Interaction", "Need", "parse_interaction", "parse_page", "wants_body"]
+_DECIDED_BY_BODY: Final = frozenset({b"_search", *(name.encode() for name in NAMES)})
+
+__all__ = ["Interaction", "Need", "is_defined", "parse_interaction", "parse_page", "wants_body"]
 
 
 def wants_body(method: str, path: bytes) -> bool:
-    """Whether the body must be read before deciding: a search by form, or a Bundle posted to the base."""
-    return method == "POST" and (not path or path.rpartition(b"/")[2] == b"_search")
+    """Whether the body must be read before deciding: a Bundle, a search by form, the parameters of an operation."""
+    return method == "POST" and (not path or path.rpartition(b"/")[2] in _DECIDED_BY_BODY)
 
 
 def parse_interaction(
@@ -37,6 +42,8 @@ def parse_interaction(
         refuse("the body was not read")
     if not request.segments:
         return read_bundle(request, body)
+    if request.segments[-1] != "_search":
+        return interpret(replace(request, body=body))
     if request.headers.media_type != "application/x-www-form-urlencoded":
         refuse("a search by POST is a form in UTF-8")
     return interpret(replace(request, form=decode_pairs(body)))

@@ -1,26 +1,26 @@
 """Batch and transaction: there is no scope for them, so every entry is an interaction of its own (SC-09).
 
-The Bundle is forwarded as it was received, so it must have one reading only: UTF-8, no member twice (not even in
-another case), no unknown member beside `method` and `url`, and a resource of the very type its URL names, since some
-servers follow the URL and some the resource.
+The Bundle is forwarded as it was received, so it must have one reading only: unambiguous JSON, no unknown member beside
+`method` and `url`, and a resource of the very type its URL names, since some servers follow the URL and some the
+resource.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from broker.errors import UninterpretableInteraction
+from broker.interactions.document import JSON, read_object, references
 from broker.interactions.headers import RequestHeaders
 from broker.interactions.interaction import Interaction, Need
-from broker.interactions.requests import FORMAT, Request, interpret
+from broker.interactions.request import Request
+from broker.interactions.requests import FORMAT, interpret
 from broker.interactions.search import NOWHERE, Reach, allow_only, read_criteria, require_one_format
 from broker.interactions.syntax import decode_query, encode_pairs, refuse, resource_type, split_path
 
 MOST_ENTRIES: Final = 500
 MOST_CONDITIONAL_REFERENCES: Final = 20
-_JSON: Final = ("application/fhir+json", "application/json")
 _REQUEST_MEMBERS: Final = frozenset(
     {"id", "extension", "method", "url", "ifNoneMatch", "ifModifiedSince", "ifMatch", "ifNoneExist"}
 )
@@ -30,9 +30,9 @@ def read_bundle(request: Request, body: bytes) -> Interaction:
     """Return the batch or transaction that `body` holds. Raises `UninterpretableInteraction` for any entry's sake."""
     allow_only(FORMAT, request.query)
     require_one_format(request.query)
-    if request.headers.media_type not in _JSON or request.headers.if_none_exist is not None:
+    if request.headers.media_type not in JSON or request.headers.if_none_exist is not None:
         refuse("a Bundle is posted as UTF-8 JSON")
-    bundle = _load(body)
+    bundle = read_object(body)
     entries = bundle.get("entry")
     if bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         refuse("not a Bundle of type batch or transaction")
@@ -73,6 +73,8 @@ def _read_entry(entry: Any, headers: RequestHeaders) -> Interaction:
     interaction = interpret(Request(method, split_path(path), decode_query(query), entry_headers))
     if interaction.kind == "capabilities":
         refuse("capabilities are not asked for in a Bundle")
+    if interaction.operation is not None and (method == "POST" or not interaction.understood):
+        refuse("an operation by POST, or one that only an operator can allow, is asked for by itself")
     reach = _read_resource(interaction, entry.get("resource"))
     return replace(
         interaction,
@@ -92,22 +94,10 @@ def _read_resource(interaction: Interaction, resource: Any) -> Reach:
             refuse("a resource of another type than the URL, or a nested Bundle")
         if interaction.id is not None and resource.get("id", interaction.id) != interaction.id:
             refuse("a resource with another id than the URL")
-    conditional = {reference for reference in _references(resource) if "?" in reference}
+    conditional = {reference for reference in references(resource) if "?" in reference}
     if len(conditional) > MOST_CONDITIONAL_REFERENCES:
         refuse("too many conditional references in one resource")
     return Reach.union(map(_read_reference, conditional))
-
-
-def _references(resource: Any) -> Iterable[str]:
-    """Yield every `Reference.reference`, however deep it lies."""
-    waiting = [resource]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting.extend(node)
-        elif isinstance(node, dict):
-            yield from (text for name, text in node.items() if name.lower() == "reference" and isinstance(text, str))
-            waiting.extend(node.values())
 
 
 def _read_reference(reference: str) -> Reach:
@@ -115,31 +105,6 @@ def _read_reference(reference: str) -> Reach:
     type_, _, criteria = reference.partition("?")
     found = read_criteria(resource_type(type_), decode_query(criteria.encode("utf-8", "surrogatepass")))
     return Reach((Need(type_, "s"), *found.needs), found.patients)
-
-
-def _load(body: bytes) -> dict[str, Any]:
-    """Return the JSON object; numbers are not looked at, so they are not computed."""
-    try:
-        bundle = json.loads(
-            body.decode(),
-            object_pairs_hook=_unambiguous,
-            parse_int=str,
-            parse_float=str,
-            parse_constant=_no_constant,
-        )
-    except (ValueError, RecursionError):  # left behind here: its text or `doc` would hold the body
-        bundle = None
-    return bundle if isinstance(bundle, dict) else refuse("not one unambiguous JSON object in UTF-8")
-
-
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name.casefold() for name, _ in pairs}) != len(pairs):
-        raise ValueError("a member is there twice")
-    return dict(pairs)
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
 
 
 def _text(members: dict[str, Any], name: str) -> str:

@@ -18,8 +18,9 @@ class Need:
     letter: str
     parameters: Pairs = field(default=(), repr=False)
     bound_to: str | None = field(default=None, repr=False, compare=False)
-    """The id of the one patient whom the request can only be about, as it was decided. Of a page: of its search. It is
-    how the need is met, not what is needed, so it makes no difference between two needs."""
+    """The id of the one patient whom the request can only be about: of an operation by its definition, else as it was
+    decided. Of a page: of its search. It is how the need is met, not what is needed, so it makes no difference between
+    two needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,18 @@ class Interaction:
     """What to send instead of the received body; None where the body is not looked at and streams through."""
     entries: tuple["Interaction", ...] = field(default=(), repr=False)
     """Of a batch or transaction, each entry on its own (SC-09)."""
+    operation: str | None = field(default=None, repr=False)
+    """The name of an operation, with its `$`."""
+    understood: bool = True
+    """Whether it is known what an operation reaches. If not, it is for those apps alone that an operator allows it."""
 
     @property
     def label(self) -> str:
-        """Kind and type, for the audit record: never an id or a value."""
-        return f"{self.kind} {self.type}" if self.type else self.kind
+        """Kind, type and the name of a known operation, for the audit record: never an id or a value."""
+        label = f"{self.kind} {self.type}" if self.type else self.kind
+        return f"{label} {self.operation}" if self.operation and self.understood else label
+
+    @property
+    def named(self) -> str | None:
+        """An operation as operators name it: `$graphql`, `Observation/$stats`; on one resource as on its type."""
+        return f"{self.type}/{self.operation}" if self.type and self.operation else self.operation

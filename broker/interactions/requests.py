@@ -1,30 +1,28 @@
 """Every FHIR interaction the broker knows, by method and path, and the letters each one needs (SC-02).
 
-What is not in `interpret` is refused: operations other than `$everything` and `$lastn`, and whatever FHIR adds later.
+What is not in `interpret` is refused: whatever FHIR adds later.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
-from broker.errors import UninterpretableInteraction
-from broker.interactions.headers import RequestHeaders
 from broker.interactions.interaction import Interaction, Need, Pairs
+from broker.interactions.operation_request import is_operation, read_operation
+from broker.interactions.request import Request, interaction_of, letters_on
 from broker.interactions.search import (
-    NOWHERE,
     PRESENTATION,
     Reach,
     allow_only,
     listed_types,
     read_criteria,
     read_search,
+    read_shown,
     require_one_format,
     restricting,
 )
-from broker.interactions.syntax import decode_query, encode_pairs, is_id, refuse, resource_id, resource_type
+from broker.interactions.syntax import decode_query, is_id, refuse, resource_id, resource_type
 
 FORMAT: Final = frozenset({"_format", "_pretty"})
 _HISTORY: Final = PRESENTATION | {"_count", "_since", "_at", "_sort", "_total"}
-_EVERYTHING: Final = PRESENTATION | {"_count", "_since", "_type", "start", "end"}
 _CAPABILITIES: Final = PRESENTATION | {"mode"}
 _PAGE: Final = frozenset({"_getpages", "_getpagesoffset", "_pageId", "_bundletype"})
 _COMPARTMENTS: Final = frozenset({"Patient", "Encounter", "Practitioner", "RelatedPerson", "Device"})
@@ -32,26 +30,10 @@ _WRITES: Final = {"PUT": ("update", "u"), "PATCH": ("patch", "u"), "DELETE": ("d
 _CONDITIONAL_WRITES: Final = {"PUT": "ucs", "PATCH": "us", "DELETE": "ds"}  # a PUT that matches nothing creates
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request, or an entry of a Bundle, taken apart and not yet understood."""
-
-    method: str
-    segments: tuple[str, ...]
-    query: Pairs
-    headers: RequestHeaders
-    form: Pairs | None = None
-
-    @property
-    def pairs(self) -> Pairs:
-        """Those of the URL and then of the form."""
-        return self.query + (self.form or ())
-
-
 def interpret(request: Request) -> Interaction:
     """Return the interaction. Raises `UninterpretableInteraction`."""
     require_one_format(request.pairs)
-    interaction = _interpret(request)
+    interaction = read_operation(request) if is_operation(request.segments) else _interpret(request)
     if request.headers.if_none_exist is not None and interaction.kind != "conditional-create":
         refuse("If-None-Exist belongs to a create")
     return interaction
@@ -67,24 +49,17 @@ def read_page(request: Request) -> Interaction:
         refuse("a page is got from the base or from a type")
     require_one_format(request.query)
     type_ = resource_type(request.segments[0]) if request.segments else "*"
-    reach = Reach.union(_as_shown(type_, pair) for pair in request.query)
-    return _interaction(request, "search-page", type_, reach=reach)
+    reach = Reach.union(read_shown(type_, pair) for pair in request.query)
+    return interaction_of(request, "search-page", type_, reach=reach)
 
 
-def _as_shown(type_: str, pair: tuple[str, str]) -> Reach:
-    try:
-        return read_search(type_, (pair,))
-    except UninterpretableInteraction:
-        return NOWHERE
-
-
-def _interpret(request: Request) -> Interaction:  # noqa: C901, PLR0911, PLR0912 -- a table, one row per interaction
+def _interpret(request: Request) -> Interaction:  # noqa: C901, PLR0911 -- a table, one row per interaction
     match ("GET" if request.method == "HEAD" else request.method, *request.segments):
         case ("GET",) | ("POST", "_search"):
             return _search_system(request)
         case ("GET", "metadata"):
             allow_only(_CAPABILITIES, request.query)
-            return _interaction(request, "capabilities")
+            return interaction_of(request, "capabilities")
         case ("GET", "_history"):
             return _history(request, "history-system", "*", "s")
         case ("GET", type_) | ("POST", type_, "_search"):
@@ -95,10 +70,6 @@ def _interpret(request: Request) -> Interaction:  # noqa: C901, PLR0911, PLR0912
             return _write_by_criteria(request, resource_type(type_))
         case ("GET", type_, "_history"):
             return _history(request, "history-type", resource_type(type_), "s")
-        case ("GET", "Patient", "$everything"):
-            return _everything(request, "Patient", None)
-        case ("GET", "Observation", "$lastn"):
-            return _last_observations(request)
         case ("GET", type_, id_):
             return _read(request, "read", resource_type(type_), resource_id(id_))
         case ("PUT" | "PATCH" | "DELETE", type_, id_):
@@ -107,8 +78,6 @@ def _interpret(request: Request) -> Interaction:  # noqa: C901, PLR0911, PLR0912
             return _history(request, "history-instance", resource_type(type_), "r", resource_id(id_))
         case ("GET", type_, id_, "_history", version) if is_id(version):
             return _read(request, "vread", resource_type(type_), resource_id(id_))
-        case ("GET", "Patient" | "Encounter" as type_, id_, "$everything"):
-            return _everything(request, type_, resource_id(id_))
         case ("GET", owner, id_, member) | ("POST", owner, id_, member, "_search") if owner in _COMPARTMENTS:
             resource_id(id_)
             return _search_type(request, "search-compartment", member if member == "*" else resource_type(member))
@@ -117,19 +86,19 @@ def _interpret(request: Request) -> Interaction:  # noqa: C901, PLR0911, PLR0912
 
 def _read(request: Request, kind: str, type_: str, id_: str) -> Interaction:
     allow_only(PRESENTATION, request.query)
-    return _interaction(request, kind, type_, id_, needs=_needs(type_, "r"))
+    return interaction_of(request, kind, type_, id_, needs=letters_on(type_, "r"))
 
 
 def _history(request: Request, kind: str, type_: str, letter: str, id_: str | None = None) -> Interaction:
     allow_only(_HISTORY, request.query)
-    return _interaction(request, kind, type_, id_, needs=_needs(type_, letter))
+    return interaction_of(request, kind, type_, id_, needs=letters_on(type_, letter))
 
 
 def _search_type(request: Request, kind: str, type_: str) -> Interaction:
     """Search one type, or (in a compartment) every type, which no filter surely restricts."""
     pairs = _search_pairs(request)
     own = Need(type_, "s", () if type_ == "*" else restricting(pairs))
-    return _interaction(request, kind, type_, needs=(own,), reach=read_search(type_, pairs))
+    return interaction_of(request, kind, type_, needs=(own,), reach=read_search(type_, pairs))
 
 
 def _search_system(request: Request) -> Interaction:
@@ -140,7 +109,7 @@ def _search_system(request: Request) -> Interaction:
     kind = "search-page" if is_page else "search-system"
     needs = tuple(Need(type_, "s") for type_ in listed_types(pairs))
     reach = read_search("*", tuple((name, value) for name, value in pairs if name not in apart))
-    return _interaction(request, kind, "*", needs=needs, reach=reach)
+    return interaction_of(request, kind, "*", needs=needs, reach=reach)
 
 
 def _search_pairs(request: Request) -> Pairs:
@@ -152,28 +121,15 @@ def _search_pairs(request: Request) -> Pairs:
     return request.pairs
 
 
-def _everything(request: Request, type_: str, id_: str | None) -> Interaction:
-    allow_only(_EVERYTHING, request.query)
-    listed = tuple(need for listed in listed_types(request.query) for need in _needs(listed, "rs"))
-    needs = _needs(type_, "r") + listed
-    return _interaction(request, "operation", type_, id_, needs=needs)
-
-
-def _last_observations(request: Request) -> Interaction:
-    reach = read_search("Observation", request.query)
-    needs = _needs("Observation", "rs")
-    return _interaction(request, "operation", "Observation", needs=needs, reach=reach)
-
-
 def _create(request: Request, type_: str) -> Interaction:
     """Read a create. A conditional one that matches answers what is stored, so being shown that needs `r`."""
     allow_only(FORMAT, request.query)
     if request.headers.if_none_exist is None:
-        return _interaction(request, "create", type_, needs=_needs(type_, "c"))
+        return interaction_of(request, "create", type_, needs=letters_on(type_, "c"))
     criteria = decode_query(request.headers.if_none_exist.encode("utf-8", "surrogatepass"))
-    needs = _needs(type_, "csr" if request.headers.returns_stored else "cs")
+    needs = letters_on(type_, "csr" if request.headers.returns_stored else "cs")
     reach = read_criteria(type_, criteria)
-    return _interaction(request, "conditional-create", type_, needs=needs, reach=reach)
+    return interaction_of(request, "conditional-create", type_, needs=needs, reach=reach)
 
 
 def _write(request: Request, type_: str, id_: str) -> Interaction:
@@ -182,46 +138,17 @@ def _write(request: Request, type_: str, id_: str) -> Interaction:
     kind, letters = _WRITES[request.method]
     if request.method == "PUT" and request.headers.if_none_match:
         letters += "c"
-    return _interaction(request, kind, type_, id_, needs=_needs(type_, letters + _shown(request)))
+    return interaction_of(request, kind, type_, id_, needs=letters_on(type_, letters + _shown(request)))
 
 
 def _write_by_criteria(request: Request, type_: str) -> Interaction:
     criteria = tuple((name, value) for name, value in request.query if name not in FORMAT)
     reach = read_criteria(type_, criteria)
-    needs = _needs(type_, _CONDITIONAL_WRITES[request.method] + _shown(request))
+    needs = letters_on(type_, _CONDITIONAL_WRITES[request.method] + _shown(request))
     kind = f"conditional-{_WRITES[request.method][0]}"
-    return _interaction(request, kind, type_, needs=needs, reach=reach)
+    return interaction_of(request, kind, type_, needs=needs, reach=reach)
 
 
 def _shown(request: Request) -> str:
     """Return `r` for a patch that asks to be shown the result: that is reading what others wrote."""
     return "r" if request.method == "PATCH" and request.headers.returns_stored else ""
-
-
-def _needs(type_: str, letters: str) -> tuple[Need, ...]:
-    return tuple(Need(type_, letter) for letter in letters)
-
-
-def _interaction(
-    request: Request,
-    kind: str,
-    type_: str = "*",
-    id_: str | None = None,
-    *,
-    needs: tuple[Need, ...] = (),
-    reach: Reach = NOWHERE,
-) -> Interaction:
-    in_path = request.segments[1:2] if request.segments[:1] == ("Patient",) else ()
-    return Interaction(
-        kind=kind,
-        method=request.method,
-        path="/".join(request.segments),
-        query=encode_pairs(request.query),
-        type=None if type_ == "*" else type_,
-        id=id_,
-        needs=tuple(dict.fromkeys(needs + reach.needs)),
-        parameters=request.pairs,
-        patients=tuple(dict.fromkeys((*filter(is_id, in_path), *reach.patients))),
-        safe=request.method in ("GET", "HEAD") or request.form is not None,
-        body=None if request.form is None else encode_pairs(request.form).encode(),
-    )

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from broker.errors import UninterpretableInteraction
 from broker.interactions.interaction import Need, Pairs
 from broker.interactions.syntax import refuse, resource_id, resource_type
 
@@ -62,6 +63,14 @@ def read_search(type_: str, pairs: Pairs) -> Reach:
     return Reach.union(_read_search_pair(type_, name, value) for name, value in pairs)
 
 
+def read_shown(type_: str, pair: tuple[str, str]) -> Reach:
+    """Read a parameter as a search would; nothing of one that no search has."""
+    try:
+        return _read_search_pair(type_, *pair)
+    except UninterpretableInteraction:
+        return NOWHERE
+
+
 def read_criteria(type_: str, pairs: Pairs) -> Reach:
     """Read the criteria of a conditional interaction: filters and nothing else, and at least one."""
     if not pairs:
@@ -90,6 +99,11 @@ def listed_types(pairs: Pairs) -> tuple[str, ...]:
     """Return the types that `_type` parameters list, or `*` when there is none."""
     listed = [resource_type(part) for name, value in pairs if name == "_type" for part in value.split(",")]
     return tuple(dict.fromkeys(listed)) or ("*",)
+
+
+def patients_referred_to(value: str) -> tuple[str, ...]:
+    """Return the ids of the patients that a value names as `Patient/id`."""
+    return tuple(_REFERENCE_TO_PATIENT.findall(value))
 
 
 def _read_search_pair(type_: str, name: str, value: str) -> Reach:
@@ -148,7 +162,7 @@ def _named_patients(type_: str, name: str, modifier: str | None, values: list[st
         case ("subject", None):
             yield from _subject_ids(values)
         case _:
-            yield from (id_ for value in values for id_ in _REFERENCE_TO_PATIENT.findall(value))
+            yield from (id_ for value in values for id_ in patients_referred_to(value))
 
 
 def _patient_id(value: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from broker.origins import origin
-from broker.settings.fields import Identifier, Origin, ScopeText, Table, Url
+from broker.settings.fields import Identifier, OperationName, Origin, ScopeText, Table, Url
 from broker.settings.proof import (
     MOST_SECRETS,
     PROOFS,
@@ -26,6 +26,8 @@ class Access(Table):
 
     registration: Identifier
     scopes: ScopeText
+    operations: tuple[OperationName, ...] = ()
+    """Operations whose reach the broker does not know: `$graphql`, `Observation/$stats`."""
 
 
 class AppSettings(Table):

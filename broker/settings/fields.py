@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from broker.errors import InvalidScope
+from broker.interactions import is_defined
 from broker.origins import origin
 from broker.scopes import Scopes
 
@@ -56,10 +57,20 @@ def _private_host(text: str) -> str:
     return str(address)
 
 
+def _operation(text: str) -> str:
+    type_, _, name = text.rpartition("/")
+    if not re.fullmatch(r"(?:[A-Z][A-Za-z]+/)?\$[a-z][A-Za-z0-9-]*", text):
+        raise ValueError("must be an operation, as $name or Type/$name")
+    if name == "$export" or is_defined(name, type_ or "*"):
+        raise ValueError(f"{text} is nothing that an operator names: what it needs are scopes. Fix: remove it")
+    return text
+
+
 ScopeText = Annotated[str, AfterValidator(_scopes)]
 Url = Annotated[str, AfterValidator(_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 PrivateHost = Annotated[str, AfterValidator(_private_host)]
+OperationName = Annotated[str, AfterValidator(_operation)]
 Origin = Annotated[str, AfterValidator(_origin)]
 
 

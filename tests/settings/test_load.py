@@ -133,6 +133,25 @@ BAD = [
             "may ask the EHR for"
         ),
     ),
+    *(
+        (
+            ACCESS_SCOPES,
+            f'{ACCESS_SCOPES}\noperations = ["$graphql", "{name}"]',
+            f"51: app[1].access[1].operations[2]: {why}",
+        )
+        for name, why in [
+            ("graphql", "must be an operation, as $name or Type/$name"),
+            ("observation/$stats", "must be an operation, as $name or Type/$name"),
+            ("Observation/1/$stats", "must be an operation, as $name or Type/$name"),
+            ("$Stats", "must be an operation, as $name or Type/$name"),
+            ("$export", "$export is nothing that an operator names: what it needs are scopes. Fix: remove it"),
+            (
+                "Patient/$everything",
+                "Patient/$everything is nothing that an operator names: what it needs are scopes. Fix: remove it",
+            ),
+            ("Task/$meta", "Task/$meta is nothing that an operator names: what it needs are scopes. Fix: remove it"),
+        ]
+    ),
     (ACCESS_SCOPES, 'scopes = ""', "50: app[1].access[1].scopes: scopes is empty: this access allows nothing"),
     (
         ACCESS_SCOPES,
