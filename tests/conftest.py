@@ -14,7 +14,7 @@ from broker.store.embedded import EmbeddedServer, wheel_server
 from tests.kms.openbao import OpenBao, running_openbao
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 
-ON_BOTH_LOOPS = frozenset({"test_upstream.py"})
+ON_BOTH_LOOPS = frozenset({"test_ssrf_corpus.py", "test_upstream.py"})
 
 # How long an example takes on a busy machine, or on its first run, decides nothing.
 settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])

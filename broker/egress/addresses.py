@@ -4,7 +4,7 @@ IPv4 has a table of what is not public, from IANA's special-purpose registry; of
 of that not what tunnels to an IPv4 address that was not looked at.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias
@@ -17,11 +17,13 @@ _NOT_PUBLIC_4: Final = {
     for network, kind in {
         "0.0.0.0/8": "unspecified",
         "10.0.0.0/8": "private",
+        "100.100.100.200/32": "metadata",  # Alibaba's
         "100.64.0.0/10": "shared (RFC 6598)",
         "127.0.0.0/8": "loopback",
         "168.63.129.16/32": "metadata",  # Azure's, in the middle of public space
         "169.254.0.0/16": "link-local",  # with 169.254.169.254, the metadata of most clouds
         "172.16.0.0/12": "private",
+        "192.0.0.192/32": "metadata",  # Oracle's
         "192.0.0.0/24": "reserved",
         "192.0.2.0/24": "documentation",
         "192.88.99.0/24": "6to4 relay",
@@ -34,12 +36,20 @@ _NOT_PUBLIC_4: Final = {
     }.items()
 }
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
-_NAT64: Final = IPv6Network("64:ff9b::/96")
+_SAME_AS_4: Final = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
+"""Another way to write an IPv4 address, and the way that NAT64 reaches one by (RFC 4291 §2.5.5.2, RFC 6052 §2.1)."""
 _NOT_PUBLIC_6: Final = {
     IPv6Network(network): kind
     for network, kind in {
         "::/128": "unspecified",
         "::1/128": "loopback",
+        "::/96": "IPv4-compatible",
+        "::ffff:0:0:0/96": "IPv4-translated",
+        "fd00:42::42/128": "metadata",  # Scaleway's
+        "fd00:c1::a9fe:a9fe/128": "metadata",  # Oracle's
+        "fd00:ec2::254/128": "metadata",  # Amazon's
+        "fd20:ce::254/128": "metadata",  # Google's
+        "64:ff9b:1::/48": "NAT64",  # a network's own (RFC 8215)
         "fc00::/7": "private",
         "fe80::/10": "link-local",
         "ff00::/8": "multicast",
@@ -50,6 +60,10 @@ _NOT_PUBLIC_6: Final = {
         "3fff::/20": "documentation",
     }.items()
 }
+_ISATAP: Final = frozenset({0x5EFE, 0x200_5EFE})
+"""What stands before the IPv4 address that such an address tunnels to, in any prefix (RFC 5214 §6.1)."""
+_TUNNELS: Final = frozenset({"IPv4-compatible", "IPv4-translated", "NAT64", "6to4", "Teredo", "ISATAP"})
+"""What may lead on to an IPv4 address that it holds."""
 _NEVER: Final = frozenset({"unspecified", "link-local", "metadata", "multicast"})
 """What no host of an EHR is at, whoever names it: clouds hand out credentials there."""
 
@@ -88,15 +102,29 @@ class AllowedHosts:
 def kind_of(address: Address) -> str | None:
     """Say what an address is if it is not a public one; None for a public one.
 
-    An address that carries an IPv4 address (mapped, NAT64) is what that one is.
+    One that is another way to write an IPv4 address is what that one is; one that tunnels to what is never connected to
+    is that, too.
     """
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or (IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None)
-        if inner is None:
-            kind = next((kind for network, kind in _NOT_PUBLIC_6.items() if address in network), None)
-            return kind or (None if address in _GLOBAL_UNICAST else "reserved")
-        address = inner
-    return next((kind for network, kind in _NOT_PUBLIC_4.items() if address in network), None)
+    if isinstance(address, IPv4Address):
+        return _listed(address, _NOT_PUBLIC_4)
+    if any(address in network for network in _SAME_AS_4):
+        return kind_of(_last_32_bits(address))
+    kind = _listed(address, _NOT_PUBLIC_6) or ("ISATAP" if int(address) >> 32 & 0xFFFFFFFF in _ISATAP else None)
+    kind = kind or (None if address in _GLOBAL_UNICAST else "reserved")
+    inner = kind_of(_carried(address)) if kind in _TUNNELS else None
+    return inner if inner in _NEVER else kind
+
+
+def _listed(address: Address, table: Mapping[IPv4Network, str] | Mapping[IPv6Network, str]) -> str | None:
+    return next((kind for network, kind in table.items() if address in network), None)
+
+
+def _carried(address: IPv6Address) -> IPv4Address:
+    return address.sixtofour or (address.teredo[1] if address.teredo else _last_32_bits(address))
+
+
+def _last_32_bits(address: IPv6Address) -> IPv4Address:
+    return IPv4Address(int(address) & 0xFFFFFFFF)
 
 
 def literal(host: str) -> Address | None:

@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 from weakref import WeakValueDictionary
 
 import httpx2 as httpx
 
-from broker.egress.addresses import LOOPBACK_HOSTS, AllowedHosts, literal
+from broker.egress.addresses import AllowedHosts
 from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
 from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, dialling, exchange
+from broker.egress.urls import require_callable
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 from broker.origins import origin
 
@@ -66,7 +67,6 @@ class Egress:
         certificates: ssl.SSLContext | None = None,
         resolve: Resolve = system_resolve,
     ) -> None:
-        self._allow_loopback_http = allow_loopback_http
         self._allowed = AllowedHosts.of(allow_private_hosts, loopback=allow_loopback_http)
         self._connections = Connections(self._allowed, resolve)
         context = certificates or ssl.create_default_context()
@@ -139,8 +139,7 @@ class Egress:
 
         Raises like `fetch`.
         """
-        self.require_callable(url)
-        parts = urlsplit(url)
+        parts = require_callable(url, self._allowed)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         upstream, asked = self._upstream(parts), {"accept-encoding": "identity", **headers}
         async with exchange(upstream, method, target, parts.netloc, asked, content, timeout) as (status, got, chunks):
@@ -151,8 +150,7 @@ class Egress:
 
         Raises like `fetch`, and `EhrMisbehaved` for a URL without TLS.
         """
-        self.require_callable(url)
-        parts = urlsplit(url)
+        parts = require_callable(url, self._allowed)
         if parts.scheme != "https" or parts.hostname is None:
             raise EhrMisbehaved("the URL is not https (TK-08)")
         return await self._connections.handshake(parts.hostname, parts.port or 443, self._context, timeout=timeout)
@@ -232,18 +230,7 @@ class Egress:
 
     def require_callable(self, url: str) -> None:
         """Raises `EhrMisbehaved` for a URL that would never be called, whatever its host resolves to."""
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise EhrMisbehaved("the URL cannot be read") from None
-        if "@" in parts.netloc:
-            raise EhrMisbehaved("the URL holds a user name, which would be sent as a second authentication (TK-06)")
-        loopback = parts.hostname in LOOPBACK_HOSTS and self._allow_loopback_http
-        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
-            raise EhrMisbehaved("the URL is not https (TK-08, DS-15)")
-        address = literal(parts.hostname)
-        if address is not None and (refusal := self._allowed.refusal(parts.hostname, address)) is not None:
-            raise EhrMisbehaved(refusal)
+        require_callable(url, self._allowed)
 
 
 async def _read(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -27,6 +27,8 @@ def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.port == 0:
         raise ValueError("must be an absolute https URL without user name or password")
+    if not text.isascii():
+        raise ValueError("must be ASCII: a host name in other letters is written as xn--…, a path percent-encoded")
     if parts.fragment or re.search(r"[\s<>\"\\^`{|}]", text):
         raise ValueError("must have no fragment, blanks or characters that a URL cannot hold")
     return text

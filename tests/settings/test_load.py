@@ -23,6 +23,7 @@ PUBLIC_KEYS = "must be a JWK Set of public RSA or EC keys; a private key never s
 SAME_BASE = "two EHRs have this FHIR base; a launch could not tell them apart (AL-02)"
 NOT_A_URL = "must be an absolute https URL without user name or password"
 NOT_AN_ORIGIN = "must be an origin, as browsers write it: https://host or https://host:port"
+NOT_ASCII = "must be ASCII: a host name in other letters is written as xn--…, a path percent-encoded"
 NOT_IN_A_URL = "must have no fragment, blanks or characters that a URL cannot hold"
 IDENTIFIER = "String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$'"
 NO_LIST = "must be a list; a table that there can be several of is written with two brackets: [[ehr]]"
@@ -294,6 +295,7 @@ BAD = [
     (BASE, 'public_url = "https://broker.example?a=1"', "1: public_url: must have no query"),
     (BASE, 'public_url = "https://broker.example/#a"', f"1: public_url: {NOT_IN_A_URL}"),
     (BASE, 'public_url = "https://broker.example/a b"', f"1: public_url: {NOT_IN_A_URL}"),
+    (BASE, 'public_url = "https://brökër.example"', f"1: public_url: {NOT_ASCII}"),
     (BASE, "public_url = 5", "1: public_url: Input should be a valid string"),
     (BASE, 'public_url = "http://broker.example"', f"1: public_url: http://broker.example {PLAIN}. Fix: use https"),
     (
