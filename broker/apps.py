@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from broker.ehr.site import Site
+from broker.ehr.url_map import UrlMap
 from broker.errors import InvalidTarget, NotFound, UnauthorizedClient
 from broker.scopes import Scopes
 from broker.settings import AppSettings, EhrSettings, RegistrationSettings, Settings
@@ -58,6 +59,7 @@ class Directory:
         self._ehrs = {ehr.id: ehr for ehr in settings.ehr}
         self._registrations = {registration.id: registration for registration in settings.registration}
         self._at_ehr = _by_ehr(settings.registration)
+        self._urls: dict[tuple[str, str], UrlMap] = {}
         self._apps = {app.id: App(app, tuple(self._resolve(app))) for app in settings.app}
 
     def _resolve(self, app: AppSettings) -> Iterator[Allowance]:
@@ -137,6 +139,19 @@ class Directory:
     def fhir_base(self, ehr_id: str) -> str:
         """Return the broker's own FHIR base URL for an EHR: what an app calls and sends as `aud`."""
         return f"{self.public_url}/fhir/{ehr_id}"
+
+    def urls(self, ehr_id: str, fhir_base: str) -> UrlMap:
+        """Return which URLs are an EHR's; `fhir_base` is that of a grant, which may be older than the settings.
+
+        It is made at its first use, since of thousands of EHRs few are used. Raises `NotFound`.
+        """
+        key = (ehr_id, fhir_base)
+        if key not in self._urls:
+            ehr = self.ehr(ehr_id)
+            self._urls[key] = UrlMap(
+                self.fhir_base(ehr_id), fhir_base, ehr.aliases, attachments=ehr.rewrite_attachments
+            )
+        return self._urls[key]
 
     def ehr_by_audience(self, audience: str) -> EhrSettings:
         """Find the EHR whose broker FHIR base this is, with or without a trailing slash. Raises `InvalidTarget`."""

@@ -1,11 +1,13 @@
 """Find the URLs that a client follows from page to page: `link.url` of the outermost Bundle, wherever that is (PX-02).
 
-A client reads JSON, so it is read as JSON here: keys are decoded, other members may stand between, `link` may come
-after the entries. What lies elsewhere is skipped, bracket by bracket. One pass, in bounded memory, whatever the chunks.
+A client reads JSON, so `link` is read as JSON here: keys are decoded, other members may stand between, it may come
+after the entries. All else is skipped: of it only how deep brackets are nested is counted, and that only where it
+makes a difference, since most answers come in one piece and have one `link`. One pass, in bounded memory.
 """
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 LONGEST_URL: Final = 8192
@@ -13,11 +15,17 @@ LONGEST_URL: Final = 8192
 _LONGEST_KEY: Final = 64
 """Bytes as written: more than `link` and `url` take where each character is escaped."""
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_TEXT: Final = rb'[^"{}\[\]]*+(?:' + _STRING + rb'[^"{}\[\]]*+)*+'
 _TOKEN: Final = re.compile(rb'[^"{}\[\],:]*+(' + _STRING + rb"|[{}\[\],:])", re.DOTALL)
-_FLAT: Final = re.compile(rb"%b(?:(?:\{%b\}|\[%b\])%b)*+" % (_TEXT, _TEXT, _TEXT, _TEXT), re.DOTALL)
-"""Text, and what has brackets but none within."""
+_WHOLE_STRING: Final = re.compile(_STRING, re.DOTALL)
 _STRING_REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_ESCAPED_LETTER: Final = re.compile(rb"\\u(?:00[46][9bceBCE]|212[aA])")
+_KELVIN_SIGN: Final = "\u212a".encode()
+_ESCAPED_LINK: Final = re.compile(
+    rb'"(?:[lL]|\\u00[46][cC])(?:[iI]|\\u00[46]9)(?:[nN]|\\u00[46][eE])(?:[kK]|\\u00[46][bB]|\\u212[aA]|\xe2\x84\xaa)"'
+)
+"""The key, in whatever case, for those clients that do not distinguish it; one sign is a `k` to them, too."""
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"{}[]'))
+_BACKSLASH: Final = ord("\\")
 _LINK_DEPTHS: Final = (2, 3)
 """Of the objects in `link`: it is a list of them; one alone is read likewise."""
 Piece: TypeAlias = tuple[bytes, bool]
@@ -30,19 +38,25 @@ class PageUrls:
 
     def __init__(self) -> None:
         self._held = b""
+        self._uncounted = b""
+        """Text before what comes next, whose brackets are counted only if something comes."""
         self._depth = 0
+        self._in_string = False
+        self._reading = False
+        """Token by token: from what may be the key `link`, to the end of its value."""
         self._last = b""
         """The last string, as written; it was a key if a colon follows."""
         self._in_link = False
         self._url_depth = 0
         """How deep the object lies whose `url` is being read; 0 where none is."""
-        self._in_string = False
         self._is_left_out = False
         """The string is a URL that is too long, and its rest does not pass."""
 
     def feed(self, chunk: bytes) -> list[Piece]:
         """Return what can be given out now; no more than a string of the length of a URL is held back."""
         window, self._held = self._held + chunk, b""
+        self._count(self._uncounted)
+        self._uncounted, links = b"", _links(window)
         pieces: list[Piece] = []
         start = position = 0
         while position < len(window) and not self._held:
@@ -50,8 +64,8 @@ class PageUrls:
                 position = self._pass_string(window, position)
                 start = position if self._is_left_out else start
                 self._is_left_out &= self._in_string
-            elif self._depth > 1 and not self._in_link:
-                position = self._skip(window, position)
+            elif not self._reading:
+                position = self._skip(window, position, links)
             else:
                 begin, position, url = self._take(window, position)
                 if url is not None:
@@ -65,16 +79,30 @@ class PageUrls:
         rest, self._held = self._held, b""
         return rest
 
-    def _skip(self, window: bytes, position: int) -> int:
-        """Go past text that is not looked at, and the bracket or the quote after it."""
-        match = _FLAT.match(window, position)
-        end = match.end() if match else position
-        after = window[end : end + 1]
-        if after == b'"':
-            self._in_string = True
-        elif after:
-            self._nest(after)
-        return end + 1
+    def _skip(self, window: bytes, position: int, links: Iterator[int]) -> int:
+        """Go to the next key `link` of the outermost object, or to the end."""
+        found = next((link for link in links if link >= position), -1)
+        if found == -1:
+            self._held = _beginning_of_key(window, position)
+            self._uncounted = window[position : len(window) - len(self._held)]
+            return len(window)
+        opening = self._count(window[position:found])
+        if opening is not None:  # it stands in a string, or ends one
+            return position + opening + 1
+        if self._depth == 1:
+            self._reading = True
+            return found
+        string = _WHOLE_STRING.match(window, found)
+        return string.end() if string else found + 1
+
+    def _count(self, text: bytes) -> int | None:
+        """Count the brackets of text that begins outside a string; return where a string begins that does not end."""
+        plain = text.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in text else text
+        between = plain.translate(None, _NOT_STRUCTURE).split(b'"')
+        outside = b"".join(between[::2])
+        self._depth += outside.count(b"{") + outside.count(b"[") - outside.count(b"}") - outside.count(b"]")
+        self._in_string = len(between) % 2 == 0
+        return _last_quote(text) if self._in_string else None
 
     def _pass_string(self, window: bytes, position: int) -> int:
         """Go to the end of a string that was begun; a backslash waits for what it escapes."""
@@ -120,24 +148,60 @@ class PageUrls:
             self._read_key(_decode(self._last))
         elif token == b",":
             self._url_depth = 0 if self._depth == self._url_depth else self._url_depth
+            self._reading = self._depth > 1
         else:
             self._nest(token)
 
     def _read_key(self, key: str) -> None:
         if self._depth == 1:
-            self._in_link, self._url_depth = key == "link", 0
+            self._reading = self._in_link = key == "link"
+            self._url_depth = 0
         elif self._in_link and self._depth in _LINK_DEPTHS:
             self._url_depth = self._depth if key == "url" else 0
 
     def _nest(self, bracket: bytes) -> None:
-        self._depth = max(0, self._depth + (1 if bracket in b"{[" else -1))
+        self._depth += 1 if bracket in b"{[" else -1
+        self._reading = self._depth > 0
         if self._depth < self._url_depth:
             self._url_depth = 0
+
+
+def _links(window: bytes) -> Iterator[int]:
+    """Give where strings stand that a client may read as the key `link`."""
+    if (b"\\" in window and _ESCAPED_LETTER.search(window)) or (not window.isascii() and _KELVIN_SIGN in window):
+        yield from (found.start() for found in _ESCAPED_LINK.finditer(window))
+        return
+    lowered = window.lower()
+    found = lowered.find(b'"link"')
+    while found != -1:
+        yield found
+        found = lowered.find(b'"link"', found + 1)
+
+
+def _beginning_of_key(window: bytes, position: int) -> bytes:
+    """Return the end of a window that has to wait for more: what may begin a key, or a backslash alone."""
+    begin = window.rfind(b'"', max(position, len(window) - _LONGEST_KEY))
+    if begin != -1 and (begin == position or window[begin - 1 : begin] != b"\\"):
+        return window[begin:]
+    backslashes = len(window) - len(window.rstrip(b"\\"))
+    return window[-1:] if backslashes % 2 else b""
+
+
+def _last_quote(text: bytes) -> int:
+    """Return where the last quote stands that is not escaped."""
+    quote = len(text)
+    while True:
+        quote = backslashes = text.rfind(b'"', 0, quote)
+        while backslashes > 0 and text[backslashes - 1] == _BACKSLASH:
+            backslashes -= 1
+        if (quote - backslashes) % 2 == 0:
+            return quote
 
 
 def _decode(written: bytes) -> str:
     """Return a key as a client compares it; some do not distinguish case."""
     try:
-        return str(json.loads(b'"' + written + b'"', strict=False)).casefold()
+        text = written.decode()
+        return (str(json.loads(f'"{text}"', strict=False)) if "\\" in text else text).casefold()
     except ValueError:
         return ""

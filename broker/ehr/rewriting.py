@@ -1,35 +1,44 @@
-"""Turn the EHR's base URL into the broker's where a client follows it: `Bundle.link.url` and `fullUrl` (PX-06).
+"""Turn the EHR's URLs into the broker's where a client follows them (PX-06).
 
-A client that follows an unrewritten `next` link sends its handle to the EHR's host. The body is not parsed: FHIR
-decimals would not survive (`1.10` is not `1.1`), and a large Bundle would have to be held. Instead the links of the
-outermost Bundle are found by `PageUrls`, and elsewhere, where apps write, the members are recognised by what stands
-around them, over a window that slides across chunk borders, in bounded memory.
+`Bundle.link.url`, `fullUrl`, absolute references, `location` of a batch's answers, and URLs of Binaries, as attachments
+have them: a client that follows the EHR's own sends its handle to the EHR's host. The body is not parsed: FHIR decimals
+would not survive (`1.10` is not `1.1`), and a large Bundle would have to be held. Instead the links of the outermost
+Bundle are found by `PageUrls`; elsewhere URLs are found by how they begin, and turned where the key before them says
+that they are followed. What is not the EHR's passes as it is, except links: those are withheld.
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
 
 from broker.ehr.page_urls import LONGEST_URL, PageUrls
+from broker.ehr.url_map import UrlMap
 from broker.secret import Secret
 
+_BLANKS: Final = b" \t\r\n"
+_KEYS: Final = (b'"fullUrl"', b'"reference"', b'"location"')
+_AS_USUAL: Final = tuple(key + colon for key in _KEYS for colon in (b":", b": "))
+_LONGEST_KEY: Final = 11 + 64 + 1 + 64
+"""Bytes of a key, and of the colon and the blanks between it and its value."""
+_BINARY: Final = re.compile(rb"(?:\\?/)Binary(?:\\?/)")
+"""What follows the base in the URL of content that is read. Other URLs below the base are names, as of extensions."""
 _COLON: Final = rb"\s{0,64}:\s{0,64}"
 _COMMA: Final = rb"\s{0,64},\s{0,64}"
 _URL: Final = rb'"((?:[^"\\]|\\.){0,%d})"' % LONGEST_URL
-_MEMBERS: Final = re.compile(
+_LINK: Final = re.compile(
     b"|".join(
         [
-            rb'"fullUrl"' + _COLON + _URL,
             rb'"relation"' + _COLON + rb'"[^"\\]{0,256}"' + _COMMA + rb'"url"' + _COLON + _URL,
             rb'"url"' + _COLON + _URL + _COMMA + rb'"relation"' + _COLON,
         ]
     )
 )
-_FULL_URL: Final = 1
-ExtendPage: TypeAlias = Callable[[str, str], str]
 _LONGEST_MEMBER: Final = 17 * 1024
+_GATHERED: Final = 2 * _LONGEST_MEMBER
+Turned: TypeAlias = tuple[int, int, bytes, int]
+"""From where to where is replaced, by what, and where the member can begin at the earliest."""
+ExtendPage: TypeAlias = Callable[[str, str], str]
 WITHHELD: Final = "urn:smart-token-broker:link-withheld"
 """Instead of a link that leaves the EHR's base: whoever followed it would send its handle there."""
 REMOVED: Final = "[removed]"
@@ -43,64 +52,88 @@ class UrlRewriter:
     be made a page link.
     """
 
-    def __init__(self, ehr_base: str, broker_base: str, extend_page: ExtendPage = lambda _path, _query: "") -> None:
-        self._ehr_base = ehr_base
-        self._broker_base = broker_base
+    def __init__(self, urls: UrlMap, extend_page: ExtendPage = lambda _path, _query: "") -> None:
+        self._urls = urls
+        self._ours = b'"' + urls.ours.encode()
         self._extend_page = extend_page
         self._page_urls = PageUrls()
+        self._gathered: list[bytes] = []
+        self._size = 0
         self._window = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be given out now; at most 42 KiB are held back, so that none is looked at often."""
-        return b"".join(
-            b"".join((self._flush(), b'"', self._turn_page_url(piece), b'"')) if is_url else self._pass(piece)
-            for piece, is_url in self._page_urls.feed(chunk)
-        )
+        """Return what can be given out now; at most 60 KiB are held back, so that none is looked at often."""
+        self._gathered.append(chunk)
+        self._size += len(chunk)
+        return self._take_gathered() if self._size >= _GATHERED else b""
 
     def finish(self) -> bytes:
         """Return the rest."""
+        before = self._take_gathered()
         self._window += self._page_urls.finish()
-        return self._flush()
+        return before + self._advance(len(self._window))
 
-    def _pass(self, text: bytes) -> bytes:
-        self._window += text
-        if len(self._window) < 2 * _LONGEST_MEMBER:
-            return b""
-        return self._advance(len(self._window) - _LONGEST_MEMBER)
-
-    def _flush(self) -> bytes:
-        return self._advance(len(self._window))
+    def _take_gathered(self) -> bytes:
+        chunk = b"".join(self._gathered)
+        self._gathered, self._size = [], 0
+        out = []
+        for piece, is_url in self._page_urls.feed(chunk):
+            if is_url:
+                out += [self._advance(len(self._window)), b'"', self._turn_page_url(piece), b'"']
+            else:
+                self._window += piece
+        out.append(self._advance(len(self._window) - _LONGEST_MEMBER))
+        return b"".join(out)
 
     def _advance(self, until: int) -> bytes:
         """Give out everything before `until`, and to its end a member that begins before it."""
         if until <= 0:
             return b""
-        pieces, position, end = [], 0, until
-        for match in _MEMBERS.finditer(self._window):
-            if match.start() >= until:
-                break
-            kind = match.lastindex or 0
-            turned = self._turn(match[kind], is_followed=kind != _FULL_URL)
-            pieces += [self._window[position : match.start(kind)], turned]
-            position, end = match.end(kind), max(until, match.end())
-        pieces.append(self._window[position:end])
-        self._window = self._window[end:]
+        window, pieces, position = self._window, [], 0
+        for begin, end, turned, member in sorted((*self._followed(window), *self._links(window))):
+            if begin >= position and member < until:
+                pieces += [window[position:begin], turned]
+                position = end
+        end = max(until, position)
+        pieces.append(window[position:end])
+        self._window = window[end:]
         return b"".join(pieces)
+
+    def _followed(self, window: bytes) -> Iterator[Turned]:
+        """Find what begins with one of the EHR's bases, and is followed."""
+        for begin, end in self._urls.find(window):
+            if window.endswith(_AS_USUAL, 0, begin) or self._is_followed(window, begin, end):
+                yield begin, end, self._ours, begin - _LONGEST_KEY
+
+    def _is_followed(self, window: bytes, begin: int, end: int) -> bool:
+        """Whether the key before a URL, with blanks around its colon, says so."""
+        before = window[max(0, begin - _LONGEST_KEY) : begin].rstrip(_BLANKS)
+        key = before[:-1].rstrip(_BLANKS) if before.endswith(b":") else b""
+        return key.endswith(_KEYS) or (
+            self._urls.attachments and key.endswith(b'"url"') and _BINARY.match(window, end) is not None
+        )
+
+    def _links(self, window: bytes) -> Iterator[Turned]:
+        """Find links of Bundles within."""
+        if b'"relation"' in window:
+            for found in _LINK.finditer(window):
+                begin, end = found.span(found.lastindex or 0)
+                yield begin, end, self._turn(found[found.lastindex or 0]), found.start()
 
     def _turn_page_url(self, written: bytes) -> bytes:
         if len(written) > LONGEST_URL:
             return WITHHELD.encode()
-        return self._turn(written, is_followed=True, extend_page=self._extend_page)
+        return self._turn(written, self._extend_page)
 
-    def _turn(self, written: bytes, *, is_followed: bool, extend_page: ExtendPage = lambda _path, _query: "") -> bytes:
+    def _turn(self, written: bytes, extend_page: ExtendPage = lambda _path, _query: "") -> bytes:
         try:
             url = str(json.loads(b'"' + written + b'"'))
         except ValueError:
             return WITHHELD.encode()
-        turned = rewrite_url(url, self._ehr_base, self._broker_base)
+        turned = self._urls.at_broker(url)
         if turned is None:
-            return WITHHELD.encode() if is_followed and _is_absolute(url) else written
-        path, mark, query = turned.removeprefix(self._broker_base).partition("?")
+            return WITHHELD.encode() if _is_absolute(url) else written
+        path, mark, query = turned.removeprefix(self._urls.ours).partition("?")
         if mark:
             turned += extend_page(path.removeprefix("/"), query)
         return json.dumps(turned)[1:-1].encode()
@@ -110,24 +143,6 @@ def _is_absolute(url: str) -> bool:
     """Whether a client that follows it may leave this server; URL parsers drop blanks, and take a backslash for `/`."""
     plain = re.sub(r"[^!-~]", "", url)
     return "\\" in plain or plain.startswith("//") or ":" in re.split("[/?#]", plain, maxsplit=1)[0]
-
-
-def rewrite_url(url: str, ehr_base: str, broker_base: str) -> str | None:
-    """Map a URL under the EHR's base to the broker's; None for any other, which must not reach the app."""
-    for base in _spellings(ehr_base):
-        if url == base or url.startswith((f"{base}/", f"{base}?")):
-            return broker_base + url[len(base) :]
-    return None
-
-
-def _spellings(base: str) -> tuple[str, ...]:
-    """Return the base without and with its scheme's own port: an EHR behind a proxy may write either (PX-06)."""
-    parts = urlsplit(base)
-    port = 443 if parts.scheme == "https" else 80
-    if parts.port not in {None, port}:
-        return (base,)
-    host = parts.netloc.removesuffix(f":{port}")
-    return tuple(f"{parts.scheme}://{netloc}{parts.path}" for netloc in (host, f"{host}:{port}"))
 
 
 class SecretRemover:

@@ -1,7 +1,6 @@
 """The CapabilityStatement of an EHR, as it is at the broker: its endpoints and its security name the broker only."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ from broker.apps import Directory
 from broker.clock import Clock
 from broker.egress import Egress
 from broker.ehr.endpoints import OAUTH_URIS, parse_json_object
+from broker.ehr.url_map import UrlMap
 from broker.errors import EhrMisbehaved, EhrUnreachable
 from broker.settings import EhrSettings
 from broker.single_flight import SingleFlight
@@ -66,12 +66,11 @@ class DescribeEhr:
         statement = parse_json_object(answer.body) if answer.status == 200 else None
         if statement is None or statement.get("resourceType") != "CapabilityStatement":
             raise EhrMisbehaved(f"metadata of {ehr.id} (status {answer.status}) is not a CapabilityStatement (DS-14)")
-        return json.dumps(self._point_here(statement, ehr.id, ehr.fhir_base)).encode()
+        return json.dumps(self._point_here(statement, self.directory.urls(ehr.id, ehr.fhir_base))).encode()
 
-    def _point_here(self, statement: dict[str, Any], ehr_id: str, ehr_base: str) -> dict[str, Any]:
-        base, oauth = self.directory.fhir_base(ehr_id), f"{self.directory.public_url}/oauth"
-        ours = re.compile(re.escape(json.dumps(ehr_base)[1:-1]) + r'(?=["/?#])')
-        described: dict[str, Any] = json.loads(ours.sub(lambda _: json.dumps(base)[1:-1], json.dumps(statement)))
+    def _point_here(self, statement: dict[str, Any], urls: UrlMap) -> dict[str, Any]:
+        base, oauth = urls.ours, f"{self.directory.public_url}/oauth"
+        described: dict[str, Any] = json.loads(urls.name_broker(json.dumps(statement)))
         endpoints = {"authorize": "authorize", "token": "token", "introspect": "introspect", "revoke": "revoke"}
         security = {
             "extension": [

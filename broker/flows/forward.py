@@ -109,8 +109,7 @@ class Forward:
         return relay(
             received,
             permit.interaction,
-            ehr_base=permit.grant.terms.fhir_base,
-            broker_base=self.directory.fhir_base(request.ehr),
+            urls=self.directory.urls(request.ehr, permit.grant.terms.fhir_base),
             token=token.access_token,
             extend_page=partial(self.page_links.extend, permit),
         )

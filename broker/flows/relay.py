@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
-from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter, rewrite_url
+from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter
+from broker.ehr.url_map import UrlMap
 from broker.errors import EhrMisbehaved, NotAcceptable
 from broker.interactions import Interaction
 from broker.secret import Secret
@@ -47,8 +48,7 @@ def relay(
     received: StreamedAnswer,
     interaction: Interaction,
     *,
-    ehr_base: str,
-    broker_base: str,
+    urls: UrlMap,
     token: Secret,
     extend_page: ExtendPage,
 ) -> FhirAnswer:
@@ -62,10 +62,10 @@ def relay(
     raw = interaction.type in _RAW_TYPES and not is_json(received.headers)
     if "content-type" in received.headers and not is_json(received.headers):
         _require_harmless(received, raw=raw)
-    headers = {**answer_headers(received.headers), **_locations(received.headers, ehr_base, broker_base)}
+    headers = {**answer_headers(received.headers), **_locations(received.headers, urls, interaction.path)}
     remover = SecretRemover(token)
     clean = {name: remover.text(value) for name, value in headers.items() if value.isascii()}
-    rewriter = None if raw else UrlRewriter(ehr_base, broker_base, extend_page)
+    rewriter = None if raw else UrlRewriter(urls, extend_page)
     chunks = received.chunks if "content-type" in received.headers else _nothing(received.chunks)
     return FhirAnswer(received.status, clean, _body(chunks, remover, rewriter))
 
@@ -76,9 +76,9 @@ def _require_harmless(received: StreamedAnswer, *, raw: bool) -> None:
         raise EhrMisbehaved(f"the EHR answered {received.status} with something that is not FHIR JSON (OA-04)")
 
 
-def _locations(headers: Mapping[str, str], ehr_base: str, broker_base: str) -> dict[str, str]:
+def _locations(headers: Mapping[str, str], urls: UrlMap, path: str) -> dict[str, str]:
     found = {name: headers[name] for name in ("location", "content-location") if name in headers}
-    turned = {name: rewrite_url(url, ehr_base, broker_base) for name, url in found.items()}
+    turned = {name: urls.location_at_broker(url, path) for name, url in found.items()}
     return {name: url for name, url in turned.items() if url is not None}
 
 

@@ -17,6 +17,11 @@ class EhrSettings(Table):
     id: Identifier
     name: str = ""
     fhir_base: BaseUrl
+    aliases: tuple[BaseUrl, ...] = ()
+    """The FHIR base as proxies and the EHR's own machines spell it in answers (PX-06). No request goes there, so they
+    may be plain http."""
+    rewrite_attachments: bool = True
+    """Turn URLs of Binaries to the broker, too. Whoever checks signatures of resources needs them as they are."""
     enabled: bool = True
     """Imported EHRs start disabled: being listed is no permission to use them (BR-05)."""
     environment: Environment = "production"

@@ -47,6 +47,11 @@ def _repeated(settings: Settings) -> Iterator[Fault]:
                 ("ehr", index, "fhir_base"),
                 "two EHRs have this FHIR base; a launch could not tell them apart (AL-02)",
             )
+        for alias in sorted(bases.keys() & set(ehr.aliases) - {ehr.fhir_base}):
+            yield (
+                ("ehr", index, "aliases"),
+                f"{alias} is the FHIR base of an EHR; its resources would be taken for this one's",
+            )
 
 
 def _insecure(settings: Settings) -> Iterator[Fault]:

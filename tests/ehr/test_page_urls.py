@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from broker.ehr.page_urls import LONGEST_URL, PageUrls
 from broker.ehr.rewriting import WITHHELD, UrlRewriter
+from broker.ehr.url_map import UrlMap
 
 EHR = "https://ehr.example/fhir/R4"
 OURS = "https://broker.example/fhir/epic"
@@ -17,7 +18,7 @@ ELSEWHERE = "https://evil.example/fhir?p=2"
 
 
 def rewrite(*chunks: bytes) -> bytes:
-    rewriter = UrlRewriter(EHR, OURS, lambda _path, _query: "&more")
+    rewriter = UrlRewriter(UrlMap(OURS, EHR), lambda _path, _query: "&more")
     return b"".join([*map(rewriter.feed, chunks), rewriter.finish()])
 
 
@@ -132,7 +133,25 @@ def test_a_link_is_found_wherever_it_is_cut(link: str) -> None:
 
 keys = st.sampled_from(["link", "url", "relation", "entry", "id"])
 values = st.recursive(
-    st.sampled_from([ELSEWHERE, f"{EHR}?p=2", "x", "", '"', "\\", 1.5, None, True]),
+    st.sampled_from(
+        [
+            ELSEWHERE,
+            f"{EHR}?p=2",
+            "x",
+            "",
+            '"',
+            "\\",
+            "[{",
+            "}]",
+            '{"link":[{"url":"',
+            "link",
+            '\\"',
+            "é",
+            1.5,
+            None,
+            True,
+        ]
+    ),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
     max_leaves=20,
 )
@@ -155,6 +174,31 @@ def test_no_link_of_any_bundle_leads_elsewhere(
 
     assert written == rewrite(body)
     assert link_urls(written) == [WITHHELD] * len(found)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["entry", "id", "[", '"', "lin\\u006b"]), values), values, st.lists(st.integers(0))
+)
+def test_nothing_but_links_of_the_outermost_bundle_is_taken(
+    others: dict[str, Any], found: object, places: list[int]
+) -> None:
+    """(PX-07): whatever brackets, quotes and keys stand elsewhere."""
+    for document in ({**others, "link": found}, {"link": found, **others}):
+        page_urls = PageUrls()
+        pieces = [piece for chunk in cut(json.dumps(document).encode(), places) for piece in page_urls.feed(chunk)]
+        taken = b"".join([*(b'"taken"' if is_url else text for text, is_url in pieces), page_urls.finish()])
+
+        assert {name: value for name, value in json.loads(taken).items() if name != "link"} == others
+
+
+@pytest.mark.parametrize("key", ["link", "Link", "LINK", r"l\u0069nk", r"\u004cin\u006B", r"lin\u212a", "lin\u212a"])
+def test_a_link_is_found_however_its_key_is_spelt(key: str) -> None:
+    """(PX-02)."""
+    for body in (f'{{"{key}":[{{"url":"$"}}]}}', f'{{"entry":[{{"link":1,"text":"[é"}}],"{key}" :\n[{{"url":"$"}}]}}'):
+        expected = body.replace("$", WITHHELD).encode()
+        sent = body.replace("$", ELSEWHERE).encode()
+        assert rewrite(sent) == expected
+        assert rewrite(*(sent[n : n + 1] for n in range(len(sent)))) == expected
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0), max_size=5))

@@ -4,6 +4,7 @@ import httpx2
 import pytest
 
 from broker.egress import StreamedAnswer
+from broker.ehr.url_map import UrlMap
 from broker.errors import EhrAnswerLost, EhrMisbehaved, NotAcceptable
 from broker.flows.relay import FhirAnswer, accept_for, relay
 from broker.interactions import Interaction
@@ -36,8 +37,7 @@ def relayed(answer: StreamedAnswer, asked: Interaction | None = None) -> FhirAns
     return relay(
         answer,
         asked or interaction(),
-        ehr_base=EHR,
-        broker_base=OURS,
+        urls=UrlMap(OURS, EHR, ["http://ehr.internal:8080/r4"]),
         token=Secret(TOKEN),
         extend_page=lambda path, query: "" if path else f"&_sbpage={len(query)}",
     )
@@ -162,7 +162,13 @@ async def test_a_bundle_comes_with_its_links_turned_and_extended_and_all_else_as
         ("https://ehr.example:443/r4/Patient/1", f"{OURS}/Patient/1"),
         ("https://internal.example/r4/Patient/1", None),
         ("https://ehr.example/admin", None),
-        ("Patient/1", None),
+        ("http://EHR.internal:8080/r4/Patient/1", f"{OURS}/Patient/1"),
+        ("Patient/1/_history/1", f"{OURS}/Patient/1/_history/1"),
+        ("/r4/Patient/1", f"{OURS}/Patient/1"),
+        ("/Patient/1", None),
+        ("//ehr.example/r4/Patient/1", f"{OURS}/Patient/1"),
+        ("//other.example/r4/Patient/1", None),
+        ("https://[", None),
         (f"{EHR}/Patient/é", None),
     ],
 )

@@ -395,6 +395,14 @@ def test_a_fault_beside_a_good_secret_does_not_quote_it(tmp_path: Path) -> None:
             [f"7: ehr[1].fhir_base: {SAME_BASE}", f"11: ehr[2].fhir_base: {SAME_BASE}"],
         ),
         (
+            'name = "Epic"',
+            'aliases = ["https://cerner.example/r4", "http://epic.internal/r4"]',
+            [
+                "6: ehr[1].aliases: https://cerner.example/r4 is the FHIR base of an EHR; "
+                "its resources would be taken for this one's"
+            ],
+        ),
+        (
             'ehr = "cerner"',
             'ehr = "epic"',
             ["53: app[1].access[2].registration: a second launch registration for EHR 'epic'"],

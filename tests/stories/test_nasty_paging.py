@@ -150,6 +150,25 @@ async def test_a_next_link_to_another_origin_is_withheld_and_no_handle_or_token_
     assert asked["status"] == 200
 
 
+@pytest.mark.parametrize("style", STYLES)
+async def test_pages_at_a_host_that_only_the_ehr_knows_are_walked_where_the_settings_name_it(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, style: str
+) -> None:
+    """(NC-17) (PX-06): nothing is sent to an alias; the broker does not even look it up."""
+    aliases = 'aliases = ["http://ehr.internal:8080/api/FHIR/R4"]'
+    async with open_stage(sandbox, redis, tmp_path, ehr=aliases) as stage:
+        stage.sandbox.switch(page_links=style)
+        stage.sandbox.fault("paging_internal_host")
+        app = stage.app()
+        given = await app.standalone()
+        path = f"Observation?patient={given['patient']}&_count=3"
+        walked = [ids(bundle) async for bundle in pages(app, given["access_token"], path)]
+        await app.close()
+
+    assert len(walked) > 2
+    assert sandbox.counts()["fhir"] == len(walked)
+
+
 async def test_a_link_to_another_origin_cannot_be_followed_through_the_broker(stage: BrokerStage, app: App) -> None:
     """(NC-17) (PX-02) (PX-03)."""
     given = await app.standalone()
