@@ -398,8 +398,10 @@ def test_a_fault_beside_a_good_secret_does_not_quote_it(tmp_path: Path) -> None:
             'name = "Epic"',
             'aliases = ["https://cerner.example/r4", "http://epic.internal/r4"]',
             [
-                "6: ehr[1].aliases: https://cerner.example/r4 is the FHIR base of an EHR; "
-                "its resources would be taken for this one's"
+                (
+                    "6: ehr[1].aliases: https://cerner.example/r4 is the FHIR base of an EHR; "
+                    "its resources would be taken for this one's"
+                ),
             ],
         ),
         (
