@@ -8,7 +8,7 @@ import pytest
 from broker.clock import system_entropy
 from broker.credentials import KeyedHash
 from broker.errors import InsufficientScope, UninterpretableInteraction
-from broker.interactions import Need, parse_page
+from broker.interactions import Interaction, Need, parse_page
 from broker.paging import LONGEST, PARAMETER, PageLinks
 from broker.policy import Permit, decide
 from tests.test_policy import ME, app, decided, grant, handle, known
@@ -16,13 +16,18 @@ from tests.test_policy_narrowed import form
 
 LINKS = PageLinks(KeyedHash(b"k" * 32), system_entropy)
 QUERY = "_getpages=abc-1&_getpagesoffset=20"
+ALL = "patient/*.rs user/*.rs"
 
 
-def followed(url: str, family: str = "f", method: str = "GET") -> tuple[Need, ...]:
+def page_behind(url: str, family: str = "f", method: str = "GET") -> Interaction:
     path, _, raw_query = url.rpartition("?")
     query, link = LINKS.take(raw_query.encode())
     assert link is not None
-    return LINKS.follow(parse_page(method, path.encode(), query, ()), link, family).needs
+    return LINKS.follow(parse_page(method, path.encode(), query, ()), link, family)
+
+
+def followed(url: str, family: str = "f", method: str = "GET") -> tuple[Need, ...]:
+    return page_behind(url, family, method).needs
 
 
 def test_a_page_needs_what_its_search_needed() -> None:
@@ -30,6 +35,27 @@ def test_a_page_needs_what_its_search_needed() -> None:
     permit = decided("GET", "Observation?category=x", held="user/Observation.s?category=x")
 
     assert followed(QUERY + LINKS.extend(permit, "", QUERY)) == permit.interaction.needs
+
+
+@pytest.mark.parametrize(
+    ("search", "code"),
+    [
+        ("Observation?code=1", "search-type"),
+        ("?_type=Observation", "search-system"),
+        (f"Patient/{ME}/Observation", "search-compartment"),
+        (f"Patient/{ME}/$everything", "$everything"),
+    ],
+)
+def test_a_page_and_the_one_after_it_say_what_they_go_on_with(search: str, code: str) -> None:
+    """PX-07, HB-02: a handle may be limited to some interactions."""
+    permit = decided("GET", search, held=ALL)
+
+    page = page_behind(QUERY + LINKS.extend(permit, "", QUERY))
+    permit_again = decide(handle(ALL), grant(ALL), known(app(ALL)), page)
+    after = QUERY.replace("20", "40")
+
+    assert (page.kind, page.code) == ("search-page", code)
+    assert page_behind(after + LINKS.extend(permit_again, "", after)).code == code
 
 
 @pytest.mark.parametrize(
@@ -110,9 +136,6 @@ def turned(permit: Permit, *, held: str, granted: str, patient: str = ME, narrow
     added = LINKS.extend(permit, "", QUERY)
     page = LINKS.follow(parse_page("GET", b"", QUERY.encode(), ()), added.removeprefix(f"&{PARAMETER}="), "f")
     return decide(handle(held, narrowed), grant(granted, patient), known(app(ALL)), page)
-
-
-ALL = "patient/*.rs user/*.rs"
 
 
 @pytest.mark.parametrize("granted", [MIXED, ALL])

@@ -10,7 +10,7 @@ from typing import Final
 
 from broker.interactions.bundle import read_bundle
 from broker.interactions.headers import RequestHeaders
-from broker.interactions.interaction import Interaction, Need
+from broker.interactions.interaction import LIMITABLE, Interaction, Need
 from broker.interactions.operations import NAMES, is_defined
 from broker.interactions.request import Request
 from broker.interactions.requests import interpret, read_page
@@ -18,7 +18,7 @@ from broker.interactions.syntax import decode_pairs, decode_query, refuse, split
 
 _DECIDED_BY_BODY: Final = frozenset({b"_search", *(name.encode() for name in NAMES)})
 
-__all__ = ["Interaction", "Need", "is_defined", "parse_interaction", "parse_page", "wants_body"]
+__all__ = ["LIMITABLE", "Interaction", "Need", "is_defined", "parse_interaction", "parse_page", "wants_body"]
 
 
 def wants_body(method: str, path: bytes) -> bool:

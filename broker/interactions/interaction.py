@@ -1,8 +1,31 @@
 """What a parsed request is, and what it needs."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 Pairs = tuple[tuple[str, str], ...]
+
+LIMITABLE: Final = (
+    "capabilities",
+    "conditional-create",
+    "conditional-delete",
+    "conditional-patch",
+    "conditional-update",
+    "create",
+    "delete",
+    "history-instance",
+    "history-system",
+    "history-type",
+    "patch",
+    "read",
+    "search-compartment",
+    "search-page",
+    "search-system",
+    "search-type",
+    "update",
+    "vread",
+)
+"""The kinds that a handle can be limited to. Operations are by name; a Bundle is its entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +81,16 @@ class Interaction:
     """The name of an operation, with its `$`."""
     understood: bool = True
     """Whether it is known what an operation reaches. If not, it is for those apps alone that an operator allows it."""
+    continues: str | None = None
+    """Of a page whose link is the broker's own: the `code` of what it goes on with."""
+
+    @property
+    def code(self) -> str:
+        """What a handle that is limited to some interactions must name: the operation's name, else the kind.
+
+        Of a page it is that of what it goes on with, where that is known.
+        """
+        return self.operation or self.continues or self.kind
 
     @property
     def label(self) -> str:
