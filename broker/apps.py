@@ -8,6 +8,7 @@ from typing import Literal
 from broker.ehr.site import Site
 from broker.ehr.url_map import UrlMap
 from broker.errors import InvalidTarget, NotFound, UnauthorizedClient
+from broker.limits import Limits, meet
 from broker.scopes import Scopes
 from broker.settings import AppSettings, EhrSettings, RegistrationSettings, Settings
 
@@ -22,6 +23,8 @@ class Allowance:
     scopes: Scopes
     operations: frozenset[str] = frozenset()
     """The operations whose reach the broker does not know, and that the app may ask for all the same."""
+    limits: Limits | None = None
+    """What every handle of the app is held to there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Directory:
             registration = self._registrations[access.registration]
             limit = Scopes.parse(registration.scopes)
             scopes = Scopes.parse(access.scopes).intersection(limit)
-            yield Allowance(registration, scopes, frozenset(access.operations))
+            limits = meet(table.value for table in (app.limits, access.limits) if table is not None)
+            yield Allowance(registration, scopes, frozenset(access.operations), limits)
 
     @property
     def registrations(self) -> Iterable[RegistrationSettings]:

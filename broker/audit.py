@@ -93,6 +93,8 @@ class AuditRecord:
     interaction: str | None = None
     """Kind and resource type, such as `search-type Observation`: no ids, no parameter values."""
     scope: str | None = None
+    limits: str | None = None
+    """The names of the limits that a handle was narrowed to, without their values."""
     reason: str | None = None
     """A code or a sentence made from identifiers, never from what a caller or an EHR wrote."""
     status: int | None = None

@@ -7,10 +7,12 @@ in order, the first refusal wins:
 2. the handle's app is known and its policy still names the registration; the same of every app that the handle was
    exchanged from, and each of them may still be exchanged from by the next
 3. an operation whose reach nobody knows is one that the operator named for each of these apps
-4. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policies (SC-01…SC-09)
-5. where a `patient/` scope is what covers it, or the handle was narrowed to one patient: no other patient is named, and
+4. the request arrived as the limits of the handle and of the policies want it, and is within them; a search asks for no
+   more matches a page than they allow
+5. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policies (SC-01…SC-09)
+6. where a `patient/` scope is what covers it, or the handle was narrowed to one patient: no other patient is named, and
    a patient is in context (CX-10, PX-14)
-6. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself
+7. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,12 +26,14 @@ from broker.errors import InsufficientScope, UnauthorizedClient, Uninterpretable
 from broker.grants import Grant
 from broker.handles import Handle
 from broker.interactions import Interaction, Need
+from broker.limits import Arrival, Limits, applied, meet, require_met
 from broker.scopes import Scopes
 
 _DECIDED: Final = object()
 _WIDE: Final = ("user", "system")
 
 FindApp: TypeAlias = Callable[[str], App | None]
+FindArrival: TypeAlias = Callable[[], Arrival]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Permit:
     handle: Handle
     grant: Grant
     interaction: Interaction
+    """What goes on."""
     needs: tuple[Need, ...]
     """The interaction's needs; those that the EHR would not bind name the patient whom the request binds them to."""
     relies_on_search: bool
@@ -74,6 +79,12 @@ def may_exchange(app: App | None, holder: str) -> bool:
     return app is not None and (app.id == holder or holder in app.settings.exchange_from)
 
 
+def effective_limits(handle: Handle, grant: Grant, find_app: FindApp) -> Limits | None:
+    """Return what the handle is held to, by itself and by its apps' policies. Raises `InsufficientScope`."""
+    of_policies = (_allowance(app_id, grant, find_app).limits for app_id in dict.fromkeys(handle.apps))
+    return meet((handle.limits, *of_policies))
+
+
 def _allowance(app_id: str, grant: Grant, find_app: FindApp) -> Allowance:
     app = find_app(app_id)
     if app is None:
@@ -87,12 +98,21 @@ def _allowance(app_id: str, grant: Grant, find_app: FindApp) -> Allowance:
     return allowance
 
 
-def decide(handle: Handle, grant: Grant, find_app: FindApp, interaction: Interaction) -> Permit:
-    """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule."""
+def decide(
+    handle: Handle, grant: Grant, find_app: FindApp, interaction: Interaction, find_arrival: FindArrival | None = None
+) -> Permit:
+    """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule.
+
+    `find_arrival` is asked only where it makes a difference, and without it that is refused.
+    """
     grant.require_usable()
     scopes = effective_scopes(handle, grant, find_app)
     if not interaction.understood:
         _require_named(interaction, handle, grant, find_app)
+    limits = effective_limits(handle, grant, find_app)
+    if limits is not None:
+        require_met(limits, find_arrival() if find_arrival else None)
+        interaction = applied(limits, interaction)
     parts = interaction.entries or (interaction,)
     decided = [_decide_part(handle.patient, scopes, grant, part) for part in parts]
     needs = tuple(need for of_part, _ in decided for need in of_part)

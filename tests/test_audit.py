@@ -121,6 +121,7 @@ def test_a_record_has_no_field_beyond_these() -> None:
         "actors",
         "interaction",
         "scope",
+        "limits",
         "reason",
         "status",
         "generation",

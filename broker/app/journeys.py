@@ -40,6 +40,7 @@ from broker.paging import PageLinks
 from broker.refresh.trail import RefreshTrail
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
+from broker.web.arrival import Arrivals
 from broker.web.client_certificate import ClientCertificates
 from broker.web.cors import Cors
 from broker.web.entrance import create_application
@@ -65,6 +66,7 @@ def application(
     tell_identity = _tell_identity(rooms)
     issue_handle = IssueHandle(directory, handles, tell_identity, audit)
     certificates = ClientCertificates(certificate_header, _report_to(audit, "app.authenticate"))
+    arrivals = Arrivals(rooms.clock)
     exchange_code = ExchangeCode(directory, rooms.codes, rooms.grants, issue_handle, tell_identity)
     rotate_handle = RotateHandle(handles, rooms.grants, issue_handle)
     exchange_handle = ExchangeHandle(directory, handles, rooms.exchanged_handles, tell_identity, audit, rooms.clock)
@@ -88,10 +90,10 @@ def application(
             launch_routes(begin_launch, finish_launch, directory, parameters),
             reauthorize_routes(begin_reauthorization, public_url=public_url),
             authorize_routes(authorize_app, parameters, public_url=public_url),
-            token_routes(token, introspect, revoke_handle, authenticate, parameters),
+            token_routes(token, introspect, revoke_handle, authenticate, parameters, arrivals),
             health_routes(_readiness(rooms), is_draining),
         ],
-        FhirProxy(forward),
+        FhirProxy(forward, arrivals),
         Cors(directory.apps),
         certificates,
     )

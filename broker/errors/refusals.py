@@ -104,8 +104,8 @@ class InvalidHandle(Refusal):
     needs_proof = False
     """It is bound to a key, so the challenge asks for DPoP (RFC 9449 §7.1)."""
 
-    def __init__(self, detail: str, *, needs_proof: bool = False) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, public: str | None = None, needs_proof: bool = False) -> None:
+        super().__init__(detail, public=public)
         self.needs_proof = needs_proof
 
 

@@ -4,7 +4,7 @@ The new handle has no more scope, time, uses or patients than the one it is exch
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.apps import App, Directory
@@ -20,55 +20,17 @@ from broker.errors import (
     UnauthorizedClient,
 )
 from broker.flows.check_dpop import keep_binding, require_bound
+from broker.flows.exchange_request import ACCESS_TOKEN, Exchange
 from broker.flows.issue_handle import REFRESHABLE, context_members, token_type
 from broker.flows.scope_text import for_audit, read_narrowed
 from broker.flows.tell_identity import TellIdentity, promised
 from broker.grants import Grant
 from broker.handles import ExchangedHandles, Handle, Handles, actors
-from broker.interactions.syntax import is_id
+from broker.limits import Limits, meet
 from broker.policy import allowed_to, may_exchange
 from broker.scopes import Scopes
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind of token
-LARGEST_NUMBER: Final = 1_000_000
-"""Of seconds or uses."""
-_DIGITS: Final = len(str(LARGEST_NUMBER))
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What an app asks for, as it wrote it, and sound in itself."""
-
-    subject_token: str = field(repr=False)
-    scope: str | None
-    patient: str | None = field(repr=False)
-    expires_in: int | None
-    uses: int | None
-
-    @classmethod
-    def read(cls, form: Mapping[str, str]) -> "Exchange":
-        """Raises `InvalidRequest` (RFC 8693 §2.1)."""
-        if not form.get("subject_token"):
-            raise _malformed("subject_token is missing", "subject_token is required.")
-        if form.get("subject_token_type") != ACCESS_TOKEN:
-            raise _malformed("subject_token_type is not access_token", f"subject_token_type must be {ACCESS_TOKEN}.")
-        if form.get("requested_token_type", ACCESS_TOKEN) != ACCESS_TOKEN:
-            raise _malformed(
-                "requested_token_type is not access_token", f"requested_token_type can only be {ACCESS_TOKEN}."
-            )
-        if "actor_token" in form or "actor_token_type" in form:
-            raise _malformed("an actor_token", "actor_token is not taken: the actor is the client that authenticates.")
-        patient = form.get("patient")
-        if patient is not None and not is_id(patient):
-            raise _malformed("patient is not a FHIR id", "patient must be the id of a Patient resource.")
-        return cls(
-            subject_token=form["subject_token"],
-            scope=form.get("scope"),
-            patient=patient,
-            expires_in=_positive(form, "expires_in"),
-            uses=_positive(form, "uses"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +59,17 @@ class ExchangeHandle:
         grant.require_usable()
         patient = _narrowed_patient(asked.patient, subject, grant)
         scopes = self._narrowed_scopes(asked.scope, subject, grant, app)
-        lifetime = min(app.settings.handle_lifetime, asked.expires_in or app.settings.handle_lifetime)
+        lifetime = self._lifetime(asked, subject, app)
+        limits = _narrowed_limits(asked, subject, ends_at=self.clock() + lifetime)
         issued = await self.exchanged_handles.issue(
             subject,
             app=app.id,
             scopes=scopes,
-            lifetime=min(lifetime, self._seconds_left(subject)),
+            lifetime=lifetime,
             patient=patient,
             uses=asked.uses,
-            announce=lambda handle_id: self._record(app, grant, subject, scopes, handle_id, request_id),
+            limits=limits,
+            announce=lambda handle_id: self._record(app, grant, subject, scopes, limits, handle_id, request_id),
             jkt=jkt,
         )
         response = {
@@ -117,6 +81,7 @@ class ExchangeHandle:
             "token_type": token_type(jkt),
             "expires_in": issued.expires_in,
             "scope": str(scopes),
+            **(limits.members() if limits else {}),
         }
         return {name: value for name, value in response.items() if value is not None}
 
@@ -150,13 +115,28 @@ class ExchangeHandle:
             raise InvalidScope(f"nothing of the scope is left for app {app.id}")
         return Scopes(left.resources, promised(left.others, grant.terms.context) - REFRESHABLE)
 
-    def _seconds_left(self, subject: Handle) -> int:
-        left = int(subject.expires_at - self.clock())
+    def _lifetime(self, asked: Exchange, subject: Handle, app: App) -> int:
+        """Return the seconds that the new handle lives: as many as everybody allows. Raises `InvalidRequest`."""
+        now = self.clock()
+        left = int(subject.expires_at - now)
         if left < 1:
             raise _no_subject(f"handle {subject.id} is about to expire")
-        return left
+        if asked.not_after is not None:
+            left = min(left, int(asked.not_after - now))
+        if left < 1:
+            raise InvalidRequest("not_after has passed", public="not_after must be later than now.")
+        return min(left, app.settings.handle_lifetime, asked.expires_in or left)
 
-    def _record(self, app: App, grant: Grant, subject: Handle, scopes: Scopes, handle_id: str, request_id: str) -> None:
+    def _record(
+        self,
+        app: App,
+        grant: Grant,
+        subject: Handle,
+        scopes: Scopes,
+        limits: Limits | None,
+        handle_id: str,
+        request_id: str,
+    ) -> None:
         self.audit.record(
             AuditRecord(
                 event="handle.mint",
@@ -168,6 +148,7 @@ class ExchangeHandle:
                 handle=handle_id,
                 actors=" ".join(actors((*subject.apps, app.id))) or None,
                 scope=for_audit(scopes),
+                limits=limits.names if limits else None,
                 reason=f"exchanged for handle {subject.id}",
                 request_id=request_id,
             )
@@ -185,19 +166,19 @@ def _narrowed_patient(asked: str | None, subject: Handle, grant: Grant) -> str |
     return asked or subject.patient
 
 
-def _positive(form: Mapping[str, str], name: str) -> int | None:
-    text = form.get(name)
-    if text is None:
+def _narrowed_limits(asked: Exchange, subject: Handle, *, ends_at: float) -> Limits | None:
+    """Return what the new handle is held to. Raises `InvalidScope` where that leaves it nothing to do, or no time."""
+    limits = meet((subject.limits, asked.limits))
+    if limits is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and 0 < int(text) <= LARGEST_NUMBER):
-        raise _malformed(
-            f"{name} is not a positive number", f"{name} must be a whole number from 1 to {LARGEST_NUMBER}."
+    if limits.not_before is not None and ends_at <= limits.not_before:
+        raise InvalidScope("not_before is after the end", public="not_before must be before the token ends.")
+    if (empty := limits.empty) is not None:
+        raise InvalidScope(
+            f"nothing is left of {empty} of handle {subject.id}",
+            public=f"{empty} has nothing in common with what the token is limited to.",
         )
-    return int(text)
-
-
-def _malformed(detail: str, public: str) -> InvalidRequest:
-    return InvalidRequest(detail, public=public)
+    return limits
 
 
 def _no_subject(detail: str) -> InvalidRequest:

@@ -10,7 +10,7 @@ from broker.ehr.fhir_server import request_headers
 from broker.errors import InvalidHandle, InvalidRequest, TooLarge
 from broker.flows.relay import accept_for
 from broker.interactions import Interaction, wants_body
-from broker.policy import Permit
+from broker.policy import FindArrival, Permit
 
 DECIDED_BODY_BYTES: Final = 4 << 20
 """Most that a body may be which has to be read before deciding."""
@@ -34,6 +34,8 @@ class FhirRequest:
     request_id: str
     tell_app: Callable[[str], None] = field(default=lambda _app: None, repr=False)
     """Is told whose handle it is, once that is known."""
+    find_arrival: FindArrival | None = field(default=None, repr=False)
+    """Tells when and from where it came."""
     path: str = field(default="", repr=False)
     """The whole path, as received: what a DPoP proof has to be about."""
     proofs: tuple[str, ...] | None = field(default=None, repr=False)

@@ -75,7 +75,7 @@ class Forward:
                 interaction = self.page_links.follow(page, link, handle.family)
             require_no_token(interaction)
             accept_for(interaction, request.headers)
-            permit = decide(handle, grant, self.directory.app, interaction)
+            permit = decide(handle, grant, self.directory.app, interaction, request.find_arrival)
             await self.handles.take_use(handle)
         except (Refusal, ReauthorizationRequired) as error:
             self.audit.record(
@@ -88,6 +88,7 @@ class Forward:
                     handle=handle.id if handle else None,
                     actors=" ".join(handle.actors) or None if handle else None,
                     interaction=interaction.label if interaction else None,
+                    limits=handle.limits.names if handle and handle.limits else None,
                     reason=f"{error.code}: {error.detail}",
                     request_id=request.request_id,
                 )
@@ -151,6 +152,7 @@ class Forward:
                 handle=permit.handle.id,
                 actors=" ".join(permit.handle.actors) or None,
                 interaction=permit.interaction.label,
+                limits=permit.handle.limits.names if permit.handle.limits else None,
                 status=status,
                 reason=reason,
                 request_id=request.request_id,

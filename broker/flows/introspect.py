@@ -4,11 +4,12 @@ So is one that every request would be refused with, such as after its app's poli
 the handle can do now, and not what it could when it was issued.
 
 A public app proves nothing by its name: of a handle that is bound to a key it is told nothing without a proof of that
-key, or a handle that was found would say whose record it is for.
+key, and of one that is limited to a network nothing elsewhere, or a handle that was found would say whose record it is
+for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.apps import App, Directory
@@ -26,7 +27,8 @@ from broker.flows.issue_handle import context_members, token_type
 from broker.flows.tell_identity import TellIdentity
 from broker.grants import Grant
 from broker.handles import Handle, Handles
-from broker.policy import effective_scopes
+from broker.limits import Arrival, Limits, require_met
+from broker.policy import effective_limits, effective_scopes
 from broker.scopes import Scopes
 
 
@@ -40,7 +42,9 @@ class Introspect:
     check_dpop: CheckDpop
     audit: AuditTrail
 
-    async def __call__(self, app: App, token: str, *, request_id: str, proofs: Sequence[str] = ()) -> dict[str, Any]:
+    async def __call__(
+        self, app: App, token: str, arrival: Arrival, *, request_id: str, proofs: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Return the introspection response; `proofs` are the DPoP headers.
 
         Raises `InvalidDpopProof` for a bad one of a public app's, `StoreUnavailable`.
@@ -50,7 +54,7 @@ class Introspect:
         refused: BrokerError | None = None
         try:
             jkt = await self.check_dpop.at_introspection(app, proofs)
-            scopes = self._usable(app, *found, jkt) if found else None
+            scopes = self._usable(app, *found, jkt, arrival) if found else None
         except (Refusal, ReauthorizationRequired) as error:
             refused = error
         self.audit.record(
@@ -69,7 +73,7 @@ class Introspect:
             raise refused
         return self._told(*found, scopes) if found and scopes else {"active": False}
 
-    def _usable(self, app: App, handle: Handle, grant: Grant, jkt: str | None) -> Scopes:
+    def _usable(self, app: App, handle: Handle, grant: Grant, jkt: str | None, arrival: Arrival) -> Scopes:
         """Return what a handle of the app can do as things stand. Raises what would refuse it at `/fhir`.
 
         The scopes that open no resource are those that came with it: no later request is decided by them.
@@ -78,9 +82,13 @@ class Introspect:
             raise InvalidHandle(f"handle {handle.id} is of app {handle.app}")
         self.directory.ehr(handle.ehr)
         require_bound(handle, self.directory.app)
-        if app.settings.authentication == "none" and handle.jkt not in {None, jkt}:
+        is_public = app.settings.authentication == "none"
+        if is_public and handle.jkt not in {None, jkt}:
             raise InvalidHandle(f"handle {handle.id} is bound to a key, and the proof is missing or of another one")
         grant.require_usable()
+        if (limits := effective_limits(handle, grant, self.directory.app)) is not None:
+            # An app that authenticates may ask from elsewhere than it reads from.
+            require_met(limits if is_public else replace(limits, network=None), arrival)
         resources = effective_scopes(handle, grant, self.directory.app).resources
         if not resources:
             raise InsufficientScope(f"nothing is left of the scope of handle {handle.id}")
@@ -90,6 +98,7 @@ class Introspect:
         return {
             **context_members(grant.terms.context),
             **_narrowing(handle),
+            **_limits(effective_limits(handle, grant, self.directory.app)),
             **self.tell_identity.claims(handle.app, grant, scopes),
             "active": True,
             "client_id": handle.app,
@@ -99,6 +108,12 @@ class Introspect:
             "exp": int(handle.expires_at),
             "aud": self.directory.fhir_base(handle.ehr),
         }
+
+
+def _limits(limits: Limits | None) -> dict[str, Any]:
+    """Return what beside the scope a handle is held to; its beginning by the name of RFC 7662 §2.2."""
+    members = {} if limits is None else limits.members()
+    return {"nbf" if name == "not_before" else name: member for name, member in members.items()}
 
 
 def _narrowing(handle: Handle) -> dict[str, Any]:

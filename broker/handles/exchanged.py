@@ -11,6 +11,7 @@ from broker.credentials import HANDLE
 from broker.errors import InvalidGrant, InvalidRequest, ReauthorizationRequired
 from broker.handles.handle import ID_LENGTH, Ancestor, Handle, Issued
 from broker.issued import IssuedRecords, Made
+from broker.limits import Limits, meet
 from broker.scopes import Scopes
 from broker.store import keys
 from broker.store.connection import Script
@@ -40,20 +41,22 @@ class ExchangedHandles:
         lifetime: int,
         patient: str | None,
         uses: int | None,
+        limits: Limits | None = None,
         announce: Callable[[str], None],
         jkt: str | None = None,
     ) -> Issued:
         """Make a handle of `lifetime` seconds for `app`; with `uses` it works that many times.
 
-        It ends no later than `subject`, and keeps the subject's patient where it has one; it is bound to the key of the
-        thumbprint `jkt`. `announce` is told its public
-        id before anything is stored. Raises `InvalidGrant` when the subject has ended meanwhile, `InvalidRequest` when
-        too many hang together, `ReauthorizationRequired` when the grant is gone.
+        It ends no later than `subject`, and keeps the subject's patient and limits where it has them; it is bound to
+        the key of the thumbprint `jkt`. `announce` is told its public id before anything is stored. Raises
+        `InvalidGrant` when the subject has ended meanwhile, `InvalidRequest` when too many hang together,
+        `ReauthorizationRequired` when the grant is gone.
         """
         if len(subject.ancestors) >= MOST_EXCHANGES:
             raise _too_many(f"handle {subject.id} was exchanged {MOST_EXCHANGES} times")
         ancestors = (*subject.ancestors, Ancestor(subject.digest, subject.app, subject.counted))
-        limits = {
+        narrowed = meet((subject.limits, limits))
+        record = {
             "app": app,
             "ehr": subject.ehr,
             "scopes": str(scopes),
@@ -62,9 +65,10 @@ class ExchangedHandles:
             "counted": uses is not None,
             "ancestors": [asdict(ancestor) for ancestor in ancestors],
             "jkt": jkt,
+            **({} if narrowed is None else {"limits": narrowed.members()}),
         }
         made = await self._records.make(
-            HANDLE, "handle", subject.tag, limits, lifetime=lifetime, ends_by=subject.expires_at
+            HANDLE, "handle", subject.tag, record, lifetime=lifetime, ends_by=subject.expires_at
         )
         announce(made.digest[:ID_LENGTH])
         said = await self._store(subject, made, lifetime, uses or 0)

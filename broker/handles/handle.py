@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
+from broker.limits import Limits
 from broker.scopes import Scopes
 from broker.secret import Secret
 
@@ -41,6 +42,8 @@ class Handle:
     """The handles that it was exchanged for, the first one first. It ends with each of them."""
     jkt: str | None = None
     """The thumbprint of the key without which it does not work (RFC 9449 §6); None where having it is enough."""
+    limits: Limits | None = None
+    """What it was narrowed to beside scope and patient; None where it was not."""
 
     @property
     def id(self) -> str:

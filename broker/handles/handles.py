@@ -12,6 +12,7 @@ from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, Reautho
 from broker.grants import Grant, Grants
 from broker.handles.handle import ID_LENGTH, Ancestor, Handle, Issued, RefreshHandle
 from broker.issued import IssuedRecords, Made
+from broker.limits import Limits
 from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.store import keys
@@ -262,8 +263,10 @@ class Handles:
         opened = await self._records.open("handle", tag, digest, sealed)
         if opened is None:
             return None
-        return Handle(digest=digest, tag=tag, expires_at=opened.expires_at, **_with_ancestors(opened.fields))
+        return Handle(digest=digest, tag=tag, expires_at=opened.expires_at, **_as_values(opened.fields))
 
 
-def _with_ancestors(fields: dict[str, Any]) -> dict[str, Any]:
-    return fields | {"ancestors": tuple(Ancestor(**ancestor) for ancestor in fields.get("ancestors", ()))}
+def _as_values(fields: dict[str, Any]) -> dict[str, Any]:
+    ancestors = tuple(Ancestor(**ancestor) for ancestor in fields.get("ancestors", ()))
+    limited = {"limits": Limits.of_members(fields["limits"])} if "limits" in fields else {}
+    return fields | {"ancestors": ancestors} | limited

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from broker.origins import origin
 from broker.settings.fields import Identifier, OperationName, Origin, ScopeText, Table, Url
+from broker.settings.limits import LimitSettings
 from broker.settings.proof import (
     MOST_SECRETS,
     PROOFS,
@@ -28,6 +29,8 @@ class Access(Table):
     scopes: ScopeText
     operations: tuple[OperationName, ...] = ()
     """Operations whose reach the broker does not know: `$graphql`, `Observation/$stats`."""
+    limits: LimitSettings | None = None
+    """Further limits there, beside the app's own."""
 
 
 class AppSettings(Table):
@@ -62,6 +65,8 @@ class AppSettings(Table):
     """Seconds in which a spent refresh handle is forgiven once, if the answer was lost; 0: never."""
     exchange_from: tuple[Identifier, ...] = ()
     """The apps whose handles this one may exchange for its own (RFC 8693)."""
+    limits: LimitSettings | None = None
+    """What each of its handles is held to, whatever its scopes allow."""
     access: tuple[Access, ...] = ()
 
     @property

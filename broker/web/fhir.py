@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final, Literal
 
 import structlog
@@ -11,6 +12,8 @@ from broker.errors import BrokerError, InvalidRequest, TooLarge
 from broker.flows.fhir_request import FhirRequest
 from broker.flows.forward import Forward
 from broker.flows.relay import FhirAnswer
+from broker.policy import FindArrival
+from broker.web.arrival import Arrivals
 from broker.web.cors import reader_of
 from broker.web.errors import BEARER, DPOP, fhir_error, unexpected
 from broker.web.parameters import request_id
@@ -32,15 +35,17 @@ _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 class FhirProxy:
     """An ASGI application, mounted at `/fhir`."""
 
-    def __init__(self, forward: Forward) -> None:
+    def __init__(self, forward: Forward, arrivals: Arrivals) -> None:
         self._forward = forward
+        self._arrivals = arrivals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         rid, started, presented = request_id(headers), False, "authorization" in headers
         try:
-            request = _read_request(scope, receive, rid, tell_app=reader_of(scope).is_app)
+            find_arrival = partial(self._arrivals.of, scope)
+            request = _read_request(scope, receive, rid, find_arrival, tell_app=reader_of(scope).is_app)
             async with self._forward(request) as answer:
                 await send(_start(answer, rid))
                 started = True
@@ -55,7 +60,9 @@ class FhirProxy:
             await fhir_error(refusal, request_id=rid, presented=presented, scheme=scheme)(scope, receive, send)
 
 
-def _read_request(scope: Scope, receive: Receive, rid: str, tell_app: Callable[[str], None]) -> FhirRequest:
+def _read_request(
+    scope: Scope, receive: Receive, rid: str, find_arrival: FindArrival, tell_app: Callable[[str], None]
+) -> FhirRequest:
     method, raw_query = scope["method"], scope["query_string"]
     path, (scheme, token) = scope["raw_path"].partition(b"?")[0], credentials(scope)
     ehr, _, raw_path = path.removeprefix(b"/fhir/").partition(b"/")
@@ -69,6 +76,7 @@ def _read_request(scope: Scope, receive: Receive, rid: str, tell_app: Callable[[
         body=None if method in _BODILESS else _read_body(receive),
         request_id=rid,
         tell_app=tell_app,
+        find_arrival=find_arrival,
         path=path.decode("latin-1"),
         proofs=_dpop_headers(scope) if scheme == DPOP else None,
     )

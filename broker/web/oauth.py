@@ -14,6 +14,7 @@ from broker.flows.introspect import Introspect
 from broker.flows.proof.proof import Proof
 from broker.flows.revoke import RevokeHandle
 from broker.flows.token import Token
+from broker.web.arrival import Arrivals
 from broker.web.client_certificate import ClientCertificates
 from broker.web.cors import reader_of
 from broker.web.errors import NO_STORE, oauth_error, page
@@ -74,7 +75,12 @@ class Authenticate:
 
 
 def token_routes(
-    token: Token, introspect: Introspect, revoke: RevokeHandle, authenticate: Authenticate, parameters: Parameters
+    token: Token,
+    introspect: Introspect,
+    revoke: RevokeHandle,
+    authenticate: Authenticate,
+    parameters: Parameters,
+    arrivals: Arrivals,
 ) -> APIRouter:
     """Build the endpoints that apps call themselves."""
     router = APIRouter(tags=["oauth"])
@@ -102,7 +108,8 @@ def token_routes(
             form = await parameters.form(request, rid)
             app = await authenticate(request, form, rid)
             proofs = request.headers.getlist("dpop")
-            answer = await introspect(app, parameters.required(form, "token", rid), request_id=rid, proofs=proofs)
+            asked, arrival = parameters.required(form, "token", rid), arrivals.of(request.scope)
+            answer = await introspect(app, asked, arrival, request_id=rid, proofs=proofs)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
         return JSONResponse(answer, headers={**NO_STORE, "X-Request-Id": rid, **introspect.check_dpop.headers(proofs)})

@@ -24,6 +24,7 @@ from broker.settings import (
     load,
 )
 from broker.settings.deployment import VARIABLES
+from broker.settings.limits import LimitSettings
 from broker.settings.proof import AppSecret, Workload
 from tests.docs import profiles
 from tests.docs.pages import PAGES, ROOT, code, read, rows, section
@@ -36,6 +37,7 @@ TABLES: Final = {
     "### `[[app.secret]]`": AppSecret,
     "### `[app.workload]`": Workload,
     "### `[[app.access]]`": Access,
+    "### `[app.limits]`": LimitSettings,
     "### `[[issuer]]`": IssuerSettings,
     "### `[[webhook]]`": WebhookSettings,
 }
@@ -126,6 +128,7 @@ def test_the_complete_example_loads_and_has_every_key(tmp_path: Path) -> None:
     assert "[app.jwks]" in toml
     for model, table in ((Access, "access"), (AppSecret, "secret")):
         assert set(model.model_fields) == keys_of([entry for app in tables["app"] for entry in app.get(table, [])])
+    assert set(LimitSettings.model_fields) == keys_of([app["limits"] for app in tables["app"] if "limits" in app])
     assert set(Workload.model_fields) == keys_of([app["workload"] for app in tables["app"] if "workload" in app])
     assert set(WebhookSettings.model_fields) == keys_of(tables["webhook"])
     assert set(IssuerSettings.model_fields) - {"jwks", "jwks_file", "trust_domain"} == keys_of(tables["issuer"])

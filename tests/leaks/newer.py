@@ -19,7 +19,8 @@ from broker.dpop import new_key
 from broker.ehr import dpop
 from broker.ehr.client_auth import JWT_BEARER
 from broker.ehr.dynamic_client import REGISTER_SCOPE, DynamicClient, DynamicClients
-from broker.flows.exchange_handle import ACCESS_TOKEN, GRANT_TYPE
+from broker.flows.exchange_handle import GRANT_TYPE
+from broker.flows.exchange_request import ACCESS_TOKEN
 from broker.secret import Secret
 from broker.settings.deployment import CertificateHeader
 from tests.leaks.evidence import Evidence, listening
