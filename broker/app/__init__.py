@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from broker.app.journeys import application, backend_handle
 from broker.app.rooms import Rooms, open_rooms
 from broker.app.trail import report_to, ship_to
+from broker.app.way_out import open_egress
 from broker.app.webhooks import telling_of
 from broker.apps import Directory
 from broker.audit import AuditTrail
 from broker.clock import Clock, Entropy, system_entropy
-from broker.egress import Egress
 from broker.errors import ConfigurationError
 from broker.flows.describe_registration import DescribeRegistration
 from broker.flows.forecast import ForecastGrants
@@ -118,9 +118,7 @@ async def open_broker(
         audit = AuditTrail(file=audit_file, ship=ship_to(redis), clock=clock)
         domain_keys = DomainKeys(DomainRecords(redis), kek, clock=clock, entropy=entropy)
         vault = Vault(domain_keys, tenant=settings.tenant, report_broken=report_to(audit), entropy=entropy)
-        egress = Egress(
-            allow_loopback_http=settings.allow_loopback_http, allow_private_hosts=settings.allow_private_hosts
-        )
+        egress = open_egress(settings)
         closing.push_async_callback(egress.close)
         closing.push_async_callback(domain_keys.close)
         await audit.open()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import typer
 from cryptography.x509 import load_pem_x509_certificates
 
+from broker.app.way_out import open_egress
 from broker.apps import Directory
 from broker.cli import EXIT_CONFIGURATION
 from broker.cli.check_keys import check_keys
@@ -214,7 +215,7 @@ async def _kept(config: ConfigOption, state: StateOption) -> AsyncIterator[Findi
 
 
 async def _ehrs(settings: Settings) -> AsyncIterator[Finding]:
-    egress = Egress(allow_loopback_http=settings.allow_loopback_http, allow_private_hosts=settings.allow_private_hosts)
+    egress = open_egress(settings)
     directory = Directory(settings)
     try:
         for ehr in settings.ehr:

@@ -11,10 +11,10 @@ from broker.egress.egress import (
     ANSWER_BYTES,
     CONNECT_SECONDS,
     Answer,
-    ClientCertificate,
     Egress,
     StreamedAnswer,
 )
+from broker.egress.trust import ClientCertificate, HostTls
 
 __all__ = [
     "ANSWER_BYTES",
@@ -23,6 +23,7 @@ __all__ = [
     "ClientCertificate",
     "Egress",
     "Handshake",
+    "HostTls",
     "StreamedAnswer",
     "kind_of",
     "literal",

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import SplitResult
 from weakref import WeakValueDictionary
@@ -14,6 +14,7 @@ import httpx2 as httpx
 
 from broker.egress.addresses import AllowedHosts
 from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
+from broker.egress.trust import ClientCertificate, HostTls, Trust
 from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, dialling, exchange
 from broker.egress.urls import require_callable
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
@@ -48,16 +49,11 @@ class StreamedAnswer:
     """Raises `EhrAnswerLost` when the body breaks off."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCertificate:
-    """Who the broker is in a TLS handshake (RFC 8705): PEM files, read anew for each request, so they may change."""
-
-    certificate: Path
-    key: Path
-
-
 class Egress:
-    """Sends requests. One per process; close it at the end."""
+    """Sends requests. One per process; close it at the end.
+
+    `hosts` are those with which TLS is done otherwise than with the rest.
+    """
 
     def __init__(
         self,
@@ -65,29 +61,23 @@ class Egress:
         allow_loopback_http: bool = False,
         allow_private_hosts: Collection[str] = (),
         certificates: ssl.SSLContext | None = None,
+        hosts: Mapping[str, HostTls] = MappingProxyType({}),
         resolve: Resolve = system_resolve,
     ) -> None:
         self._allowed = AllowedHosts.of(allow_private_hosts, loopback=allow_loopback_http)
         self._connections = Connections(self._allowed, resolve)
-        context = certificates or ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A pooled connection that the EHR just closed makes "was it processed?" unanswerable, so requests that must
         # not be sent twice (token requests) each open their own.
-        self._single = self._connections.client(context)
+        self._trust = Trust(self._connections, certificates, hosts)
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """What bounds those requests instead, one for each origin that has any: an EHR that does not answer fills its
         own places, and no other's."""
-        self._context = context
         self._upstreams: dict[tuple[str, str], Upstream] = {}
         """One for each origin, so that an EHR that is slow, or slowly sent to, keeps nobody from another."""
-        self._authorities = certificates.get_ca_certs(binary_form=True) if certificates else None
-        self._identities: dict[ClientCertificate, tuple[ssl.SSLContext, httpx.AsyncClient]] = {}
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._single.aclose()
-        for _, client in self._identities.values():
-            await client.aclose()
+        await self._trust.close()
         for upstream in self._upstreams.values():
             upstream.close()
 
@@ -104,12 +94,12 @@ class Egress:
     ) -> Answer:
         """Send one request and read the whole answer, within `timeout` seconds and `limit` bytes.
 
-        `identity` is what the broker shows in the TLS handshake.
+        `identity` is what the broker shows in the TLS handshake, instead of what it shows that host in any case.
 
         Raises `EhrUnreachable` when it certainly was not processed, `EhrAnswerLost` when it may have been,
         `EhrMisbehaved` for an oversized answer or a URL that may not be called.
         """
-        client = self._single if identity is None else self._client_of(identity)
+        client = self._trust.of(require_callable(url, self._allowed).hostname or "", identity).client
         try:
             async with (
                 asyncio.timeout(timeout),
@@ -153,12 +143,12 @@ class Egress:
         parts = require_callable(url, self._allowed)
         if parts.scheme != "https" or parts.hostname is None:
             raise EhrMisbehaved("the URL is not https (TK-08)")
-        return await self._connections.handshake(parts.hostname, parts.port or 443, self._context, timeout=timeout)
+        context = self._trust.of(parts.hostname).context
+        return await self._connections.handshake(parts.hostname, parts.port or 443, context, timeout=timeout)
 
     @asynccontextmanager
     async def _place(self, url: str, patience: float) -> AsyncIterator[None]:
         """Take one of the places for requests to an origin; raises `EhrUnreachable` after `patience` seconds."""
-        self.require_callable(url)
         place = self._places.setdefault(origin(url), asyncio.Semaphore(MOST_CONNECTIONS))
         try:
             async with asyncio.timeout(patience):
@@ -175,24 +165,10 @@ class Egress:
         place = (url.scheme, url.netloc)
         if place not in self._upstreams:
             is_tls, host = url.scheme == "https", url.hostname or ""
-            tls = self._context if is_tls else None
+            tls = (lambda: self._trust.of(host).context) if is_tls else None
             dial = dialling(self._connections.checked, host, url.port or (443 if is_tls else 80), tls)
             self._upstreams[place] = Upstream(dial)
         return self._upstreams[place]
-
-    def _client_of(self, identity: ClientCertificate) -> httpx.AsyncClient:
-        """Return the client that shows a certificate, as its files are now. Raises `EhrUnreachable`."""
-        if identity not in self._identities:
-            context = ssl.create_default_context(cadata=b"".join(self._authorities) if self._authorities else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._identities[identity] = (context, self._connections.client(context))
-        context, client = self._identities[identity]
-        try:
-            context.load_cert_chain(identity.certificate, identity.key)
-        except (OSError, ssl.SSLError) as error:
-            cause = f"the client certificate cannot be used ({type(error).__name__})"
-            raise EhrUnreachable(cause, ours=True) from None
-        return client
 
     @asynccontextmanager
     async def _send(
@@ -204,7 +180,6 @@ class Egress:
         content: bytes | None,
         timeout: float,
     ) -> AsyncIterator[StreamedAnswer]:
-        self.require_callable(url)
         try:
             request = client.build_request(
                 method,

@@ -116,18 +116,18 @@ class CheckedAddresses(Protocol):
         ...
 
 
-def dialling(checked: CheckedAddresses, host: str, port: int, tls: ssl.SSLContext | None) -> Dial:
-    """Return what connects to one of a host's allowed addresses; TLS checks the name."""
+def dialling(checked: CheckedAddresses, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None) -> Dial:
+    """Return what connects to one of a host's allowed addresses; TLS, done as `tls` says by then, checks the name."""
 
     async def dial(patience: float) -> Http1Connection:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + patience
-        addresses = await checked.addresses(host, port, patience)
+        addresses, context = await checked.addresses(host, port, patience), tls() if tls else None
         for left in range(len(addresses), 0, -1):
             try:
                 async with asyncio.timeout((give_up - loop.time()) / left):
                     _, connection = await loop.create_connection(
-                        Http1Connection, str(addresses[-left]), port, ssl=tls, server_hostname=host if tls else None
+                        Http1Connection, str(addresses[-left]), port, ssl=context, server_hostname=host if tls else None
                     )
             except (OSError, TimeoutError) as error:  # `ssl.SSLError` is an OSError
                 if left == 1:

@@ -1,12 +1,14 @@
 """`[[ehr]]`: a FHIR base URL and the authorization server behind it."""
 
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from broker.profiles import Profile, profile, profile_names
 from broker.profiles.profile import GENERIC
-from broker.settings.fields import BaseUrl, Identifier, Table, Url
+from broker.settings.fields import BaseUrl, Host, Identifier, Table, Url
 
 Environment = Literal["production", "non_production"]
 
@@ -46,6 +48,33 @@ class EhrSettings(Table):
     """Seconds of its `Retry-After` that the EHR is left alone for by everybody; a single grant, for all of it."""
     fhir_timeout: float = Field(default=30.0, gt=0, le=300)
     """Seconds the FHIR server may be silent."""
+    ca_file: Path | None = None
+    """PEM, relative to `broker.toml`: certificates that are believed at this EHR's hosts, in place of all others."""
+    certificate: Path | None = None
+    """A reference, `file:PATH`, to PEM: what the broker shows at this EHR's hosts, with its key. A registration with a
+    certificate of its own shows that one, where it proves itself."""
+    certificate_key: Path | None = None
+    tls_hosts: tuple[Host, ...] = ()
+    """The hosts that these files are for, besides those of the URLs in this table."""
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts that the operator has named as this EHR's."""
+        urls = filter(None, (self.fhir_base, self.token_endpoint, self.authorization_endpoint))
+        return frozenset(self.tls_hosts) | {str(urlsplit(url).hostname).removesuffix(".") for url in urls}
+
+    @property
+    def tls_files(self) -> tuple[Path | None, Path | None, Path | None]:
+        """What TLS with these hosts is done by, in place of what it is done by with others."""
+        return self.ca_file, self.certificate, self.certificate_key
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EhrSettings":
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ValueError("certificate and certificate_key are needed together, or neither")
+        if self.tls_hosts and not any(self.tls_files):
+            raise ValueError("tls_hosts belongs to ca_file, or to certificate and certificate_key")
+        return self
 
     @model_validator(mode="before")
     @classmethod

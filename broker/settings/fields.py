@@ -46,6 +46,12 @@ def _origin(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9._-]{1,253}|[0-9a-f:.]+", text.lower()):
+        raise ValueError("must be one host name or address, without port, path or wildcard")
+    return text.lower().removesuffix(".")
+
+
 def _private_host(text: str) -> str:
     name = text.lower().removesuffix(".")
     try:
@@ -71,6 +77,7 @@ def _operation(text: str) -> str:
 ScopeText = Annotated[str, AfterValidator(_scopes)]
 Url = Annotated[str, AfterValidator(_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Host = Annotated[str, AfterValidator(_host)]
 PrivateHost = Annotated[str, AfterValidator(_private_host)]
 OperationName = Annotated[str, AfterValidator(_operation)]
 Origin = Annotated[str, AfterValidator(_origin)]

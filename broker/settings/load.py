@@ -17,10 +17,16 @@ from broker.settings.proof_rules import find_proof_faults
 from broker.settings.rules import Fault, find_faults
 
 _REFERENCES: Final = {
+    "ehr": frozenset({"certificate", "certificate_key"}),
     "registration": frozenset({"client_secret", "certificate", "certificate_key"}),
     "webhook": frozenset({"secret"}),
 }
 """By table, the keys that say where something stands."""
+_FILES: Final = (
+    ("issuer", "jwks_file", "name a file that holds a JWK Set"),
+    ("ehr", "ca_file", "name a file that holds certificates as PEM"),
+)
+"""Tables and keys that name a file which is read later, and again when it has changed."""
 _SECRETS: Final = frozenset({"client_secret", "secret"})
 
 
@@ -37,7 +43,7 @@ def load(path: Path, environ: Mapping[str, str], clock: Clock = system_clock) ->
     own_ehrs = len(tables["ehr"]) if isinstance(tables.get("ehr"), list) else 0
     imported, faults = apply_catalogs(tables, path.parent)
     faults += _resolve_secrets(tables, path.parent, environ)
-    faults += _resolve_key_files(tables, path.parent)
+    faults += _resolve_files(tables, path.parent)
     try:
         settings = Settings.model_validate(tables)
     except ValidationError as error:
@@ -79,16 +85,17 @@ def _resolve_secrets(tables: dict[str, Any], folder: Path, environ: Mapping[str,
     return faults
 
 
-def _resolve_key_files(tables: dict[str, Any], folder: Path) -> list[Fault]:
+def _resolve_files(tables: dict[str, Any], folder: Path) -> list[Fault]:
     faults: list[Fault] = []
-    rows = tables.get("issuer")
-    for index, row in enumerate(rows if isinstance(rows, list) else []):
-        if isinstance(row, dict) and isinstance(row.get("jwks_file"), str):
-            row["jwks_file"] = folder / row["jwks_file"]
-            try:
-                _read(row["jwks_file"], "name a file that holds a JWK Set")
-            except ConfigurationError as error:
-                faults.append((("issuer", index, "jwks_file"), error.detail))
+    for table, key, fix in _FILES:
+        rows = tables.get(table)
+        for index, row in enumerate(rows if isinstance(rows, list) else []):
+            if isinstance(row, dict) and isinstance(row.get(key), str):
+                row[key] = folder / row[key]
+                try:
+                    _read(row[key], fix)
+                except ConfigurationError as error:
+                    faults.append(((table, index, key), error.detail))
     return faults
 
 

@@ -17,7 +17,7 @@ Fault = tuple[tuple[str | int, ...], str]
 
 def find_faults(settings: Settings) -> list[Fault]:
     """Return every fault, not only the first, and each one once."""
-    rules = (_empty, _repeated, _insecure, _registrations, _apps, _exchanges)
+    rules = (_empty, _repeated, _insecure, _tls, _registrations, _apps, _exchanges)
     return list(dict.fromkeys(fault for rule in rules for fault in rule(settings)))
 
 
@@ -60,6 +60,18 @@ def _insecure(settings: Settings) -> Iterator[Fault]:
             continue
         fix = "set allow_loopback_http = true" if is_loopback(url) else "use https"
         yield place, f"{url} is plain http: tokens would travel readable (TK-08). Fix: {fix}"
+
+
+def _tls(settings: Settings) -> Iterator[Fault]:
+    first: dict[str, EhrSettings] = {}
+    for index, ehr in enumerate(settings.ehr):
+        for host in sorted(ehr.hosts) if ehr.enabled else ():
+            other = first.setdefault(host, ehr)
+            if other.tls_files != ehr.tls_files:
+                yield (
+                    ("ehr", index, "ca_file"),
+                    f"host {host} is also EHR {other.id!r}'s. Fix: the same ca_file, certificate and certificate_key",
+                )
 
 
 def _urls(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -8,15 +8,19 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from broker.app.way_out import open_egress
 from broker.clock import system_clock, system_entropy
 from broker.egress import ClientCertificate, Egress
 from broker.ehr.client_auth import mtls_aliases, mutual_tls
+from broker.ehr.documents import find_endpoints
 from broker.ehr.dpop import DpopProofs
 from broker.ehr.endpoints import Endpoints, parse_smart_configuration
 from broker.ehr.token_endpoint import TokenEndpoint
 from broker.errors import EhrRefused, EhrUnreachable
 from broker.keys.certificate import certificate_jwk
+from broker.settings import load
 from tests.ehr.certificates import SUBJECT, self_signed
+from tests.ehr.known import site
 from tests.sandbox.oauth.test_program import program
 
 
@@ -104,3 +108,41 @@ async def test_a_renewed_certificate_is_used_without_a_restart(
     own.certificate.write_bytes(tls_ehr.identity.certificate.read_bytes())
     own.key.write_bytes(tls_ehr.identity.key.read_bytes())
     assert await ask(tls_ehr, tls_egress, own) == "system/Patient.rs"
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with ca_file", "without"])
+async def test_an_ehr_with_an_authority_of_its_own_is_reached_as_broker_toml_says(
+    tls_ehr: Ehr, tmp_path: Path, *, named: bool
+) -> None:
+    """TK-08: discovery, and a FHIR request with the client certificate beside it."""
+    own = f"""
+ca_file = "{tls_ehr.authority}"
+certificate = "file:{tls_ehr.identity.certificate}"
+certificate_key = "file:{tls_ehr.identity.key}"
+"""
+    toml = f"""
+public_url = "https://broker.example"
+allow_loopback_http = true
+[[ehr]]
+id = "general"
+fhir_base = "{tls_ehr.base}"
+{own if named else ""}
+[[registration]]
+id = "general-backend"
+ehr = "general"
+flow = "backend"
+client_id = "broker"
+scopes = "system/*.rs"
+"""
+    (tmp_path / "broker.toml").write_text(toml)
+    egress = open_egress(load(tmp_path / "broker.toml", {}))
+    try:
+        if named:
+            assert (await find_endpoints(egress, site(tls_ehr.base))).token_endpoint.startswith(tls_ehr.origin)
+            async with egress.stream("GET", f"{tls_ehr.base}/metadata", headers={}, timeout=10) as answer:
+                assert answer.status == 200
+        else:
+            with pytest.raises(EhrUnreachable, match="no connection"):
+                await find_endpoints(egress, site(tls_ehr.base))
+    finally:
+        await egress.close()

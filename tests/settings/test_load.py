@@ -527,3 +527,56 @@ def test_an_apps_pages_are_those_of_its_redirect_uris_unless_said_otherwise(
     named = text.replace(said, said + 'origins = ["https://pages.example"]\n')
     assert load_text(tmp_path, named).app[0].browser_origins == ("https://pages.example",)
     assert load_text(tmp_path, text.replace(said, said + "origins = []\n")).app[0].browser_origins == ()
+
+
+PEM = "-----BEGIN CERTIFICATE-----\n"
+OF_EPIC = 'name = "Epic"'
+
+
+def test_an_ehr_names_the_files_that_tls_with_its_hosts_goes_by(tmp_path: Path) -> None:
+    """(TK-08, OA-19)"""
+    for name in ("ca.pem", "own.pem", "own-key.pem"):
+        (tmp_path / name).write_text(PEM)
+    said = [
+        OF_EPIC,
+        'ca_file = "ca.pem"',
+        'certificate = "file:own.pem"',
+        'certificate_key = "file:own-key.pem"',
+        'tls_hosts = ["SSO.epic.example."]',
+        'token_endpoint = "https://login.epic.example:8443/token"',
+    ]
+
+    epic, cerner = load_text(tmp_path, spoiled(OF_EPIC, "\n".join(said))).ehr
+
+    assert epic.tls_files == tuple(tmp_path / name for name in ("ca.pem", "own.pem", "own-key.pem"))
+    assert epic.hosts == {"epic.example", "sso.epic.example", "login.epic.example"}
+    assert cerner.tls_files == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (OF_EPIC, 'ca_file = "none.pem"', "6: ehr[1].ca_file: none.pem does not exist. Fix: name a file that holds"),
+        (
+            OF_EPIC,
+            'certificate = "own.pem"\ncertificate_key = "file:own.pem"',
+            "6: ehr[1].certificate: a certificate and its key stand in files",
+        ),
+        (OF_EPIC, 'certificate = "file:own.pem"', "4: ehr[1]: certificate and certificate_key are needed together"),
+        (OF_EPIC, 'tls_hosts = ["sso.epic.example"]', "4: ehr[1]: tls_hosts belongs to ca_file"),
+        (OF_EPIC, 'ca_file = "own.pem"\ntls_hosts = ["*.epic.example"]', "7: ehr[1].tls_hosts[1]: must be one host"),
+        (
+            "https://cerner.example/r4",
+            'https://epic.example/other"\nca_file = "own.pem',
+            "12: ehr[2].ca_file: host epic.example is also EHR 'epic''s. Fix: the same ca_file",
+        ),
+    ],
+    ids=["no file", "no reference", "half", "hosts of nothing", "wildcard", "two at one host"],
+)
+def test_what_tls_cannot_go_by_is_refused_at_start(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    """(TK-08)"""
+    (tmp_path / "own.pem").write_text(PEM)
+
+    (found,) = faults_of(tmp_path, spoiled(old, new))
+
+    assert found.removeprefix("broker.toml:").startswith(fault)
