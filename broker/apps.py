@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from broker.ehr.relative import RelativeUrls
 from broker.ehr.site import Site
 from broker.ehr.url_map import UrlMap
 from broker.errors import InvalidTarget, NotFound, UnauthorizedClient
@@ -63,6 +64,7 @@ class Directory:
         self._registrations = {registration.id: registration for registration in settings.registration}
         self._at_ehr = _by_ehr(settings.registration)
         self._urls: dict[tuple[str, str], UrlMap] = {}
+        self._relative_urls: dict[str, RelativeUrls] = {}
         self._apps = {app.id: App(app, tuple(self._resolve(app))) for app in settings.app}
 
     def _resolve(self, app: AppSettings) -> Iterator[Allowance]:
@@ -156,6 +158,12 @@ class Directory:
                 self.fhir_base(ehr_id), fhir_base, ehr.aliases, attachments=ehr.rewrite_attachments
             )
         return self._urls[key]
+
+    def relative_urls(self, ehr_id: str) -> RelativeUrls:
+        """Return what makes the broker's URLs relative to an EHR; made like the above. Raises `NotFound`."""
+        if ehr_id not in self._relative_urls:
+            self._relative_urls[ehr_id] = RelativeUrls(self.fhir_base(ehr_id), self.ehr(ehr_id).fhir_base)
+        return self._relative_urls[ehr_id]
 
     def ehr_by_audience(self, audience: str) -> EhrSettings:
         """Find the EHR whose broker FHIR base this is, with or without a trailing slash. Raises `InvalidTarget`."""

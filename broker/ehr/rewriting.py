@@ -12,15 +12,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
+from broker.ehr.members import LONGEST_KEY, Keys, Replaced, splice
 from broker.ehr.page_urls import LONGEST_URL, PageUrls
 from broker.ehr.url_map import UrlMap
 from broker.secret import Secret
 
-_BLANKS: Final = b" \t\r\n"
-_KEYS: Final = (b'"fullUrl"', b'"reference"', b'"location"')
-_AS_USUAL: Final = tuple(key + colon for key in _KEYS for colon in (b":", b": "))
-_LONGEST_KEY: Final = 11 + 64 + 1 + 64
-"""Bytes of a key, and of the colon and the blanks between it and its value."""
+_FOLLOWED: Final = Keys("fullUrl", "reference", "location")
+_URL_KEY: Final = Keys("url")
 _BINARY: Final = re.compile(rb"(?:\\?/)Binary(?:\\?/)")
 """What follows the base in the URL of content that is read. Other URLs below the base are names, as of extensions."""
 _COLON: Final = rb"\s{0,64}:\s{0,64}"
@@ -36,8 +34,6 @@ _LINK: Final = re.compile(
 )
 _LONGEST_MEMBER: Final = 17 * 1024
 _GATHERED: Final = 2 * _LONGEST_MEMBER
-Turned: TypeAlias = tuple[int, int, bytes, int]
-"""From where to where is replaced, by what, and where the member can begin at the earliest."""
 ExtendPage: TypeAlias = Callable[[str, str], str]
 WITHHELD: Final = "urn:smart-token-broker:link-withheld"
 """Instead of a link that leaves the EHR's base: whoever followed it would send its handle there."""
@@ -89,36 +85,25 @@ class UrlRewriter:
         """Give out everything before `until`, and to its end a member that begins before it."""
         if until <= 0:
             return b""
-        window, pieces, position = self._window, [], 0
-        for begin, end, turned, member in sorted((*self._followed(window), *self._links(window))):
-            if begin >= position and member < until:
-                pieces += [window[position:begin], turned]
-                position = end
-        end = max(until, position)
-        pieces.append(window[position:end])
-        self._window = window[end:]
-        return b"".join(pieces)
+        out, self._window = splice(self._window, (*self._followed(self._window), *self._links(self._window)), until)
+        return out
 
-    def _followed(self, window: bytes) -> Iterator[Turned]:
+    def _followed(self, window: bytes) -> Iterator[Replaced]:
         """Find what begins with one of the EHR's bases, and is followed."""
         for begin, end in self._urls.find(window):
-            if window.endswith(_AS_USUAL, 0, begin) or self._is_followed(window, begin, end):
-                yield begin, end, self._ours, begin - _LONGEST_KEY
+            if _FOLLOWED.stand_before(window, begin) or self._is_binary(window, begin, end):
+                yield Replaced(begin, end, self._ours, begin - LONGEST_KEY)
 
-    def _is_followed(self, window: bytes, begin: int, end: int) -> bool:
-        """Whether the key before a URL, with blanks around its colon, says so."""
-        before = window[max(0, begin - _LONGEST_KEY) : begin].rstrip(_BLANKS)
-        key = before[:-1].rstrip(_BLANKS) if before.endswith(b":") else b""
-        return key.endswith(_KEYS) or (
-            self._urls.attachments and key.endswith(b'"url"') and _BINARY.match(window, end) is not None
-        )
+    def _is_binary(self, window: bytes, begin: int, end: int) -> bool:
+        is_content = self._urls.attachments and _BINARY.match(window, end) is not None
+        return is_content and _URL_KEY.stand_before(window, begin)
 
-    def _links(self, window: bytes) -> Iterator[Turned]:
+    def _links(self, window: bytes) -> Iterator[Replaced]:
         """Find links of Bundles within."""
         if b'"relation"' in window:
             for found in _LINK.finditer(window):
                 begin, end = found.span(found.lastindex or 0)
-                yield begin, end, self._turn(found[found.lastindex or 0]), found.start()
+                yield Replaced(begin, end, self._turn(found[found.lastindex or 0]), found.start())
 
     def _turn_page_url(self, written: bytes) -> bytes:
         if len(written) > LONGEST_URL:

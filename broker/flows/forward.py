@@ -17,6 +17,7 @@ from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer
 from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
+from broker.flows.at_ehr import at_ehr
 from broker.flows.check_dpop import CheckDpop, require_bound
 from broker.flows.fhir_request import FhirRequest, require_no_token
 from broker.flows.relay import FhirAnswer, accept_for, relay
@@ -42,6 +43,7 @@ class Forward:
     @asynccontextmanager
     async def __call__(self, request: FhirRequest) -> AsyncIterator[FhirAnswer]:
         """Give the answer while the EHR is still sending it. Raises a `BrokerError`; a `Refusal` sent nothing."""
+        request = at_ehr(request, self.directory)
         permit = await self._permit(request)
         self._record(permit, request, "handle.use", "allowed")
         try:
