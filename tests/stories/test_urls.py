@@ -75,7 +75,7 @@ async def test_a_conditional_create_looks_for_what_the_app_named(
 ) -> None:
     """(PX-11): the second one finds the first."""
     handle, subject = given["access_token"], f"{stage.base}/Patient/{given['patient']}"
-    asked = {
+    asked: dict[str, Any] = {
         "method": "POST",
         "json": observation(subject, "once"),
         "headers": {"If-None-Exist": f"code=once&subject={subject}"},
