@@ -18,7 +18,8 @@ _TYPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_NOT_TYPES: Final = frozenset({"resource", "domainresource"})  # abstract: to a server they may be every type
+_NOT_TYPES: Final = frozenset({"resource", "domainresource", "metadata"})
+"""Abstract ones may be every type to a server; the last is no type to one that folds case."""
 
 
 def refuse(why: str) -> NoReturn:

@@ -87,6 +87,8 @@ PATHS = [
     "Patient*/1",
     "Resource",
     "Resource/1",
+    "Metadata",
+    "METADATA/1",
     "DomainResource/1",
     "_history/1",
     "_history/_history",
