@@ -1,0 +1,45 @@
+"""`./run python -m tests.mutation [FILE|FOLDER…]`: break the code that decides, and see whether a test notices.
+
+Prints what survives, and one JSON object. The status is 1 if a mutant survives without a reason in `survivors.toml`.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+
+import pydantic  # noqa: F401  # what every test imports is imported once, before the forks
+import structlog  # noqa: F401  # as above
+
+from tests.mutation.mutants import mutants_of
+from tests.mutation.running import fate_of, passes
+from tests.mutation.survivors import reasons
+from tests.mutation.targets import ROOT, TARGETS, files, watchers_of
+
+
+def main() -> None:
+    """Run the mutants of the files that were named, of all if none was."""
+    parser = argparse.ArgumentParser(prog="./run python -m tests.mutation", description=__doc__)
+    parser.add_argument("target", nargs="*", help=f"a file, or one of {', '.join(TARGETS)}")
+    chosen = files(parser.parse_args().target)
+    os.nice(10)
+    began, known, fates = time.monotonic(), reasons(), Counter[str]()
+    for file in chosen:
+        if not passes(watchers_of(file)):
+            sys.exit(f"{file}: its tests fail without any mutant")
+        for mutant in mutants_of(file, ROOT):
+            fate: str = fate_of(mutant)
+            if fate == "survived" and (mutant.file, mutant.line, mutant.mutation) in known:
+                fate = "excused"
+            if fate == "survived":
+                print(f"{mutant.file}:{mutant.number}: {mutant.line}\n    {mutant.mutation}", flush=True)
+            fates[fate] += 1
+        print(f"{file}: {dict(fates)}, {time.monotonic() - began:.0f} s", flush=True)
+    print(json.dumps({"mutation": chosen, "seconds": round(time.monotonic() - began), "results": fates}))
+    sys.exit(1 if fates["survived"] else 0)
+
+
+if __name__ == "__main__":
+    main()

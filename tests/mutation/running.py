@@ -1,0 +1,98 @@
+"""Run the tests against one mutant: in a fork of this process, so that nothing of it stays."""
+
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType
+from typing import Any, Final, Literal
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.mutation.mutants import Mutant
+from tests.mutation.targets import ROOT, watchers_of
+
+SECONDS: Final = 40.0
+"""A mutant that runs for longer is one that a test would notice: it hangs."""
+EXAMPLES: Final = 60
+_OPTIONS: Final = ("-x", "-q", "--noconftest", "-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider")
+Fate = Literal["killed", "hangs", "survived"]
+
+
+class _Loader(SourceFileLoader):
+    """Loads one module with other code than that of its file."""
+
+    def __init__(self, fullname: str, path: str, code: CodeType) -> None:
+        super().__init__(fullname, path)
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # the protocol's
+        return self._code
+
+
+class _Finder(MetaPathFinder):
+    """Finds the mutant where its module is asked for."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        self._path, self._code = str(ROOT / mutant.file), mutant.code
+
+    def find_spec(self, fullname: str, _path: Any, _target: Any = None) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(
+            fullname, self._path, loader=_Loader(fullname, self._path, self._code)
+        )
+
+
+def fate_of(mutant: Mutant) -> Fate:
+    """Say whether a test fails with this mutant."""
+    pid = os.fork()
+    if pid == 0:
+        _run(mutant, watchers_of(mutant.file))
+    give_up = time.monotonic() + SECONDS
+    while time.monotonic() < give_up:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "hangs"
+
+
+def passes(tests: Sequence[str]) -> bool:
+    """Whether the tests pass as things are: else they would notice anything."""
+    pid = os.fork()
+    if pid == 0:
+        _run(None, tests)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) == 0
+
+
+def _run(mutant: Mutant | None, tests: Sequence[str]) -> None:
+    """Run in the fork, and end it: status 0 if all tests pass."""
+    loaded = [name for name in sys.modules if name == "broker" or name.startswith("broker.")]
+    if mutant is not None:
+        sys.meta_path.insert(0, _Finder(mutant))
+    os.chdir(ROOT)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    settings.register_profile(
+        "mutation", max_examples=EXAMPLES, derandomize=True, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    settings.load_profile("mutation")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and looking for them takes as long as a test
+    if loaded:
+        os._exit(pytest.ExitCode.INTERNAL_ERROR)
+    for test in tests:  # one file after the other: most mutants fall with the first
+        if status := pytest.main([*_OPTIONS, test]):
+            os._exit(int(status))
+    os._exit(pytest.ExitCode.OK)

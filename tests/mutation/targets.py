@@ -1,0 +1,36 @@
+"""What is mutated, and which tests have to notice: fast ones, that need neither store nor network."""
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+_POLICY: Final = ("tests/test_policy.py", "tests/test_policy_narrowed.py")
+_INTERACTIONS: Final = (
+    "tests/interactions/test_allowed.py",
+    "tests/interactions/test_operations.py",
+    "tests/interactions/test_bundles.py",
+    "tests/interactions/test_refused.py",
+    "tests/interactions/test_properties.py",
+)
+TARGETS: Final = {
+    "broker/policy.py": _POLICY,
+    "broker/compartment.py": _POLICY,
+    "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
+    "broker/interactions": _INTERACTIONS,
+}
+"""Files and folders, with the tests of each."""
+
+
+def watchers_of(file: str) -> tuple[str, ...]:
+    """Return the tests that have to notice a fault in this file."""
+    return next(tests for target, tests in TARGETS.items() if file == target or file.startswith(f"{target}/"))
+
+
+def files(chosen: list[str]) -> list[str]:
+    """Return the files of the targets that were chosen, of all if none was."""
+    found: list[str] = []
+    for target in chosen or TARGETS:
+        path = ROOT / target
+        listed = sorted(path.glob("*.py")) if path.is_dir() else [path]
+        found += [str(one.relative_to(ROOT)) for one in listed]
+    return found
