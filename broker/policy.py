@@ -81,8 +81,12 @@ def may_exchange(app: App | None, holder: str) -> bool:
 
 def effective_limits(handle: Handle, grant: Grant, find_app: FindApp) -> Limits | None:
     """Return what the handle is held to, by itself and by its apps' policies. Raises `InsufficientScope`."""
-    of_policies = (_allowance(app_id, grant, find_app).limits for app_id in dict.fromkeys(handle.apps))
-    return meet((handle.limits, *of_policies))
+    limits = handle.limits
+    for app_id in handle.apps:
+        of_policy = _allowance(app_id, grant, find_app).limits
+        if of_policy is not None:
+            limits = meet((limits, of_policy))
+    return limits
 
 
 def _allowance(app_id: str, grant: Grant, find_app: FindApp) -> Allowance:
