@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 
 from broker.apps import Allowance, App
 from broker.compartment import binding_pairs, is_bound_by_path
-from broker.errors import InsufficientScope, UnauthorizedClient, UninterpretableInteraction
+from broker.errors import InsufficientScope, InvalidHandle, UnauthorizedClient, UninterpretableInteraction
 from broker.grants import Grant
 from broker.handles import Handle
 from broker.interactions import Interaction, Need
@@ -114,13 +114,29 @@ def decide(
     if not interaction.understood:
         _require_named(interaction, handle, grant, find_app)
     limits = effective_limits(handle, grant, find_app)
-    if limits is not None:
-        require_met(limits, find_arrival() if find_arrival else None)
-        interaction = applied(limits, interaction)
+    if limits is not None or handle.x5t is not None:
+        arrival = find_arrival() if find_arrival else None
+        require_certificate(handle, arrival)
+        interaction = _limited(limits, interaction, arrival)
     parts = interaction.entries or (interaction,)
     decided = [_decide_part(handle.patient, scopes, grant, part) for part in parts]
     needs = tuple(need for of_part, _ in decided for need in of_part)
     return Permit(handle, grant, interaction, needs, any(relies for _, relies in decided), _DECIDED)
+
+
+def require_certificate(handle: Handle, arrival: Arrival | None) -> None:
+    """Raises `InvalidHandle` where a handle is bound to a certificate and the request came without it (RFC 8705 §3)."""
+    shown = arrival.x5t if arrival else None
+    if handle.x5t is not None and handle.x5t != shown:
+        what = "none was shown" if shown is None else "another one was shown"
+        raise InvalidHandle(f"handle {handle.id} is bound to a certificate, and {what}")
+
+
+def _limited(limits: Limits | None, interaction: Interaction, arrival: Arrival | None) -> Interaction:
+    if limits is None:
+        return interaction
+    require_met(limits, arrival)
+    return applied(limits, interaction)
 
 
 def _require_named(operation: Interaction, handle: Handle, grant: Grant, find_app: FindApp) -> None:

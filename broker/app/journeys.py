@@ -66,7 +66,7 @@ def application(
     tell_identity = _tell_identity(rooms)
     issue_handle = IssueHandle(directory, handles, tell_identity, audit)
     certificates = ClientCertificates(certificate_header, _report_to(audit, "app.authenticate"))
-    arrivals = Arrivals(rooms.clock)
+    arrivals = Arrivals(certificates, rooms.clock)
     exchange_code = ExchangeCode(directory, rooms.codes, rooms.grants, issue_handle, tell_identity)
     rotate_handle = RotateHandle(handles, rooms.grants, issue_handle)
     exchange_handle = ExchangeHandle(directory, handles, rooms.exchanged_handles, tell_identity, audit, rooms.clock)

@@ -14,9 +14,7 @@ from broker.apps import App
 from broker.clock import Clock
 from broker.credentials import KeyedHash
 from broker.dpop import WINDOW_SECONDS, DpopProof, Nonces, verify
-from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, UseDpopNonce
-from broker.handles import Handle
-from broker.policy import FindApp
+from broker.errors import InvalidDpopProof, UseDpopNonce
 from broker.store import keys
 from broker.store.connection import store_errors
 
@@ -79,28 +77,3 @@ class CheckDpop:
         if self.nonces is not None and not self.nonces.accepts(proof.nonce, now):
             raise UseDpopNonce("the proof has no nonce, or an old one", nonce=self.nonces.current(now))
         return proof
-
-
-def require_bound(handle: Handle, find_app: FindApp) -> None:
-    """Raises `InvalidHandle` for an unbound handle of an app, or exchanged from one, that must use DPoP.
-
-    It is from before that app's policy said `dpop = "required"`: exchanging it through another app wins nothing.
-    """
-    if handle.jkt is not None:
-        return
-    for app in map(find_app, dict.fromkeys(handle.apps)):
-        if app is not None and app.settings.dpop == "required":
-            raise InvalidHandle(
-                f"handle {handle.id} is bound to no key, and app {app.id} must use DPoP", needs_proof=True
-            )
-
-
-def keep_binding(app: App, bound_to: str | None, jkt: str | None) -> None:
-    """A binding stays. Raises `InvalidGrant` where what is traded in was bound, and the proof is not of its key.
-
-    An app that authenticates may have changed its key, as long as it has one (RFC 9449 §5).
-    """
-    if bound_to is None or jkt == bound_to:
-        return
-    if jkt is None or app.settings.authentication == "none":
-        raise InvalidGrant("it is bound to a key, and the DPoP proof is missing or of another one")

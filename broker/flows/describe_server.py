@@ -15,7 +15,14 @@ from broker.dpop import ALGORITHMS as DPOP_ALGORITHMS
 from broker.ehr.discovery import Discovery
 from broker.errors import EhrError, Unavailable
 from broker.flows.authorization_details import TYPE
-from broker.flows.server_metadata import Use, authentication_methods, capabilities, grant_types, scopes
+from broker.flows.server_metadata import (
+    Use,
+    authentication_methods,
+    binds_certificates,
+    capabilities,
+    grant_types,
+    scopes,
+)
 from broker.keys.identity import ALGORITHM
 from broker.settings import EhrSettings
 
@@ -91,6 +98,7 @@ class DescribeServer:
             "response_types_supported": ["code"] if authorize else [],
             "code_challenge_methods_supported": ["S256"],
             "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
+            **({"tls_client_certificate_bound_access_tokens": True} if binds_certificates(uses) else {}),
         }
 
     def _identity(self) -> dict[str, Any]:

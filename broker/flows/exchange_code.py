@@ -15,6 +15,7 @@ from broker.flows.authorization_details import granted_details
 from broker.flows.issue_handle import IssueHandle
 from broker.flows.tell_identity import TellIdentity
 from broker.grants import Grant, Grants
+from broker.handles import UNBOUND, Confirmation
 from broker.scopes import Scopes
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
@@ -31,17 +32,19 @@ class ExchangeCode:
     tell_identity: TellIdentity
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], *, request_id: str, jkt: str | None = None
+        self, app: App, form: Mapping[str, str], *, request_id: str, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidRequest`, `InvalidGrant`."""
         code = await self._take(app, form)
-        if code.dpop_jkt is not None and code.dpop_jkt != jkt:
+        if code.dpop_jkt is not None and code.dpop_jkt != proven.jkt:
             raise InvalidGrant("the code is bound to a key, and the DPoP proof is missing or of another one")
         try:
             grant = await self.grants.read(code.tag)
         except NotFound:
             raise InvalidGrant("the grant is gone") from None
-        response = await self.issue_handle(app, grant, code.scopes, family=code.family, request_id=request_id, jkt=jkt)
+        response = await self.issue_handle(
+            app, grant, code.scopes, family=code.family, request_id=request_id, proven=proven
+        )
         return {**response, **await self._told_once(code, grant, response["scope"])}
 
     async def _take(self, app: App, form: Mapping[str, str]) -> Code:

@@ -19,13 +19,13 @@ from broker.errors import (
     NotFound,
     UnauthorizedClient,
 )
-from broker.flows.check_dpop import keep_binding, require_bound
+from broker.flows.binding import keep_binding, new_binding, require_bound
 from broker.flows.exchange_request import ACCESS_TOKEN, Exchange
 from broker.flows.issue_handle import REFRESHABLE, context_members, token_type
 from broker.flows.scope_text import for_audit, read_narrowed
 from broker.flows.tell_identity import TellIdentity, promised
 from broker.grants import Grant
-from broker.handles import ExchangedHandles, Handle, Handles, actors
+from broker.handles import UNBOUND, Confirmation, ExchangedHandles, Handle, Handles, actors
 from broker.limits import Limits, meet
 from broker.policy import allowed_to, may_exchange
 from broker.scopes import Scopes
@@ -45,7 +45,7 @@ class ExchangeHandle:
     clock: Clock
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], *, request_id: str, jkt: str | None = None
+        self, app: App, form: Mapping[str, str], *, request_id: str, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response (RFC 8693 §2.2.1).
 
@@ -54,11 +54,12 @@ class ExchangeHandle:
         """
         asked = Exchange.read(form)
         subject, grant = await self._subject(app, asked.subject_token)
-        keep_binding(app, subject.jkt, jkt)
+        keep_binding(app, subject.confirmation, proven)
         self._require_target(form, subject)
         grant.require_usable()
         patient = _narrowed_patient(asked.patient, subject, grant)
         scopes = self._narrowed_scopes(asked.scope, subject, grant, app)
+        bound_to = new_binding(app, proven, wanted=asked.certificate_bound or subject.x5t is not None)
         lifetime = self._lifetime(asked, subject, app)
         limits = _narrowed_limits(asked, subject, ends_at=self.clock() + lifetime)
         issued = await self.exchanged_handles.issue(
@@ -70,7 +71,7 @@ class ExchangeHandle:
             uses=asked.uses,
             limits=limits,
             announce=lambda handle_id: self._record(app, grant, subject, scopes, limits, handle_id, request_id),
-            jkt=jkt,
+            bound_to=bound_to,
         )
         response = {
             **context_members(grant.terms.context),
@@ -78,7 +79,7 @@ class ExchangeHandle:
             "fhirUser": self.tell_identity.fhir_user(grant, scopes),
             "access_token": issued.handle.reveal(),
             "issued_token_type": ACCESS_TOKEN,
-            "token_type": token_type(jkt),
+            "token_type": token_type(bound_to.jkt),
             "expires_in": issued.expires_in,
             "scope": str(scopes),
             **(limits.members() if limits else {}),

@@ -6,7 +6,7 @@ from typing import Final
 
 from broker.errors import InvalidRequest
 from broker.interactions.syntax import is_id
-from broker.limits import Limits, read_limits, read_moment
+from broker.limits import Limits, read_limits, read_moment, read_parameter, read_true
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind of token
 LARGEST_NUMBER: Final = 1_000_000
@@ -26,6 +26,7 @@ class Exchange:
     not_after: float | None
     """Seconds since 1970."""
     limits: Limits | None
+    certificate_bound: bool
 
     @classmethod
     def read(cls, form: Mapping[str, str]) -> "Exchange":
@@ -49,8 +50,9 @@ class Exchange:
             patient=patient,
             expires_in=_positive(form, "expires_in"),
             uses=_positive(form, "uses"),
-            not_after=_moment(form, "not_after"),
+            not_after=read_parameter(form, "not_after", read_moment),
             limits=None if (limits := read_limits(form)) == Limits() else limits,
+            certificate_bound=read_parameter(form, "certificate_bound", read_true) or False,
         )
 
 
@@ -63,13 +65,6 @@ def _positive(form: Mapping[str, str], name: str) -> int | None:
             f"{name} is not a positive number", f"{name} must be a whole number from 1 to {LARGEST_NUMBER}."
         )
     return int(text)
-
-
-def _moment(form: Mapping[str, str], name: str) -> float | None:
-    try:
-        return read_moment(form[name]) if name in form else None
-    except ValueError as error:
-        raise _malformed(f"{name} is malformed", f"{name} {error}.") from None
 
 
 def _malformed(detail: str, public: str) -> InvalidRequest:

@@ -18,7 +18,8 @@ from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer
 from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
 from broker.flows.at_ehr import at_ehr
-from broker.flows.check_dpop import CheckDpop, require_bound
+from broker.flows.binding import require_bound
+from broker.flows.check_dpop import CheckDpop
 from broker.flows.fhir_request import FhirRequest, require_no_token
 from broker.flows.relay import FhirAnswer, accept_for, relay
 from broker.handles import Handles, require_well_formed

@@ -22,13 +22,14 @@ from broker.errors import (
     ReauthorizationRequired,
     Refusal,
 )
-from broker.flows.check_dpop import CheckDpop, require_bound
+from broker.flows.binding import require_bound
+from broker.flows.check_dpop import CheckDpop
 from broker.flows.issue_handle import context_members, token_type
 from broker.flows.tell_identity import TellIdentity
 from broker.grants import Grant
 from broker.handles import Handle, Handles
 from broker.limits import Arrival, Limits, require_met
-from broker.policy import effective_limits, effective_scopes
+from broker.policy import effective_limits, effective_scopes, require_certificate
 from broker.scopes import Scopes
 
 
@@ -85,6 +86,8 @@ class Introspect:
         is_public = app.settings.authentication == "none"
         if is_public and handle.jkt not in {None, jkt}:
             raise InvalidHandle(f"handle {handle.id} is bound to a key, and the proof is missing or of another one")
+        if is_public:
+            require_certificate(handle, arrival)
         grant.require_usable()
         if (limits := effective_limits(handle, grant, self.directory.app)) is not None:
             # An app that authenticates may ask from elsewhere than it reads from.
@@ -103,11 +106,18 @@ class Introspect:
             "active": True,
             "client_id": handle.app,
             "token_type": token_type(handle.jkt),
-            **({} if handle.jkt is None else {"cnf": {"jkt": handle.jkt}}),
+            **_confirmation(handle),
             "scope": str(scopes),
             "exp": int(handle.expires_at),
             "aud": self.directory.fhir_base(handle.ehr),
         }
+
+
+def _confirmation(handle: Handle) -> dict[str, Any]:
+    """Return what a handle is bound to (RFC 7800; RFC 9449 §6.2, RFC 8705 §3.2)."""
+    names = {"jkt": "jkt", "x5t": "x5t#S256"}
+    bound_to = {names[name]: value for name, value in handle.confirmation.fields().items()}
+    return {"cnf": bound_to} if bound_to else {}
 
 
 def _limits(limits: Limits | None) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Any, Final
 from broker.apps import App, Directory
 from broker.audit import AuditRecord, AuditTrail
 from broker.errors import InvalidScope
+from broker.flows.binding import new_binding
 from broker.flows.scope_text import for_audit
 from broker.flows.tell_identity import TellIdentity, promised
 from broker.grants import Grant, LaunchContext
-from broker.handles import Handles, Issued, RefreshHandle
+from broker.handles import UNBOUND, Confirmation, Handles, Issued, RefreshHandle
 from broker.scopes import Scopes
 
 REFRESHABLE: Final = frozenset({"offline_access", "online_access"})
@@ -35,13 +36,13 @@ class IssueHandle:
         family: str,
         request_id: str,
         spends: RefreshHandle | None = None,
-        jkt: str | None = None,
+        proven: Confirmation = UNBOUND,
     ) -> dict[str, Any]:
         """Return the token response (RFC 6749 §5.1) with the launch context.
 
-        The handle gets what was requested, as far as the grant and the app's policy go; with `jkt` it is bound to the
-        key of that thumbprint. Raises `InvalidScope` when
-        nothing is left, `InvalidGrant` when a refresh handle is spent twice and the app's `refresh_grace` is over.
+        The handle gets what was requested, as far as the grant and the app's policy go; it is bound to what the request
+        proved, as far as the policy wants that. Raises `InvalidScope` when nothing is left, `InvalidGrant` when a
+        refresh handle is spent twice and the app's `refresh_grace` is over.
         """
         grant.require_usable()
         allowance = app.allowance(grant.terms.ehr, grant.terms.flow)
@@ -53,6 +54,7 @@ class IssueHandle:
         kept = (spends.scopes if spends else scopes).others
         refreshable = kept & allowance.scopes.others & REFRESHABLE
         again = spends is not None and spends.spent
+        bound_to = new_binding(app, proven)
         issued = await self.handles.issue(
             tag=grant.tag,
             app=app.id,
@@ -64,9 +66,9 @@ class IssueHandle:
             announce=lambda handle_id: self._record(app, grant, scopes, handle_id, request_id, again=again),
             spends=spends,
             grace=app.settings.refresh_grace,
-            jkt=jkt,
+            bound_to=bound_to,
         )
-        return self._response(issued, grant, scopes, jkt)
+        return self._response(issued, grant, scopes, bound_to.jkt)
 
     def _response(self, issued: Issued, grant: Grant, scopes: Scopes, jkt: str | None) -> dict[str, Any]:
         response = {

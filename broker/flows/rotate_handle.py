@@ -6,11 +6,11 @@ from typing import Any
 
 from broker.apps import App
 from broker.errors import InvalidGrant, InvalidRequest, NotFound
-from broker.flows.check_dpop import keep_binding
+from broker.flows.binding import keep_binding
 from broker.flows.issue_handle import IssueHandle
 from broker.flows.scope_text import read_narrowed
 from broker.grants import Grants
-from broker.handles import Handles
+from broker.handles import UNBOUND, Confirmation, Handles
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class RotateHandle:
     issue_handle: IssueHandle
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], *, request_id: str, jkt: str | None = None
+        self, app: App, form: Mapping[str, str], *, request_id: str, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidGrant`; `InvalidScope` for more than was given (RF-11)."""
         if not form.get("refresh_token"):
@@ -33,14 +33,14 @@ class RotateHandle:
         spent = await self.handles.find_refresh(form["refresh_token"])
         if spent.app != app.id:
             raise InvalidGrant("the refresh handle was issued to another app")
-        keep_binding(app, spent.jkt, jkt)
+        keep_binding(app, Confirmation(spent.jkt), proven)
         scopes = read_narrowed(form.get("scope"), spent.scopes)
         try:
             grant = await self.grants.read(spent.tag)
         except NotFound:
             raise InvalidGrant("the grant is gone") from None
         return await self.issue_handle(
-            app, grant, scopes, family=spent.family, request_id=request_id, spends=spent, jkt=jkt
+            app, grant, scopes, family=spent.family, request_id=request_id, spends=spent, proven=proven
         )
 
     async def public_app_of(self, refresh_handle: str) -> str | None:

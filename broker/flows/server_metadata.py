@@ -96,6 +96,11 @@ def authentication_methods(uses: Iterable[Use]) -> list[str]:
     return sorted({use.app.settings.authentication for use in uses} - _UNREGISTERED)
 
 
+def binds_certificates(uses: Iterable[Use]) -> bool:
+    """Whether handles of some app are bound to its certificate (RFC 8705 §3.3)."""
+    return any(use.app.settings.certificate_bound for use in uses)
+
+
 def scopes(uses: Iterable[Use], *, identity: bool) -> list[str]:
     """Return every scope that some app may have, `openid` only where it is kept; not exhaustive for any one (DS-08)."""
     words = {word for use in uses for word in str(use.allowance.scopes).split()}

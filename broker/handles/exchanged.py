@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from broker.clock import Clock
 from broker.credentials import HANDLE
 from broker.errors import InvalidGrant, InvalidRequest, ReauthorizationRequired
-from broker.handles.handle import ID_LENGTH, Ancestor, Handle, Issued
+from broker.handles.handle import ID_LENGTH, UNBOUND, Ancestor, Confirmation, Handle, Issued
 from broker.issued import IssuedRecords, Made
 from broker.limits import Limits, meet
 from broker.scopes import Scopes
@@ -43,12 +43,12 @@ class ExchangedHandles:
         uses: int | None,
         limits: Limits | None = None,
         announce: Callable[[str], None],
-        jkt: str | None = None,
+        bound_to: Confirmation = UNBOUND,
     ) -> Issued:
         """Make a handle of `lifetime` seconds for `app`; with `uses` it works that many times.
 
         It ends no later than `subject`, and keeps the subject's patient and limits where it has them; it is bound to
-        the key of the thumbprint `jkt`. `announce` is told its public id before anything is stored. Raises
+        what `bound_to` says. `announce` is told its public id before anything is stored. Raises
         `InvalidGrant` when the subject has ended meanwhile, `InvalidRequest` when too many hang together,
         `ReauthorizationRequired` when the grant is gone.
         """
@@ -64,7 +64,7 @@ class ExchangedHandles:
             "patient": subject.patient or patient,
             "counted": uses is not None,
             "ancestors": [asdict(ancestor) for ancestor in ancestors],
-            "jkt": jkt,
+            **bound_to.fields(),
             **({} if narrowed is None else {"limits": narrowed.members()}),
         }
         made = await self._records.make(

@@ -23,6 +23,23 @@ class Ancestor:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What must be proved beside having it (`cnf`, RFC 7800): thumbprints of a key, of a certificate, or neither."""
+
+    jkt: str | None = None
+    """Of a DPoP key (RFC 9449 §6.1)."""
+    x5t: str | None = None
+    """Of a client certificate: `x5t#S256` (RFC 8705 §3.1)."""
+
+    def fields(self) -> dict[str, str]:
+        """Return those that there are, as records have them."""
+        return {name: value for name, value in (("jkt", self.jkt), ("x5t", self.x5t)) if value is not None}
+
+
+UNBOUND: Final = Confirmation()
+
+
+@dataclass(frozen=True, slots=True)
 class Handle:
     """A handle's limits. It can do what these, its grant and the policies of its apps all allow."""
 
@@ -44,11 +61,18 @@ class Handle:
     """The thumbprint of the key without which it does not work (RFC 9449 §6); None where having it is enough."""
     limits: Limits | None = None
     """What it was narrowed to beside scope and patient; None where it was not."""
+    x5t: str | None = None
+    """The thumbprint of the client certificate without which it does not work (RFC 8705 §3); None where none is."""
 
     @property
     def id(self) -> str:
         """Public: the first digits of its keyed hash. It stands in audit records and listings, and opens nothing."""
         return self.digest[:ID_LENGTH]
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """What it is bound to."""
+        return Confirmation(self.jkt, self.x5t)
 
     @property
     def root(self) -> str:

@@ -10,7 +10,7 @@ from broker.credentials import HANDLE, REFRESH_HANDLE, Presented, present
 from broker.dpop import WINDOW_SECONDS, DpopProof
 from broker.errors import InvalidDpopProof, InvalidGrant, InvalidHandle, ReauthorizationRequired
 from broker.grants import Grant, Grants
-from broker.handles.handle import ID_LENGTH, Ancestor, Handle, Issued, RefreshHandle
+from broker.handles.handle import ID_LENGTH, UNBOUND, Ancestor, Confirmation, Handle, Issued, RefreshHandle
 from broker.issued import IssuedRecords, Made
 from broker.limits import Limits
 from broker.scopes import Scopes
@@ -55,24 +55,25 @@ class Handles:
         announce: Callable[[str], None],
         spends: RefreshHandle | None = None,
         grace: int = 0,
-        jkt: str | None = None,
+        bound_to: Confirmation = UNBOUND,
     ) -> Issued:
         """Make a handle of `lifetime` seconds, with a refresh handle if `refresh_lifetime` is not 0.
 
         `announce` is told the handle's public id before anything is stored. A refresh handle keeps the scope of the one
         it replaces, however narrow the handle is (RFC 6749 §6). One that was spent is forgiven once, for `grace`
-        seconds, if nobody has used the refresh handle that was issued for it: the pair of that time ends. With `jkt`,
-        both are bound to the key of that thumbprint.
+        seconds, if nobody has used the refresh handle that was issued for it: the pair of that time ends. It is
+        bound to what `bound_to` says; its refresh handle only to the key, since who has a certificate to bind to
+        authenticates by it (RFC 8705 §4).
 
         Raises `InvalidGrant` when the spent refresh handle is unknown or was used before (then its family is ended), or
         when the family has been ended; `ReauthorizationRequired` when the grant is gone.
         """
-        limits = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family, "jkt": jkt}
-        handle = await self._records.make(HANDLE, "handle", tag, limits, lifetime=lifetime)
+        record = {"app": app, "ehr": ehr, "scopes": str(scopes), "family": family}
+        handle = await self._records.make(HANDLE, "handle", tag, record | bound_to.fields(), lifetime=lifetime)
         refresh = None
         if refresh_lifetime:
-            kept = {"scopes": str(spends.scopes)} if spends else {}
-            refresh = await self._records.make(REFRESH_HANDLE, "refresh", tag, limits | kept, lifetime=refresh_lifetime)
+            kept = {"scopes": str(spends.scopes if spends else scopes), "jkt": bound_to.jkt}
+            refresh = await self._records.make(REFRESH_HANDLE, "refresh", tag, record | kept, lifetime=refresh_lifetime)
         announce(handle.digest[:ID_LENGTH])
         said = await self._store(tag, family, handle, lifetime, refresh, refresh_lifetime, spends, grace)
         if said in {"unknown", "reused"}:

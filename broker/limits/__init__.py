@@ -4,7 +4,7 @@ from broker.limits.applying import applied, require_met
 from broker.limits.arrival import Arrival
 from broker.limits.limits import Limits, meet
 from broker.limits.networks import Address, Network, canonical, plain_address, read_network
-from broker.limits.reading import read_interaction, read_limits, read_moment, read_type
+from broker.limits.reading import read_interaction, read_limits, read_moment, read_parameter, read_true, read_type
 
 __all__ = [
     "Address",
@@ -19,6 +19,8 @@ __all__ = [
     "read_limits",
     "read_moment",
     "read_network",
+    "read_parameter",
+    "read_true",
     "read_type",
     "require_met",
 ]

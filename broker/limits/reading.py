@@ -25,7 +25,8 @@ _DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+
 
 def read_limits(form: Mapping[str, str]) -> Limits:
     """Return the limits that the parameters of a token exchange name. Raises `InvalidRequest` naming the parameter."""
-    return Limits(**{name: _parameter(name, form[name], read) for name, read in _READERS.items() if name in form})
+    given: dict[str, Any] = {name: read_parameter(form, name, _READERS[name]) for name in _READERS.keys() & form.keys()}
+    return Limits(**given)
 
 
 def read_moment(text: str) -> float:
@@ -64,9 +65,10 @@ def of_each(text: str, read: Callable[[str], T]) -> frozenset[T]:
     return frozenset(map(read, words))
 
 
-def _parameter(name: str, text: str, read: Callable[[str], Any]) -> Any:
+def read_parameter(form: Mapping[str, str], name: str, read: Callable[[str], T]) -> T | None:
+    """Return a parameter, if it is there. Raises `InvalidRequest` naming it for the `ValueError` of `read`."""
     try:
-        return read(text)
+        return read(form[name]) if name in form else None
     except ValueError as error:
         raise InvalidRequest(f"{name} is malformed", public=f"{name} {error}.") from None
 
@@ -77,7 +79,8 @@ def _count(text: str) -> int:
     raise ValueError(f"must be a whole number from 1 to {LARGEST_COUNT}")
 
 
-def _true(text: str) -> bool:
+def read_true(text: str) -> bool:
+    """Return what a parameter says that is there to say yes."""
     if text == "true":
         return True
     raise ValueError("can only be true; leave it out otherwise")
@@ -88,6 +91,6 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "interactions": lambda text: of_each(text, read_interaction),
     "not_before": lambda text: ceil(read_moment(text)),
     "max_count": _count,
-    "read_only": _true,
+    "read_only": read_true,
     "network": lambda text: canonical(of_each(text, read_network)),
 }

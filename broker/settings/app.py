@@ -8,6 +8,7 @@ from broker.origins import origin
 from broker.settings.fields import Identifier, OperationName, Origin, ScopeText, Table, Url
 from broker.settings.limits import LimitSettings
 from broker.settings.proof import (
+    CERTIFICATE_METHODS,
     MOST_SECRETS,
     PROOFS,
     AppAuthentication,
@@ -53,6 +54,8 @@ class AppSettings(Table):
     workload: Workload | None = None
     dpop: Literal["optional", "required"] = "optional"
     """Whether its handles must be bound to a key of the app (RFC 9449), or are where it sends a proof (HB-03)."""
+    certificate_bound: bool = False
+    """Bind its handles to the client certificate that it authenticates by (RFC 8705 §3, HB-03)."""
     redirect_uris: tuple[Url, ...] = ()
     origins: tuple[Origin, ...] | None = None
     """Whose pages may read answers meant for this app (CORS, CO-01). By default those of `redirect_uris`."""
@@ -102,6 +105,10 @@ class AppSettings(Table):
             raise ValueError(fault)
         if len({secret.name for secret in self.secret}) != len(self.secret):
             raise ValueError("two secrets have the same id or the same hash")
+        if self.certificate_bound and self.authentication not in CERTIFICATE_METHODS:
+            raise ValueError(
+                f"certificate_bound = true needs authentication = {' or '.join(map(repr, sorted(CERTIFICATE_METHODS)))}"
+            )
         if self.authentication == "self_signed_tls_client_auth" and not self.known_certificates:
             raise ValueError("no key in jwks has a certificate: x5t#S256 or x5c")
         return self

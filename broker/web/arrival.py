@@ -2,19 +2,30 @@
 
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.types import Scope
 
 from broker.clock import Clock
 from broker.limits import Arrival, plain_address
+from broker.settings.proof import thumbprint
+from broker.web.client_certificate import ClientCertificates
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """Tells it of one request at a time. Most handles do not ask."""
 
+    certificates: ClientCertificates
     clock: Clock
 
-    def of(self, scope: Scope) -> Arrival:
-        """Return what is known; the address is that of the connection, or what a declared proxy says (OA-25)."""
-        client = scope.get("client")
-        return Arrival(at=self.clock(), address=plain_address(client[0]) if client else None)
+    def of(self, scope: Scope, request_id: str) -> Arrival:
+        """Return what is known: the address of the connection and its certificate, or what a declared proxy says.
+
+        Raises `InvalidRequest` for a certificate header that cannot be read (OA-25).
+        """
+        client, certificate = scope.get("client"), self.certificates.read(scope, request_id)
+        return Arrival(
+            at=self.clock(),
+            address=plain_address(client[0]) if client else None,
+            x5t=thumbprint(certificate.public_bytes(Encoding.DER)) if certificate else None,
+        )

@@ -44,7 +44,7 @@ class FhirProxy:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         rid, started, presented = request_id(headers), False, "authorization" in headers
         try:
-            find_arrival = partial(self._arrivals.of, scope)
+            find_arrival = partial(self._arrivals.of, scope, rid)
             request = _read_request(scope, receive, rid, find_arrival, tell_app=reader_of(scope).is_app)
             async with self._forward(request) as answer:
                 await send(_start(answer, rid))

@@ -95,7 +95,8 @@ def token_routes(
             )
             app = await authenticate(request, form, rid)
             proofs = request.headers.getlist("dpop")
-            answer = await token(app, form, request_id=rid, proofs=proofs)
+            arrival = arrivals.of(request.scope, rid)
+            answer = await token(app, form, arrival, request_id=rid, proofs=proofs)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)
         return JSONResponse(answer, headers={**NO_STORE, "X-Request-Id": rid, **token.check_dpop.headers(proofs)})
@@ -108,7 +109,7 @@ def token_routes(
             form = await parameters.form(request, rid)
             app = await authenticate(request, form, rid)
             proofs = request.headers.getlist("dpop")
-            asked, arrival = parameters.required(form, "token", rid), arrivals.of(request.scope)
+            asked, arrival = parameters.required(form, "token", rid), arrivals.of(request.scope, rid)
             answer = await introspect(app, asked, arrival, request_id=rid, proofs=proofs)
         except BrokerError as error:
             return oauth_error(error, request_id=rid)

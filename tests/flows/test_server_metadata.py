@@ -7,7 +7,14 @@ import pytest
 
 from broker.apps import Directory
 from broker.flows.exchange_handle import GRANT_TYPE as TOKEN_EXCHANGE
-from broker.flows.server_metadata import Use, authentication_methods, capabilities, grant_types, scopes
+from broker.flows.server_metadata import (
+    Use,
+    authentication_methods,
+    binds_certificates,
+    capabilities,
+    grant_types,
+    scopes,
+)
 from broker.settings import Settings
 
 LAUNCH = "launch launch/patient launch/encounter openid fhirUser offline_access online_access patient/*.rs user/*.rs"
@@ -105,3 +112,12 @@ def test_openid_is_listed_where_it_is_kept() -> None:
     """DS-05, DS-08."""
     assert scopes(uses("openid patient/*.rs"), identity=True) == ["openid", "patient/*.rs"]
     assert scopes(uses("openid patient/*.rs"), identity=False) == ["patient/*.rs"]
+
+
+def test_certificates_are_spoken_of_where_some_app_s_handles_are_bound_to_one() -> None:
+    """RFC 8705 §3.3 (OA-19)."""
+    by_certificate = {"authentication": "tls_client_auth", "tls_client_auth_san_dns": "app.example"}
+    free = uses("system/*.rs", flow="backend", app=by_certificate)
+    bound = uses("system/*.rs", flow="backend", app={**by_certificate, "certificate_bound": True})
+
+    assert [binds_certificates(some) for some in (free, bound, free + bound)] == [False, True, True]

@@ -56,6 +56,17 @@ def test_a_method_goes_with_one_of_its_own_keys_and_no_other(method: str, keys: 
         assert keys in ALONE[method]
 
 
+@pytest.mark.parametrize("method", sorted(ALONE))
+def test_handles_are_bound_to_a_certificate_only_of_an_app_that_authenticates_by_one(method: str) -> None:
+    """RFC 8705 §3 (HB-03, OA-19)."""
+    keys: dict[str, Any] = {name: PROOFS[name] for name in ALONE[method][0]}
+    if method in {"tls_client_auth", "self_signed_tls_client_auth"}:
+        assert app(method, **keys, certificate_bound=True).certificate_bound
+    else:
+        with pytest.raises(ValidationError, match="certificate_bound = true needs authentication = 'self_signed_tls"):
+            app(method, **keys, certificate_bound=True)
+
+
 def test_a_date_is_the_beginning_of_that_day() -> None:
     """And a time is itself, in whatever zone it is written."""
     at = [date(2027, 2, 1), datetime(2027, 2, 1, tzinfo=UTC), datetime.fromisoformat("2027-02-01T01:00:00+01:00")]

@@ -1,7 +1,7 @@
 """Mutual TLS (RFC 8705 §2, OA-19): the certificate that an app showed, as a declared proxy passes it on.
 
 The proxy has checked that the app holds the key, and for `tls_client_auth` that a trusted CA signed the certificate.
-Handles are not bound to the certificate.
+Handles are bound to the certificate where the app's policy says so: `broker/flows/binding.py`.
 """
 
 from datetime import UTC, datetime
