@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-_POLICY: Final = ("tests/test_policy.py", "tests/test_policy_narrowed.py")
+_POLICY: Final = ("tests/test_policy.py", "tests/test_policy_narrowed.py", "tests/bypass/test_oracle.py")
 _INTERACTIONS: Final = (
     "tests/interactions/test_allowed.py",
     "tests/interactions/test_operations.py",
