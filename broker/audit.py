@@ -69,6 +69,7 @@ Event = Literal[
 ]
 Outcome = Literal["allowed", "denied", "failed"]
 STREAM_KEY: Final = "sb:audit"
+_WRITTEN: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 _BATCH: Final = 256
 _BACKLOG: Final = 10_000
 _RETRY_SECONDS: Final = 0.25
@@ -104,7 +105,7 @@ class AuditRecord:
     def line(self, at: float) -> str:
         """Return the JSON object, without absent fields; `at` is in seconds."""
         fields = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
-        return json.dumps({"v": 1, "at": round(at, 6), **fields}, ensure_ascii=True, separators=(",", ":"))
+        return _WRITTEN.encode({"v": 1, "at": round(at, 6), **fields})
 
 
 Ship = Callable[[Sequence[str]], Awaitable[None]]
@@ -145,10 +146,9 @@ class AuditTrail:
 
     def record(self, record: AuditRecord) -> None:
         """Write one record. Raises `AuditUnavailable`; whoever calls this acts only after it has returned."""
-        self.check()
+        descriptor = self.check()
         line = record.line(self._clock())
         try:
-            descriptor = self._open_descriptor()
             data = (b"\n" if self._torn else b"") + line.encode() + b"\n"
             written = os.write(descriptor, data)
         except OSError as error:
@@ -159,11 +159,11 @@ class AuditTrail:
         self._backlog.append(line)
         self._waiting.set()
 
-    def check(self) -> None:
-        """Raises `AuditUnavailable` when the next record would be refused."""
+    def check(self) -> int:
+        """Return where the next record goes. Raises `AuditUnavailable` when it would be refused."""
         if len(self._backlog) >= _BACKLOG:
             raise AuditUnavailable(f"{_BACKLOG} audit records wait for the store")
-        self._open_descriptor()
+        return self._open_descriptor()
 
     def _make_folder(self) -> None:
         if self._file is not None:

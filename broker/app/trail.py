@@ -6,7 +6,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from broker.audit import STREAM_KEY, AuditRecord, AuditTrail, Ship
-from broker.store.connection import store_errors
+from broker.store.scripts import script
 from broker.vault import RecordContext
 
 AUDIT_STREAM_LENGTH: Final = 1_000_000
@@ -15,13 +15,10 @@ AUDIT_STREAM_LENGTH: Final = 1_000_000
 
 def ship_to(redis: Redis) -> Ship:
     """Return what copies audit records to the store."""
+    append = script("append_audit")
 
     async def ship(lines: Sequence[str]) -> None:
-        with store_errors():
-            async with redis.pipeline(transaction=False) as pipe:
-                for line in lines:
-                    pipe.xadd(STREAM_KEY, {"record": line}, maxlen=AUDIT_STREAM_LENGTH, approximate=True)
-                await pipe.execute()
+        await append(redis, [STREAM_KEY], [AUDIT_STREAM_LENGTH, *lines])
 
     return ship
 

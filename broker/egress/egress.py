@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,8 +14,9 @@ import httpx2 as httpx
 
 from broker.egress.addresses import AllowedHosts
 from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
+from broker.egress.http1 import Http1Connection
 from broker.egress.trust import ClientCertificate, HostTls, Trust
-from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, dialling, exchange
+from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, body_of, dialling, exchange
 from broker.egress.urls import require_callable
 from broker.errors import EhrAnswerLost, EhrAnswerUnreadable, EhrMisbehaved, EhrUnreachable
 from broker.origins import origin
@@ -39,6 +40,10 @@ class Answer:
         return f"Answer({self.status}, {len(self.body)} bytes)"
 
 
+def _nothing_to_close() -> None:
+    """Whoever gave the answer closes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
     """An answer whose body is still arriving."""
@@ -47,6 +52,10 @@ class StreamedAnswer:
     headers: Mapping[str, str]
     chunks: AsyncIterator[bytes]
     """Raises `EhrAnswerLost` when the body breaks off."""
+    whole: bytes | None = None
+    """The body, where it arrived with the head; `chunks` gives nothing then."""
+    close: Callable[[], None] = _nothing_to_close
+    """Ends the exchange: what has not arrived by then never does."""
 
 
 class Egress:
@@ -72,6 +81,7 @@ class Egress:
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """What bounds those requests instead, one for each origin that has any: an EHR that does not answer fills its
         own places, and no other's."""
+        self._bases: dict[str, SplitResult] = {}
         self._upstreams: dict[tuple[str, str], Upstream] = {}
         """One for each origin, so that an EHR that is slow, or slowly sent to, keeps nobody from another."""
 
@@ -129,11 +139,47 @@ class Egress:
 
         Raises like `fetch`.
         """
-        parts = require_callable(url, self._allowed)
-        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        upstream, asked = self._upstream(parts), {"accept-encoding": "identity", **headers}
-        async with exchange(upstream, method, target, parts.netloc, asked, content, timeout) as (status, got, chunks):
-            yield StreamedAnswer(status, got, chunks)
+        place = require_callable(url, self._allowed)
+        target = f"{place.path or '/'}{f'?{place.query}' if place.query else ''}"
+        upstream, (status, got, connection) = await self._exchange(place, method, target, headers, content, timeout)
+        try:
+            yield StreamedAnswer(status, got, body_of(connection, got))
+        finally:
+            upstream.give_back(connection)
+
+    async def send(
+        self,
+        method: str,
+        base: str,
+        below: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterator[bytes] | None = None,
+        timeout: float,
+    ) -> StreamedAnswer:
+        """Send one request to what is `below` a base URL, such as `/Patient?name=x`; whoever gets the answer closes it.
+
+        Bases are configured, so what is known of one is kept. Raises like `fetch`.
+        """
+        place = self._bases.get(base)
+        if place is None:
+            place = self._bases[base] = require_callable(base, self._allowed)
+        target = f"{place.path}{below}" or "/"
+        upstream, (status, got, connection) = await self._exchange(place, method, target, headers, content, timeout)
+        whole = connection.whole() if got.get("content-encoding", "identity") == "identity" else None
+        return StreamedAnswer(status, got, body_of(connection, got), whole, lambda: upstream.give_back(connection))
+
+    async def _exchange(
+        self,
+        place: SplitResult,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterator[bytes] | None,
+        timeout: float,
+    ) -> tuple[Upstream, tuple[int, Mapping[str, str], Http1Connection]]:
+        upstream, asked = self._upstream(place), {"accept-encoding": "identity", **headers}
+        return upstream, await exchange(upstream, method, target, place.netloc, asked, content, timeout)
 
     async def handshake(self, url: str, *, timeout: float) -> Handshake:
         """Open a connection to an https URL's host, within `timeout` seconds, and tell what was agreed.

@@ -194,6 +194,15 @@ class Http1Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return piece
 
+    def whole(self) -> bytes | None:
+        """Take the body at once, where all of it is here; None where it is still arriving, or broke off."""
+        if not self._whole or self._error is not None:
+            return None
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._held = 0
+        return body
+
     @property
     def is_reusable(self) -> bool:
         """Whether another request may be sent: the last one was sent and its answer taken whole, and it stays open.

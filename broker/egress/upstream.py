@@ -6,7 +6,6 @@ import ssl
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
 from broker import __version__
@@ -24,8 +23,8 @@ PIECE_BYTES: Final = 64 << 10
 """Most that is unpacked at once: a few bytes may stand for very many."""
 REPEATABLE: Final = frozenset({"GET", "HEAD"})
 BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
-_LINE: Final = re.compile(r"[\t\x20-\x7e]+")
-"""What may stand in one line of a head: one that holds a line break would be two (RFC 9112 §11.2)."""
+_USER_AGENT: Final = f"user-agent: smart-token-broker/{__version__}"
+_HEAD: Final = re.compile(r"[\t\r\n\x20-\x7e]+")
 
 Dial = Callable[[float], Awaitable[Http1Connection]]
 """Opens a connection within so many seconds. Raises `EhrUnreachable`, `EhrMisbehaved`."""
@@ -139,7 +138,6 @@ def dialling(checked: CheckedAddresses, host: str, port: int, tls: Callable[[], 
     return dial
 
 
-@asynccontextmanager
 async def exchange(
     upstream: Upstream,
     method: str,
@@ -148,32 +146,29 @@ async def exchange(
     headers: Mapping[str, str],
     content: bytes | AsyncIterator[bytes] | None,
     timeout: float,
-) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
-    """Send one request and give status, headers and body of its answer; `timeout` seconds is the longest silence.
+) -> tuple[int, Mapping[str, str], Http1Connection]:
+    """Send one request, and return status and headers of its answer, with the connection to take its body from.
 
-    One that an idle connection did not take is sent once more on a new one, if it may be repeated at all (RFC 9110
-    §9.2.2). Raises `EhrUnreachable` when it certainly was not processed, `EhrAnswerLost` when it may have been, and
-    `EhrMisbehaved`.
+    Whoever gets that gives it back. `timeout` seconds is the longest silence. A request that an idle connection did not
+    take is sent once more on a new one, if it may be repeated at all (RFC 9110 §9.2.2). Raises `EhrUnreachable` when it
+    certainly was not processed, `EhrAnswerLost` when it may have been, and `EhrMisbehaved`.
     """
     length = body_length(headers, content)
     head = request_head(method, target, host, headers, length=length)
-    connection = await upstream.take(timeout)
+    connection, is_head = await upstream.take(timeout), method == "HEAD"
     try:
         try:
-            status, got = await connection.exchange(
-                head, content, length=length, silence=timeout, is_head=method == "HEAD"
-            )
+            status, got = await connection.exchange(head, content, length=length, silence=timeout, is_head=is_head)
         except StaleConnection:
             if method not in REPEATABLE or content:
                 raise EhrAnswerLost("no answer (the connection closed)") from None
             connection.close()
             connection = await upstream.renewed(timeout)
-            status, got = await connection.exchange(
-                head, content, length=length, silence=timeout, is_head=method == "HEAD"
-            )
-        yield status, got, body_of(connection, got)
-    finally:
+            status, got = await connection.exchange(head, content, length=length, silence=timeout, is_head=is_head)
+    except BaseException:
         upstream.give_back(connection)
+        raise
+    return status, got, connection
 
 
 def body_length(headers: Mapping[str, str], content: bytes | AsyncIterator[bytes] | None) -> int | None:
@@ -206,12 +201,13 @@ async def body_of(connection: Http1Connection, headers: Mapping[str, str]) -> As
 def request_head(method: str, target: str, host: str, headers: Mapping[str, str], *, length: int | None) -> bytes:
     """Return the head of a request; `length` of its body in bytes, None for one that is sent in pieces.
 
-    Raises `EhrMisbehaved` for what cannot stand in one.
+    Raises `EhrMisbehaved` for what cannot stand in one: a line that holds a line break would be two (RFC 9112 §11.2).
     """
-    lines = [f"{method} {target} HTTP/1.1", f"host: {host}", f"user-agent: smart-token-broker/{__version__}"]
+    lines = [f"{method} {target} HTTP/1.1", f"host: {host}", _USER_AGENT]
     lines += [f"{name}: {value}" for name, value in headers.items() if name != "content-length"]
     if length or length is None or method not in BODILESS:
         lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
-    if " " in target or not all(map(_LINE.fullmatch, lines)):
+    head, breaks = "\r\n".join(lines), len(lines) - 1
+    if " " in target or head.count("\r") != breaks or head.count("\n") != breaks or not _HEAD.fullmatch(head):
         raise EhrMisbehaved("the request could not be made (a line break, NUL or letter that no head may hold)")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return f"{head}\r\n\r\n".encode("ascii")

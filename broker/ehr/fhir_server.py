@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
 from typing import Final
 
 from broker.egress import Egress, StreamedAnswer
@@ -39,7 +38,6 @@ class FhirServer:
         self._egress = egress
         self._proofs = proofs
 
-    @asynccontextmanager
     async def send(
         self,
         *,
@@ -52,33 +50,36 @@ class FhirServer:
         content: bytes | AsyncIterator[bytes] | None,
         timeout: float,
         proof_key: Secret | None = None,
-    ) -> AsyncIterator[StreamedAnswer]:
+    ) -> StreamedAnswer:
         """Send to `fhir_base` and nowhere else: the URL is built from it and from parsed parts (PX-03).
 
-        `timeout` is the longest silence in seconds. A token that is bound to `proof_key` goes with a proof; a request
-        that was refused for its nonce alone is sent once more if its body is at hand (OA-23).
+        Whoever gets the answer closes it. `timeout` is the longest silence in seconds. A token that is bound to
+        `proof_key` goes with a proof; a request that was refused for its nonce alone is sent once more if its body is
+        at hand (OA-23).
 
         Raises `EhrUnreachable`, `EhrAnswerLost`.
         """
-        url = f"{fhir_base}/{path}" if path else fhir_base
-        target = f"{url}?{query}" if query else url
+        below = f"/{path}" if path else ""
+        target = f"{below}?{query}" if query else below
         tries = 1 if proof_key is None or not isinstance(content, bytes | None) else 2
         for _ in range(tries):
-            credentials = self._credentials(token, proof_key, method, url)
-            async with self._egress.stream(
-                method, target, headers={**headers, **credentials}, content=content, timeout=timeout
-            ) as answer:
-                if proof_key is not None:
-                    self._proofs.learn(url, answer.headers)
-                if proof_key is None or not fhir_server_wants_nonce(answer.status, answer.headers):
-                    yield answer
-                    return
+            credentials = self._credentials(token, proof_key, method, fhir_base + below)
+            answer = await self._egress.send(
+                method, fhir_base, target, headers={**headers, **credentials}, content=content, timeout=timeout
+            )
+            if proof_key is None:
+                return answer
+            self._proofs.learn(fhir_base + below, answer.headers)
+            if not fhir_server_wants_nonce(answer.status, answer.headers):
+                return answer
+            answer.close()
         raise EhrUnreachable("the EHR wants another DPoP nonce", public="Send the request again.")
 
     def _credentials(self, token: Secret, proof_key: Secret | None, method: str, url: str) -> dict[str, str]:
-        scheme = "Bearer" if proof_key is None else "DPoP"
+        if proof_key is None:
+            return {"authorization": f"Bearer {token.reveal()}"}
         proof = self._proofs.prove(proof_key, method, url, token=token)
-        return {"authorization": f"{scheme} {token.reveal()}", **proof}
+        return {"authorization": f"DPoP {token.reveal()}", **proof}
 
 
 def request_headers(

@@ -8,7 +8,7 @@ sent before the audit record is with the kernel.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -47,15 +47,24 @@ class Forward:
         request = at_ehr(request, self.directory)
         permit = await self._permit(request)
         self._record(permit, request, "handle.use", "allowed")
+        received: StreamedAnswer | None = None
         try:
-            async with AsyncExitStack() as open_answers:
-                relayed = await self._send(permit, request, open_answers)
-                answer = replace(relayed, headers={**relayed.headers, **self.check_dpop.headers(request.proofs)})
-                self._record(permit, request, "handle.answer", "allowed", status=answer.status)
-                yield answer
+            token = await self.refresher.current_token(permit)
+            received = await self._to_ehr(permit, request, token)
+            if received.status == 401:
+                received.close()
+                received = None  # closed once, whatever comes next
+                token = await self.refresher.replace_refused(permit, token)
+                received = await self._once_more(permit, request, token)
+            answer = self._relayed(permit, request, received, token)
+            self._record(permit, request, "handle.answer", "allowed", status=answer.status)
+            yield answer
         except BrokerError as error:
             self._record(permit, request, "handle.answer", "failed", reason=f"{error.code}: {error.detail}")
             raise
+        finally:
+            if received is not None:
+                received.close()
 
     async def _permit(self, request: FhirRequest) -> Permit:
         handle = grant = interaction = None
@@ -99,29 +108,19 @@ class Forward:
             raise
         return permit
 
-    async def _send(self, permit: Permit, request: FhirRequest, open_answers: AsyncExitStack) -> FhirAnswer:
-        token = await self.refresher.current_token(permit)
-        received = await open_answers.enter_async_context(self._to_ehr(permit, request, token))
+    async def _once_more(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
+        """Replay what may be replayed, once, with the token that replaced the refused one (PX-08)."""
+        if not permit.interaction.safe:
+            raise EhrUnreachable("401 to a write", public="The EHR's token was renewed. Send the request again.")
+        received = await self._to_ehr(permit, request, token)
         if received.status == 401:
-            await open_answers.aclose()
-            token = await self.refresher.replace_refused(permit, token)
-            if not permit.interaction.safe:
-                raise EhrUnreachable("401 to a write", public="The EHR's token was renewed. Send the request again.")
-            received = await open_answers.enter_async_context(self._to_ehr(permit, request, token))
-            if received.status == 401:
-                raise ReauthorizationRequired(f"the EHR refuses the fresh token of grant {permit.grant.tag} (PX-08)")
-        return relay(
-            received,
-            permit.interaction,
-            urls=self.directory.urls(request.ehr, permit.grant.terms.fhir_base),
-            token=token.access_token,
-            extend_page=partial(self.page_links.extend, permit),
-        )
+            received.close()
+            raise ReauthorizationRequired(f"the EHR refuses the fresh token of grant {permit.grant.tag} (PX-08)")
+        return received
 
-    @asynccontextmanager
-    async def _to_ehr(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> AsyncIterator[StreamedAnswer]:
+    async def _to_ehr(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
         interaction, terms = permit.interaction, permit.grant.terms
-        async with self.fhir_server.send(
+        return await self.fhir_server.send(
             fhir_base=terms.fhir_base,
             token=token.access_token,
             method=interaction.method,
@@ -131,8 +130,21 @@ class Forward:
             content=interaction.body if interaction.body is not None else request.body,
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
             proof_key=token.proof_key,
-        ) as answer:
-            yield answer
+        )
+
+    def _relayed(
+        self, permit: Permit, request: FhirRequest, received: StreamedAnswer, token: CurrentToken
+    ) -> FhirAnswer:
+        answer = relay(
+            received,
+            permit.interaction,
+            urls=self.directory.urls(request.ehr, permit.grant.terms.fhir_base),
+            token=token.access_token,
+            extend_page=partial(self.page_links.extend, permit),
+        )
+        if request.proofs is None:
+            return answer
+        return replace(answer, headers={**answer.headers, **self.check_dpop.headers(request.proofs)})
 
     def _record(
         self,

@@ -19,6 +19,7 @@ from broker.secret import Secret
 _RAW_TYPES = frozenset({"Binary"})
 """Types that may be read as what they hold, not as FHIR JSON."""
 _DECODED = frozenset({"identity", "gzip", "deflate", ""})
+_UNNAMED = "the EHR answered a body without a Content-Type (OA-04)"
 _UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
 
@@ -30,6 +31,8 @@ class FhirAnswer:
     status: int
     headers: Mapping[str, str]
     chunks: AsyncIterator[bytes]
+    whole: bytes | None = None
+    """The body, where it need not be waited for."""
 
 
 def accept_for(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -66,6 +69,8 @@ def relay(
     remover = SecretRemover(token)
     clean = {name: remover.text(value) for name, value in headers.items() if value.isascii()}
     rewriter = None if raw else UrlRewriter(urls, extend_page)
+    if received.whole is not None:
+        return FhirAnswer(received.status, clean, received.chunks, _whole_body(received, remover, rewriter))
     chunks = received.chunks if "content-type" in received.headers else _nothing(received.chunks)
     return FhirAnswer(received.status, clean, _body(chunks, remover, rewriter))
 
@@ -82,11 +87,19 @@ def _locations(headers: Mapping[str, str], urls: UrlMap, path: str) -> dict[str,
     return {name: url for name, url in turned.items() if url is not None}
 
 
+def _whole_body(received: StreamedAnswer, remover: SecretRemover, rewriter: UrlRewriter | None) -> bytes:
+    body = received.whole or b""
+    if body and "content-type" not in received.headers:
+        raise EhrMisbehaved(_UNNAMED)
+    clean = remover.feed(body) + remover.finish()
+    return rewriter.feed(clean) + rewriter.finish() if rewriter else clean
+
+
 async def _nothing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Pass on a body without a type only if there is none: what nobody names cannot be checked."""
     async for chunk in chunks:
         if chunk:
-            raise EhrMisbehaved("the EHR answered a body without a Content-Type (OA-04)")
+            raise EhrMisbehaved(_UNNAMED)
         yield chunk
 
 

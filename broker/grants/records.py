@@ -12,6 +12,7 @@ from broker.errors import NotFound, ReauthorizationRequired, StoreUnacknowledged
 from broker.grants.record import Grant, GrantState, Terms, TokenSet, Trouble
 from broker.grants.sealing import dump_terms, dump_tokens, load_terms, load_tokens
 from broker.grants.untold import Untold
+from broker.remembered import Remembered
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 Commit = Literal["ok", "stale", "gone", "revoked", "fenced"]
 
 _TRIES: Final = 3
+REMEMBERED: Final = 4096
+"""How many grants' terms a process need not open again, as long as the store still gives the very same record."""
 RETENTION_SECONDS: Final = 180 * 86_400
 """A refreshable grant that nobody uses is forgotten after this; each refresh starts it anew (RF-13)."""
 REVOKED_RETENTION_SECONDS: Final = 30 * 86_400
@@ -69,6 +72,7 @@ class Grants:
         self.untold = untold or Untold(redis, clock, system_entropy, heard=False)
         """Where scripts that change a grant's health leave their marks."""
         self._redis = redis
+        self._terms: Remembered[tuple[str, int, bytes], Terms] = Remembered(REMEMBERED)
         self._doubts = doubts
         self._vault = vault
         self._tenant = tenant
@@ -185,10 +189,9 @@ class Grants:
             raise NotFound(f"no grant {tag}", public="There is no grant of that name.")
         generation = int(fields[b"generation"])
         renew_at, expires_at, expected_end, refreshable = fields[b"life"].split()
-        terms = await self._vault.open(self._bound("terms", tag, generation), fields[b"terms"])
         grant = Grant(
             tag=tag,
-            terms=load_terms(terms),
+            terms=await self._open_terms(tag, generation, fields[b"terms"]),
             state=fields[b"state"].decode(),  # type: ignore[arg-type]  # only the scripts write it
             generation=generation,
             created_at=float(fields[b"created_at"]),
@@ -209,6 +212,13 @@ class Grants:
         )
         cause = self._doubts.of(grant) if self._doubts is not None else None
         return grant if cause is None else await self._doubted(grant, cause)
+
+    async def _open_terms(self, tag: str, generation: int, sealed: bytes) -> Terms:
+        place = (tag, generation, sealed)
+        if (known := self._terms.get(place)) is not None:
+            return known
+        opened = await self._vault.open(self._bound("terms", tag, generation), sealed)
+        return self._terms.keep(place, load_terms(opened))
 
     async def _doubted(self, grant: Grant, cause: str) -> Grant:
         """Make a grant uncertain whose refresh token may have been replaced; unless it was merely read too late."""

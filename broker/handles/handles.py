@@ -1,7 +1,7 @@
 """Handles in the store: issued, redeemed, spent, ended."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 
@@ -13,11 +13,16 @@ from broker.grants import Grant, Grants
 from broker.handles.handle import ID_LENGTH, UNBOUND, Ancestor, Confirmation, Handle, Issued, RefreshHandle
 from broker.issued import IssuedRecords, Made
 from broker.limits import Limits
+from broker.remembered import Remembered
 from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import Script, store_errors
+from broker.store.lookups import Lookups
 from broker.store.scripts import script
+
+REMEMBERED: Final = 4096
+"""How many handles a process need not open again, as long as the store still gives the very same record."""
 
 
 def require_well_formed(text: str) -> Presented:
@@ -33,6 +38,8 @@ class Handles:
 
     def __init__(self, redis: Redis, records: IssuedRecords, grants: Grants, *, clock: Clock) -> None:
         self._redis = redis
+        self._lookups = Lookups(redis)
+        self._opened: Remembered[tuple[str, bytes], Handle] = Remembered(REMEMBERED)
         self._records = records
         self._grants = grants
         self._clock = clock
@@ -41,6 +48,10 @@ class Handles:
         self._end_family: Script = script("end_family")
         self._take_use: Script = script("take_use")
         self._redeem_with_proof: Script = script("redeem_with_proof")
+
+    async def close(self) -> None:
+        """Close the connection that redeeming reads on."""
+        await self._lookups.close()
 
     async def issue(
         self,
@@ -158,11 +169,7 @@ class Handles:
         return handle, grant
 
     async def _read(self, handle_key: str, grant_key: str) -> tuple[bytes | None, Mapping[bytes, bytes]]:
-        with store_errors():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.get(handle_key)
-                pipe.hgetall(grant_key)
-                sealed, fields = await pipe.execute()
+        sealed, fields = await self._lookups.read(("GET", handle_key), ("HGETALL", grant_key))
         return sealed, fields
 
     async def _read_with_proof(
@@ -261,10 +268,14 @@ class Handles:
         return [cast("bytes", member).decode().split(":") for member in members]
 
     async def _open_handle(self, tag: str, digest: str, sealed: bytes) -> Handle | None:
+        known = self._opened.get((digest, sealed))
+        if known is not None:
+            return known if known.expires_at > self._clock() else None
         opened = await self._records.open("handle", tag, digest, sealed)
         if opened is None:
             return None
-        return Handle(digest=digest, tag=tag, expires_at=opened.expires_at, **_as_values(opened.fields))
+        handle = Handle(digest=digest, tag=tag, expires_at=opened.expires_at, **_as_values(opened.fields))
+        return self._opened.keep((digest, sealed), handle)
 
 
 def _as_values(fields: dict[str, Any]) -> dict[str, Any]:

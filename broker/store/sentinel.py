@@ -63,11 +63,16 @@ class _ToPrimary:
         self.sentinels = sentinels
         self.host, self.port = "", 0
 
+    @property
+    def leads_to_primary(self) -> bool:
+        """Whether no other connection has found out that there is a new one."""
+        return self.sentinels.primary in {None, (self.host, self.port)}
+
     async def connect(self: Any) -> None:
         if self.is_connected:
-            if self.sentinels.primary in {None, (self.host, self.port)}:
+            if self.leads_to_primary:
                 return
-            await self.disconnect()  # another connection has found out that there is a new one
+            await self.disconnect()
         async with aclosing(self.sentinels.primaries()) as primaries:
             async for node in primaries:
                 if await self._connects_to(node):

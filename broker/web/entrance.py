@@ -1,10 +1,12 @@
 """The FastAPI application: routers in, one dialect out for everything that no route answered."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import __version__
@@ -20,7 +22,10 @@ _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 def create_application(
     routers: Iterable[APIRouter], fhir: ASGIApp, cors: Cors, certificates: ClientCertificates
 ) -> FastAPI:
-    """Build the application. `fhir` answers everything below `/fhir` that no router does."""
+    """Build the application. `fhir` answers everything below `/fhir` that no router does.
+
+    It is asked directly, because the framework's own way there takes longer than all that the broker does itself.
+    """
     app = FastAPI(
         title="SMART on FHIR token broker",
         version=__version__,
@@ -30,11 +35,13 @@ def create_application(
         redirect_slashes=False,  # such a redirect names the host and scheme that the caller wrote
         telemetry={"tracing": False, "logs": False},  # spans would hold codes, states, search values and patient ids
     )
+    documents: list[re.Pattern[str]] = []
     for router in routers:
         app.include_router(router)
-    app.mount("/fhir", fhir)
+        below = (route for route in router.routes if isinstance(route, Route) and route.path.startswith("/fhir/"))
+        documents += [route.path_regex for route in below]
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_middleware(_Entrance, cors=cors, certificates=certificates)
+    app.add_middleware(_Entrance, cors=cors, certificates=certificates, fhir=fhir, documents=documents)
     return app
 
 
@@ -62,10 +69,20 @@ def _translate(path: str, error: BrokerError, rid: str) -> Response:
 class _Entrance:
     """Answers what nobody foresaw, and adds the headers every answer has; pure ASGI, so streams stay streams."""
 
-    def __init__(self, app: ASGIApp, cors: Cors, certificates: ClientCertificates) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        cors: Cors,
+        certificates: ClientCertificates,
+        fhir: ASGIApp,
+        documents: Sequence[re.Pattern[str]],
+    ) -> None:
         self.app = app
         self._cors = cors
         self._certificates = certificates
+        self._fhir = fhir
+        self._documents = documents
+        """The paths below `/fhir` that have a route."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,11 +119,15 @@ class _Entrance:
         """Let a request in, unless it brings a certificate header that is not its to bring (OA-25)."""
         cause = self._certificates.forgery(scope)
         if cause is None:
-            await self.app(scope, receive, send)
+            await self._app_of(scope["path"])(scope, receive, send)
             return
         rid = _request_id(scope)
         self._certificates.report(cause, rid)
         await _translate(scope["path"], InvalidRequest(cause), rid)(scope, receive, send)
+
+    def _app_of(self, path: str) -> ASGIApp:
+        is_fhir = path.startswith("/fhir/") and not any(document.match(path) for document in self._documents)
+        return self._fhir if is_fhir else self.app
 
 
 def _request_id(scope: Scope) -> str:

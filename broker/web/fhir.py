@@ -25,8 +25,6 @@ BODY_BYTES: Final = 64 << 20
 SILENCE_SECONDS: Final = 10.0
 BODY_SECONDS: Final = 120.0
 """How long a body may stall, and take in all: meanwhile it holds a connection to the EHR that others wait for."""
-TAKING_SECONDS: Final = 30.0
-"""How long an app may take nothing of an answer, for the same reason."""
 WATCHED_BYTES: Final = 256 << 10
 """An answer longer than this is worth watching whether the app is still there."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
@@ -49,7 +47,10 @@ class FhirProxy:
             async with self._forward(request) as answer:
                 await send(_start(answer, rid))
                 started = True
-                await _send_answer(answer, rid, receive, send, head=scope["method"] == "HEAD")
+                if answer.whole is None:
+                    await _send_answer(answer, rid, receive, send, head=scope["method"] == "HEAD")
+                else:
+                    await send({"type": "http.response.body", "body": answer.whole})
         except Exception as error:  # noqa: BLE001  # the last place where anything can be turned into an answer
             refusal = error if isinstance(error, BrokerError) else unexpected(error)
             if started:
@@ -121,7 +122,7 @@ async def _send_answer(answer: FhirAnswer, rid: str, receive: Receive, send: Sen
     try:
         async for chunk in answer.chunks:
             if chunk and not head:
-                await _send_in_time(send, {"type": "http.response.body", "body": chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 sent += len(chunk)
             if watch is None and sent > WATCHED_BYTES:
                 watch = asyncio.create_task(_departure(receive))
@@ -134,14 +135,6 @@ async def _send_answer(answer: FhirAnswer, rid: str, receive: Receive, send: Sen
             watch.cancel()
 
 
-async def _send_in_time(send: Send, message: Message) -> None:
-    try:
-        async with asyncio.timeout(TAKING_SECONDS):
-            await send(message)
-    except TimeoutError:
-        raise InvalidRequest("the app takes nothing of the answer") from None
-
-
 async def _departure(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -149,7 +142,8 @@ async def _departure(receive: Receive) -> None:
 
 def _start(answer: FhirAnswer, rid: str) -> Message:
     own = {"cache-control": "private, no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-    headers = {"x-request-id": rid, **answer.headers, **own}
+    length = {"content-length": str(len(answer.whole))} if answer.whole else {}
+    headers = {"x-request-id": rid, **answer.headers, **length, **own}
     return {
         "type": "http.response.start",
         "status": answer.status,

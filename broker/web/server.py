@@ -6,7 +6,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from broker.web.client_certificate import PEER
 
@@ -14,29 +14,78 @@ HEAD_BYTES: Final = 64 * 1024
 """Most that a request line and its headers may be."""
 HEAD_SECONDS: Final = 10.0
 """How long a head may take to arrive, from the connection or, on one that was used before, from its first byte."""
+TAKING_SECONDS: Final = 30.0
+"""How long a caller may take nothing of an answer: meanwhile it holds a connection to an EHR that others wait for."""
 MOST_CONNECTIONS: Final = 1000
 KEEP_ALIVE_SECONDS: Final = 20
+_NO_REQUEST: Final = "Invalid HTTP request received."
 
 
-class _Punctual(H11Protocol):
-    """Closes a connection that asks for nothing: each counts toward `MOST_CONNECTIONS`, and anybody can open them.
+class _Punctual(HttpToolsProtocol):
+    """llhttp, Node's parser, with what it leaves open: a limit to a head, one `Host`, and connections that stand still.
 
-    Once a request has begun, whoever reads its body watches the clock.
+    Each connection counts toward `MOST_CONNECTIONS`, and anybody can open them. Once a request has begun, whoever reads
+    its body watches the clock.
     """
 
+    _in_head = False
+    _in_body = False
+    _head_bytes = 0
     _give_up: asyncio.TimerHandle | None = None
+    _not_taken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        is_head = not self._in_body
         super().data_received(data)
+        if is_head and self._in_head:  # of a header that has not ended the parser has told nothing yet
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response(_NO_REQUEST)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._was_taken()
         super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+
+    def on_headers_complete(self) -> None:
+        """Go on to the application. Raises `ValueError`, which is answered 400."""
+        self._in_head, self._in_body = False, True
+        if self._head_bytes > HEAD_BYTES:
+            raise ValueError("a head that is too long")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("no Host, or two (RFC 9112 §3.2)")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._not_taken is None:
+            self._not_taken = self.loop.call_later(TAKING_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._was_taken()
 
     def _watch(self) -> None:
         """Set the clock, or leave it as it is, while no request is under way."""
@@ -50,6 +99,11 @@ class _Punctual(H11Protocol):
             self._give_up.cancel()
             self._give_up = None
 
+    def _was_taken(self) -> None:
+        if self._not_taken is not None:
+            self._not_taken.cancel()
+            self._not_taken = None
+
 
 def server_config(application: ASGIApp, *, proxies: str = "", **more: Any) -> uvicorn.Config:
     """Return the configuration of a server for the broker's application.
@@ -60,8 +114,7 @@ def server_config(application: ASGIApp, *, proxies: str = "", **more: Any) -> uv
     return uvicorn.Config(
         _keeping_peer(application, proxies),
         proxy_headers=False,  # done above, where the address of the connection itself is kept beside the forwarded one
-        http=_Punctual,  # h11: the other parser sets no limit to the size of a request's head
-        h11_max_incomplete_event_size=HEAD_BYTES,
+        http=_Punctual,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         access_log=False,  # it would hold codes, states and search values

@@ -169,7 +169,7 @@ class TestFhirServer:
     async def send(
         self, made: DpopProofs, egress: Egress, ehr: ScriptedServer, content: bytes | AsyncIterator[bytes] | None = None
     ) -> int:
-        async with FhirServer(egress, made).send(
+        answer = await FhirServer(egress, made).send(
             fhir_base=f"{ehr.url}/r4",
             token=Secret("t0ken"),
             method="POST" if content else "GET",
@@ -179,8 +179,9 @@ class TestFhirServer:
             content=content,
             timeout=5,
             proof_key=KEY,
-        ) as answer:
-            return answer.status
+        )
+        answer.close()
+        return answer.status
 
     async def test_each_request_is_signed_anew_for_its_url_and_token(self, egress: Egress, ehr: ScriptedServer) -> None:
         """RFC 9449 §7.1 (OA-23)."""

@@ -184,7 +184,7 @@ async def test_a_request_goes_to_the_fhir_base_with_the_token(
     """PX-01, PX-03."""
     ehr.answers[target] = reply("{}", "ETag: W/1")
 
-    async with FhirServer(egress, proofs()).send(
+    answer = await FhirServer(egress, proofs()).send(
         fhir_base=f"{ehr.url}/r4",
         token=Secret("t0ken"),
         method="GET",
@@ -193,8 +193,9 @@ async def test_a_request_goes_to_the_fhir_base_with_the_token(
         headers={"accept": "application/fhir+json", "authorization": "Bearer handle"},
         content=None,
         timeout=5,
-    ) as answer:
-        assert (answer.status, [chunk async for chunk in answer.chunks]) == (200, [b"{}"])
+    )
+    assert (answer.status, answer.whole) == (200, b"{}")
+    answer.close()
 
     (request,) = ehr.requests
     assert (request.method, request.target) == ("GET", target)

@@ -30,10 +30,12 @@ NOT_HTTP = {
     "an unknown coding": b"POST /oauth/token HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
     "a header without end": b"GET /livez HTTP/1.1\r\nHost: a\r\nX-A: " + b"a" * (KIB * KIB) + b"\r\n\r\n",
     "headers without end": b"GET /livez HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * (KIB * KIB // 8) + b"\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an unknown method": request("BREW", "/oauth/token"),
+    "a lower-case method": request("post", "/oauth/token", [FORM], b"a=b"),
     "a target without end": b"GET /" + b"a" * (KIB * KIB) + b" HTTP/1.1\r\nHost: a\r\n\r\n",
 }
 ODD = {
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "two Authorizations": request("POST", "/oauth/token", [FORM, ("Authorization", "Basic a"), ("Authorization", "b")]),
     "two Authorizations on FHIR": request(
         "GET", "/fhir/sandbox/Patient/1", [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
@@ -52,8 +54,6 @@ ODD = {
     "NUL, encoded, in the target": request("GET", "/jwks/sandbox-launch%00"),
     "another server's URL": request("GET", "http://attacker.example/launch/sandbox-launch"),
     "an asterisk": request("OPTIONS", "*"),
-    "an unknown method": request("BREW", "/oauth/token"),
-    "a lower-case method": request("post", "/oauth/token", [FORM], b"a=b"),
     "an upgrade": request("GET", "/livez", [("Connection", "Upgrade"), ("Upgrade", "websocket")]),
     "an expectation": request("POST", "/oauth/token", [FORM, ("Expect", "200-maybe")], b"a=b"),
     "a body where none belongs": request("GET", "/readyz", [], b"x" * KIB),

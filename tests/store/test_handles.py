@@ -62,3 +62,4 @@ async def test_a_handle_is_found_without_its_ehr_in_one_round_trip_and_at_anothe
     assert sorted(vault.opened) == ["grant-terms", "handle"]
     with pytest.raises(InvalidHandle, match="is bound to EHR sandbox"):
         await handles.redeem(issued.handle.reveal(), "other")
+    await handles.close()

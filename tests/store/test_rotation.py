@@ -101,6 +101,7 @@ class Rotation(RuleBasedStateMachine):
         self.all_held: list[Held] = []
 
     def teardown(self) -> None:
+        self.run(self.world.handles.close())
         self.run(self.world.redis.aclose())
         self.world.runner.close()
 

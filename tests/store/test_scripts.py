@@ -1196,6 +1196,7 @@ async def test_every_script_keeps_to_one_slot(
 
     monkeypatch.setattr(Script, "__call__", noted)
     await every_journey(stage, app, reports)
+    await stage.broker.audit._drain()
 
     assert called.keys() == set(names.values())
     assert max(len(slots) for slots in called.values()) > 1

@@ -10,6 +10,7 @@ from broker.errors import StoreUnavailable
 from broker.secret import Secret
 from broker.store.client import StoreClient
 from broker.store.connection import Script, connect, store_errors
+from broker.store.lookups import Lookups
 from broker.store.slots import slot_of
 from tests.topology import Cluster
 
@@ -151,3 +152,23 @@ async def test_a_cluster_that_is_gone_is_refused(cluster: Cluster) -> None:
     async with connect(Secret("redis+cluster://127.0.0.1:1,127.0.0.1:2")) as redis:
         with pytest.raises(StoreUnavailable, match=r"^ConnectionError$"), store_errors():
             await redis.ping()
+
+
+async def test_lookups_go_to_the_node_of_their_slot_and_follow_it(cluster: Cluster, redis: StoreClient) -> None:
+    """Each node has a connection of its own, and a slot that has moved is found by the ordinary way."""
+    tags = [f"looked up {number}" for number in range(20)]
+    for tag in tags:
+        await redis.set(f"sb:{{{tag}}}:a", tag)
+    lookups = Lookups(redis)
+    try:
+        found = [await lookups.read(("GET", f"sb:{{{tag}}}:a"), ("GET", f"sb:{{{tag}}}:b")) for tag in tags]
+        assert found == [[tag.encode(), None] for tag in tags]
+
+        key = f"sb:{{{tags[0]}}}:a"
+        source = cluster.owner(key)
+        target = next(server for server in cluster.servers if server is not source)
+        cluster.move(key_slot(key.encode()), target)
+        target.ask("SET", key, "moved")
+        assert await lookups.read(("GET", key)) == [b"moved"]
+    finally:
+        await lookups.close()

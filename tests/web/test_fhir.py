@@ -39,29 +39,6 @@ async def test_a_long_answer_ends_when_the_app_has_gone() -> None:
     assert all(message["more_body"] for message in sent)
 
 
-async def test_an_app_that_takes_nothing_holds_no_connection_to_the_ehr(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fhir, "TAKING_SECONDS", 0.01)
-    taken = 0
-
-    async def chunks() -> AsyncIterator[bytes]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield CHUNK
-
-    async def receive() -> Message:
-        await asyncio.Event().wait()
-        return {}
-
-    async def send(_: Message) -> None:
-        if taken == 5:
-            await asyncio.Event().wait()
-
-    with pytest.raises(InvalidRequest, match="takes nothing"):
-        await fhir._send_answer(FhirAnswer(200, {}, chunks()), "r", receive, send, head=False)
-    assert taken == 5
-
-
 async def test_a_body_that_stalls_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fhir, "SILENCE_SECONDS", 0.01)
 

@@ -3,11 +3,11 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from broker.web import server
 from broker.web.server import server_config
@@ -32,7 +32,7 @@ class Answering:
 
 
 @asynccontextmanager
-async def served(application: Answering) -> AsyncIterator[int]:
+async def served(application: ASGIApp) -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         running = uvicorn.Server(server_config(application))
         task = asyncio.create_task(running.serve([listening]))
@@ -77,6 +77,7 @@ async def test_a_connection_without_a_whole_head_is_closed(port: int, sent: byte
 async def test_a_head_that_trickles_in_wins_no_time(port: int) -> None:
     reader, writer = await open_to(port)
     closed = asyncio.create_task(is_closed_by_the_server(reader))
+    writer.write(HEAD)
     while not closed.done():
         writer.write(b"G")
         await asyncio.sleep(SOON / 4)
@@ -122,3 +123,56 @@ async def test_idle_connections_keep_nobody_out_for_long(
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
         for _, each in [*idle, (reader, writer)]:
             each.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"X-A: " + b"a" * (2 * server.HEAD_BYTES),
+        HEAD + b"X-A: b\r\n" * (server.HEAD_BYTES // 4) + b"\r\n",
+        b"GET /" + b"a" * (2 * server.HEAD_BYTES),
+        HEAD + b"Host: other.example\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+    ids=["a header without end", "many headers", "a target without end", "two hosts", "no host"],
+)
+async def test_a_head_that_is_too_long_or_names_no_one_host_is_refused(port: int, head: bytes) -> None:
+    """Whatever the server's parser lets through (RFC 9112 §3.2)."""
+    reader, writer = await open_to(port)
+    writer.write(head)
+    with suppress(ConnectionResetError):  # the rest of the head has nobody to read it
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+async def test_a_long_body_before_the_next_head_is_not_counted_as_head(port: int) -> None:
+    reader, writer = await open_to(port)
+    size = 4 * server.HEAD_BYTES
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size + HEAD)
+    await asyncio.sleep(SOON / 4)
+    writer.write(b"\r\n")
+    for _ in range(2):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+    writer.close()
+
+
+async def test_a_caller_that_takes_nothing_of_an_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile it would hold a connection to an EHR that others wait for."""
+    monkeypatch.setattr(server, "TAKING_SECONDS", SOON)
+    gone = asyncio.Event()
+
+    async def endless(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        leaving = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not leaving.done():
+            await send({"type": "http.response.body", "body": b"x" * (64 << 10), "more_body": True})
+            await asyncio.sleep(0)
+        gone.set()
+
+    async with served(endless) as port:
+        _, writer = await open_to(port)
+        writer.write(HEAD + b"\r\n")
+        async with asyncio.timeout(10):
+            await gone.wait()
+        writer.close()

@@ -1,0 +1,129 @@
+"""Reads of many callers on one connection: each gets its own answer, whatever happens to the connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from broker.errors import StoreUnavailable
+from broker.secret import Secret
+from broker.store import lookups as module
+from broker.store.client import StoreClient
+from broker.store.connection import connect
+from broker.store.lookups import Lookups
+from tests.topology.server import PASSWORD, USER, Server, running_server
+
+MANY = 200
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("lookups") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(server: Server) -> AsyncIterator[StoreClient]:
+    async with connect(Secret(f"redis://{USER}:{PASSWORD}@127.0.0.1:{server.port}/0")) as client:
+        yield client
+
+
+@pytest.fixture
+async def lookups(redis: StoreClient) -> AsyncIterator[Lookups]:
+    for number in range(MANY):
+        await redis.set(f"n{number}", str(number))
+    found = Lookups(redis)
+    yield found
+    await found.close()
+
+
+def connections(server: Server) -> set[str]:
+    """Return the ids of the broker's connections."""
+    with server.client() as client:
+        return {one["id"] for one in client.client_list() if one["name"] == "broker"}
+
+
+async def value(lookups: Lookups, number: int) -> bytes:
+    (answer,) = await lookups.read(("GET", f"n{number}"))
+    assert isinstance(answer, bytes)
+    return answer
+
+
+async def test_each_of_many_callers_gets_its_own_answer(lookups: Lookups) -> None:
+    """Also across the borders of what arrives at once."""
+    answers = await asyncio.gather(*(value(lookups, number) for number in range(MANY)))
+    assert answers == [str(number).encode() for number in range(MANY)]
+
+
+async def test_many_callers_take_one_connection(lookups: Lookups, server: Server) -> None:
+    before = connections(server)
+    await asyncio.gather(*(value(lookups, number) for number in range(MANY)))
+    assert len(connections(server) - before) == 1
+
+
+async def test_several_commands_are_answered_together(lookups: Lookups, redis: StoreClient) -> None:
+    await redis.hset("h", mapping={"a": "1", "b": "2"})
+    assert await lookups.read(("GET", "n7"), ("HGETALL", "h"), ("GET", "none")) == [
+        b"7",
+        {b"a": b"1", b"b": b"2"},
+        None,
+    ]
+
+
+async def test_a_caller_that_goes_away_takes_nobody_elses_answer(lookups: Lookups) -> None:
+    await value(lookups, 0)
+    leaving = [asyncio.create_task(value(lookups, number)) for number in range(0, MANY, 2)]
+    staying = [asyncio.create_task(value(lookups, number)) for number in range(1, MANY, 2)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+
+    assert await asyncio.gather(*staying) == [str(number).encode() for number in range(1, MANY, 2)]
+    assert await value(lookups, 3) == b"3"
+
+
+async def test_a_connection_that_is_cut_loses_no_read(lookups: Lookups, server: Server) -> None:
+    await value(lookups, 0)
+    reads = [asyncio.create_task(value(lookups, number)) for number in range(MANY)]
+    await asyncio.sleep(0)
+    server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    assert await asyncio.gather(*reads) == [str(number).encode() for number in range(MANY)]
+    assert await value(lookups, 5) == b"5"
+
+
+async def test_what_the_store_refuses_is_a_store_failure(lookups: Lookups) -> None:
+    with pytest.raises(StoreUnavailable, match=r"^ResponseError$"):
+        await lookups.read(("HGETALL", "n1"))
+    assert await value(lookups, 1) == b"1"
+
+
+async def test_a_store_that_does_not_answer_is_refused_in_time_and_used_again(lookups: Lookups, server: Server) -> None:
+    """It fails closed: nobody is served by what was read before (blueprint §5.3)."""
+    await value(lookups, 0)
+    server.freeze()
+
+    reads = await asyncio.gather(*(value(lookups, number) for number in range(3)), return_exceptions=True)
+    server.thaw()
+    assert [getattr(error, "detail", error) for error in reads] == ["TimeoutError"] * 3
+    assert await value(lookups, 4) == b"4"
+
+
+async def test_a_connection_that_was_idle_for_long_is_replaced(
+    lookups: Lookups, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to the store may have forgotten it, and then a read would wait for an answer that never comes."""
+    await value(lookups, 0)
+    before = connections(server)
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.0)
+
+    assert await value(lookups, 1) == b"1"
+    assert len(connections(server) - before) == 1
+
+
+async def test_a_store_that_is_gone_is_refused() -> None:
+    async with connect(Secret("redis://127.0.0.1:1/0")) as client:
+        gone = Lookups(client)
+        with pytest.raises(StoreUnavailable):
+            await gone.read(("GET", "a"))
+        await gone.close()
