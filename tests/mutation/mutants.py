@@ -128,6 +128,8 @@ def _is_talk(parent: ast.AST, child: ast.AST) -> bool:
         return True
     if isinstance(child, ast.Import | ast.ImportFrom):
         return True
+    if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__all__":
+        return True
     if isinstance(child, ast.AnnAssign) and ast.unparse(child.annotation).endswith("TypeAlias"):
         return True
     called = parent.func if isinstance(parent, ast.Call) else None
@@ -195,9 +197,9 @@ def _of_constant(place: Place, node: ast.Constant) -> Iterator[Fault]:
         case int():
             others = [node.value + 1, node.value - 1]
         case str():
-            others = [f"{node.value}~"]
+            others = [f"{node.value}~x"]
         case bytes():
-            others = [node.value + b"~"]
+            others = [node.value + b"~x"]
         case _:
             others = []
     for other in others:

@@ -4,17 +4,24 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-_POLICY: Final = ("tests/test_policy.py", "tests/test_policy_narrowed.py", "tests/bypass/test_oracle.py")
+_POLICY: Final = (
+    "tests/test_policy.py",
+    "tests/test_policy_binding.py",
+    "tests/test_policy_narrowed.py",
+    "tests/bypass/test_oracle.py",
+)
 _INTERACTIONS: Final = (
     "tests/interactions/test_allowed.py",
     "tests/interactions/test_operations.py",
     "tests/interactions/test_bundles.py",
+    "tests/interactions/test_bounds.py",
     "tests/interactions/test_refused.py",
     "tests/interactions/test_properties.py",
 )
 TARGETS: Final = {
     "broker/policy.py": _POLICY,
     "broker/compartment.py": _POLICY,
+    "broker/limits": ("tests/limits",),
     "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
     "broker/interactions": _INTERACTIONS,
 }

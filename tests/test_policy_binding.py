@@ -1,0 +1,122 @@
+"""What binds a need to the patient, seen from within: what no request of today can be, and what a permit says of it."""
+
+import pytest
+
+from broker.errors import InsufficientScope
+from broker.interactions import Interaction, Need
+from broker.policy import allowed_to, decide
+from broker.scopes import Scopes
+from tests.test_policy import ALL, ME, REGISTRATION, app, ask, decided, grant, handle, known
+from tests.test_policy_narrowed import batch
+
+BACKEND = REGISTRATION.model_copy(update={"flow": "backend"})
+
+
+def made(kind: str, path: str, *needs: Need, parameters: tuple[tuple[str, str], ...] = ()) -> Interaction:
+    return Interaction(kind=kind, method="GET", path=path, query="", needs=needs, parameters=parameters)
+
+
+def is_bound(interaction: Interaction) -> bool:
+    try:
+        decide(handle("patient/*.rs"), grant(ALL), known(app(ALL)), interaction)
+    except InsufficientScope:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("interaction", "bound"),
+    [
+        (made("operation", f"Patient/{ME}/$x", Need("Observation", "r")), False),
+        (made("operation", f"Patient/{ME}/$x", Need("Observation", "r", bound_to=ME)), True),
+        (made("operation", f"Patient/{ME}/$x", Need("Observation", "r", bound_to="pat-2")), False),
+        (made("operation", "List/$find", Need("List", "r", (("patient", ME),))), True),
+        (made("operation", "List/$find", Need("List", "r", (("name", ME),))), False),
+        (made("operation", "Location/$find", Need("Location", "r", (("patient", ME),))), False),
+        (made("read", f"Patient/{ME}", Need("Patient", "r")), True),
+        (made("read", f"Patient/{ME}", Need("Observation", "r")), False),
+        (made("vread", f"Patient/{ME}/_history/1", Need("Observation", "r")), False),
+        (made("search-compartment", f"Patient/{ME}/Observation", Need("Observation", "s")), True),
+        (made("search-compartment", f"Patient/{ME}0/Observation", Need("Observation", "s")), False),
+        (made("search-type", "Observation", Need("Observation", "s", (("patient", ME),))), True),
+        (made("search-type", "Observation", Need("Observation", "s", (("code", ME),))), False),
+    ],
+)
+def test_a_need_is_bound_by_its_own_path_or_parameters_alone(interaction: Interaction, *, bound: bool) -> None:
+    """PX-14."""
+    assert is_bound(interaction) is bound
+
+
+@pytest.mark.parametrize("name", ["_include", "_revinclude", "_has", "_include:iterate", "_has:A:b:c", "a.b"])
+def test_a_compartment_with_what_leads_out_of_it_binds_nothing(name: str) -> None:
+    """PX-14."""
+    need = Need("Observation", "s")
+    path = f"Patient/{ME}/Observation"
+    assert not is_bound(made("search-compartment", path, need, parameters=((name, "x"),)))
+    assert is_bound(made("search-compartment", path, need, parameters=(("code", "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("url", "granted", "bound"),
+    [
+        (f"Observation?patient={ME}", ALL, [ME]),
+        (f"Observation?patient={ME}", "patient/*.cruds", [None]),
+        (f"?_type=Observation,Condition&patient={ME}", "patient/*.cruds", [None, None]),
+        (f"Patient/{ME}/Observation", "patient/*.cruds user/Observation.s", [ME]),
+    ],
+)
+def test_a_permit_says_which_needs_the_request_binds(url: str, granted: str, bound: list[str | None]) -> None:
+    """PX-07."""
+    permit = decided("GET", url, held="patient/*.rs", granted=granted, policy=ALL)
+    assert [need.bound_to for need in permit.needs] == bound
+
+
+def test_one_need_is_bound_and_another_need_not_be() -> None:
+    """The EHR binds the second."""
+    url = f"DiagnosticReport?patient={ME}&_include=DiagnosticReport:result:Observation"
+    permit = decided("GET", url, held="patient/*.rs", granted="patient/*.rs user/DiagnosticReport.rs", policy=ALL)
+    assert [(need.type, need.bound_to) for need in permit.needs] == [("DiagnosticReport", ME), ("Observation", None)]
+
+
+@pytest.mark.parametrize(
+    ("url", "granted"),
+    [
+        ("Observation", "patient/*.rs user/Observation.cud"),
+        ("Observation", "patient/*.rs user/Encounter.rs"),
+        ("Observation/o1", "patient/*.rs user/Observation.s"),
+        ("Observation", "patient/*.rs user/Observation.r system/Patient.s"),
+    ],
+)
+def test_a_token_that_reaches_further_by_another_letter_or_type_does_not_reach_further_here(
+    url: str, granted: str
+) -> None:
+    """PX-14."""
+    decided("GET", url, held="patient/*.rs", granted=granted, policy="patient/*.cruds user/*.cruds")
+
+
+@pytest.mark.parametrize("granted", ["patient/*.rs user/Encounter.s", "patient/*.rs system/Encounter.s?class=x"])
+def test_a_token_that_reaches_further_in_one_type_reaches_further_in_all(granted: str) -> None:
+    """PX-14."""
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        decided("GET", "?_lastUpdated=gt2020", held="patient/*.rs", granted=granted, policy=ALL)
+
+
+def test_a_batch_counts_on_a_search_parameter_where_one_entry_does() -> None:
+    """SC-05."""
+    held = "user/Observation.s?category=x user/Patient.r"
+    permit = decide(
+        handle(held), grant(held), known(app(held)), batch(f"Patient/{ME}", "Observation?category=x", f"Patient/{ME}")
+    )
+    assert permit.relies_on_search
+
+
+def test_a_grant_holds_for_an_app_what_the_policy_has_of_it() -> None:
+    """TR-05."""
+    assert str(allowed_to(["app"], grant("user/*.rs"), known(app("user/Patient.cruds")))) == "user/Patient.rs"
+    held = Scopes.parse("user/Patient.r")
+    assert str(allowed_to(["app"], grant("user/*.rs"), known(app("user/*.rs")), held=held)) == "user/Patient.r"
+
+
+def test_an_app_that_has_no_access_of_the_grants_flow_may_do_nothing() -> None:
+    with pytest.raises(InsufficientScope, match="no launch access"):
+        decide(handle("user/*.rs"), grant("user/*.rs"), known(app("user/*.rs", BACKEND)), ask("GET", "Observation"))
