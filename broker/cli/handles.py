@@ -11,7 +11,7 @@ from broker.cli.session import ConfigOption, JsonOption, StateOption, open_sessi
 from broker.errors import NotFound
 
 commands = typer.Typer(help="Handles: what apps hold.", no_args_is_help=True)
-_COLUMNS = ("handle", "grant", "app", "ehr", "expires_at", "scopes")
+_COLUMNS = ("handle", "grant", "app", "ehr", "expires_at", "scopes", "limits")
 
 
 @commands.command("list")
@@ -47,6 +47,7 @@ async def _list(config: Path | None, state: Path | None) -> list[dict[str, Any]]
             "ehr": handle.ehr,
             "expires_at": datetime.fromtimestamp(handle.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "scopes": str(handle.scopes),
+            "limits": handle.limits.names if handle.limits else "",
         }
         for handle in live
     ]

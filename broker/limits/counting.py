@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Final
 
 from broker.errors import InsufficientScope
-from broker.interactions import Interaction
+from broker.interactions import LIMITABLE, Interaction
 from broker.interactions.interaction import Pairs
 from broker.interactions.syntax import decode_pairs, encode_pairs
 
 COUNT: Final = "_count"
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_PAGED: Final = ("search-", "history-")
+_ONE_AT_A_TIME: Final = frozenset(LIMITABLE) - {kind for kind in LIMITABLE if kind.startswith(_PAGED)}
 _COUNTED_OPERATIONS: Final = frozenset({"$everything", "$lastn"})
 
 
@@ -39,8 +41,10 @@ def require_capped(entry: Interaction, most: int) -> None:
 
 
 def _answers_pages(interaction: Interaction) -> bool:
-    if interaction.kind != "operation":
-        return interaction.kind.startswith(("search-", "history-"))
+    if interaction.kind in _ONE_AT_A_TIME:
+        return False
+    if interaction.kind.startswith(_PAGED):
+        return True
     if interaction.code in _COUNTED_OPERATIONS and interaction.method in {"GET", "HEAD"}:
         return True
     raise _not_capped(f"{interaction.code} cannot be asked for a {COUNT}")

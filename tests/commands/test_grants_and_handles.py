@@ -9,6 +9,7 @@ from sandbox.marks import MARK
 from tests.commands.program import Operator, Said
 from tests.stage import App, BrokerStage
 from tests.stage.broker import APP_SECRET_TEXT
+from tests.stories.test_exchange import exchanged
 
 WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 ID = r"[0-9a-f]{16}"
@@ -167,12 +168,13 @@ async def test_handles_are_listed_and_one_is_ended_without_the_others(at_stage: 
     tags = {answer["access_token"][4:16]: answer for answer in (first, second)}
 
     table = rows(await at_stage.run("handles", "list"))
-    assert table[0] == ["handle", "grant", "app", "ehr", "expires_at", "scopes"]
+    assert table[0] == ["handle", "grant", "app", "ehr", "expires_at", "scopes", "limits"]
     assert {row[1] for row in table[1:]} == set(tags)
     listed = (await at_stage.run("handles", "list", "--json")).json()
     assert {(row["app"], row["ehr"], row["grant"]) for row in listed} == {
         ("growth-chart", "sandbox", tag) for tag in tags
     }
+    assert [row["limits"] for row in listed] == ["", ""]
     ended = next(row["handle"] for row in listed if row["grant"] == first["access_token"][4:16])
 
     said = await at_stage.run("handles", "revoke", ended)
@@ -180,6 +182,15 @@ async def test_handles_are_listed_and_one_is_ended_without_the_others(at_stage: 
     assert (said.status, said.out, said.err) == (0, f"{ended} is revoked\n", "")
     assert (await app.fhir(first["access_token"], f"Patient/{first['patient']}")).status_code == 401
     assert (await app.fhir(second["access_token"], f"Patient/{second['patient']}")).status_code == 200
+
+
+async def test_what_limits_a_handle_is_listed_by_name(at_stage: Operator, app: App) -> None:
+    given = await app.standalone()
+    await exchanged(app, given["access_token"], read_only="true", max_count="5")
+
+    listed = (await at_stage.run("handles", "list", "--json")).json()
+
+    assert {row["limits"] for row in listed} == {"", "max_count read_only"}
 
 
 @pytest.mark.parametrize(

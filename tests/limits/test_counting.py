@@ -1,5 +1,7 @@
 """A cap on `_count`: what goes on asks for no more, however the app asked (HB-02)."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +94,25 @@ def test_a_search_in_a_bundle_must_ask_for_few_itself(url: str) -> None:
         applied(CAP, batch("Observation/o1", url))
 
     assert "at most 20" in refused.value.public
+
+
+def operation(name: str, url: str, method: str = "GET") -> Interaction:
+    return replace(ask("GET", url), kind="operation", operation=name, method=method)
+
+
+@pytest.mark.parametrize(
+    "interaction",
+    [
+        operation("$graphql", "Patient/p1"),
+        operation("$match", "Patient/p1"),
+        operation("$everything", "Patient/p1", method="POST"),
+        replace(ask("GET", "Patient/p1"), kind="something-new"),
+    ],
+    ids=lambda interaction: f"{interaction.method} {interaction.code}",
+)
+def test_what_nobody_can_ask_for_few_is_refused(interaction: Interaction) -> None:
+    with pytest.raises(InsufficientScope, match=r"limit max_count: .* cannot be asked for a _count"):
+        applied(CAP, interaction)
 
 
 @given(

@@ -24,6 +24,7 @@ TARGETS: Final = {
     "broker/limits": ("tests/limits",),
     "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
     "broker/interactions": _INTERACTIONS,
+    "broker/flows/binding.py": ("tests/flows/test_binding.py",),
 }
 """Files and folders, with the tests of each."""
 
