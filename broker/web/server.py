@@ -69,6 +69,8 @@ class _Punctual(HttpToolsProtocol):
         self._in_head, self._in_body = False, True
         if self._head_bytes > HEAD_BYTES:
             raise ValueError("a head that is too long")
+        if b"#" in self.url:
+            raise ValueError("a fragment, which would be dropped unseen (RFC 9112 §3.2)")
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("no Host, or two (RFC 9112 §3.2)")
