@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from broker.interactions.bundle import read_bundle
+from broker.interactions.export import Export, parse_export
 from broker.interactions.headers import RequestHeaders
 from broker.interactions.interaction import LIMITABLE, Interaction, Need
 from broker.interactions.operations import NAMES, is_defined
@@ -18,7 +19,17 @@ from broker.interactions.syntax import decode_pairs, decode_query, refuse, split
 
 _DECIDED_BY_BODY: Final = frozenset({b"_search", *(name.encode() for name in NAMES)})
 
-__all__ = ["LIMITABLE", "Interaction", "Need", "is_defined", "parse_interaction", "parse_page", "wants_body"]
+__all__ = [
+    "LIMITABLE",
+    "Export",
+    "Interaction",
+    "Need",
+    "is_defined",
+    "parse_export",
+    "parse_interaction",
+    "parse_page",
+    "wants_body",
+]
 
 
 def wants_body(method: str, path: bytes) -> bool:

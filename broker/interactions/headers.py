@@ -26,10 +26,17 @@ class RequestHeaders:
     if_none_match: bool = False
     returns_stored: bool = False
     """`Prefer: return=representation`: the answer to a write shows the resource as it is stored."""
+    responds_async: bool = False
+    """`Prefer: respond-async`: of an export, the only interaction that may ask for it."""
+    separate_status: bool = False
+    """`Prefer: separate-export-status`: the status of an export is told in a header of its own (BD-04)."""
 
     @classmethod
-    def read(cls, headers: Iterable[tuple[bytes, bytes]]) -> "RequestHeaders":
-        """Refuses method and path overrides, asynchronous answers, and a meaningful header that is repeated."""
+    def read(cls, headers: Iterable[tuple[bytes, bytes]], *, may_be_async: bool = False) -> "RequestHeaders":
+        """Refuses method and path overrides, a meaningful header that is repeated, and asynchronous answers.
+
+        Those it takes where `may_be_async`.
+        """
         values: defaultdict[str, list[str]] = defaultdict(list)
         for name, value in headers:
             values[name.decode("latin-1").lower()].append(value.decode("latin-1").strip(" \t"))
@@ -39,13 +46,15 @@ class RequestHeaders:
             refuse("a header that may be sent once is repeated")
         single = {name: values[name][0] for name in _SINGLE if name in values}
         preferences = _preferences(values.get("prefer", []))
-        if "respond-async" in preferences:
-            refuse("asynchronous requests are not supported")
+        if "respond-async" in preferences and not may_be_async:
+            refuse("only an export is answered asynchronously")
         return cls(
             media_type=_media_type(single.get("content-type"), single.get("content-encoding", "identity")),
             if_none_exist=single.get("if-none-exist"),
             if_none_match="if-none-match" in single,
             returns_stored="return=representation" in preferences,
+            responds_async="respond-async" in preferences,
+            separate_status="separate-export-status" in preferences,
         )
 
 
