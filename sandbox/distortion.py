@@ -1,5 +1,6 @@
 """Faults that change a good FHIR answer: its links, its manifest, where its content lies."""
 
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,9 +100,29 @@ def _strings(heard: Heard, _parameters: Mapping[str, Any], _origin: str, _storag
     return heard.with_document(manifest | {"requiresAccessToken": str(manifest["requiresAccessToken"]).lower()})
 
 
+def _separate(heard: Heard, _parameters: Mapping[str, Any], _origin: str, _storage: Storage) -> Heard:
+    return replace(heard, status=200, headers={**heard.headers, "x-export-status": str(heard.status)})
+
+
+def _elsewhere(heard: Heard, _parameters: Mapping[str, Any], origin: str, storage: Storage) -> Heard:
+    manifest = heard.document
+    if not isinstance(manifest, dict):
+        return heard
+    moved = [file | {"url": file["url"].replace(origin, storage.origin(), 1)} for file in manifest["output"]]
+    return heard.with_document(manifest | {"output": moved})
+
+
+def _gzip(heard: Heard, _parameters: Mapping[str, Any], _origin: str, _storage: Storage) -> Heard:
+    packed = gzip.compress(heard.body, mtime=0)
+    return replace(heard, body=packed, headers={**heard.headers, "content-encoding": "gzip"})
+
+
 _DISTORTIONS: Mapping[str, Callable[[Heard, Mapping[str, Any], str, Storage], Heard]] = {
     "port": _port,
     "move": _move,
     "storage": _store,
     "strings": _strings,
+    "separate": _separate,
+    "elsewhere": _elsewhere,
+    "gzip": _gzip,
 }

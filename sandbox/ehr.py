@@ -60,6 +60,7 @@ class Ehr:
                 page_links=lambda: server.settings.page_links,
                 one_export=lambda: server.settings.one_bulk_job,
                 presigned=self._presigned,
+                in_parts=lambda client_id: server.faults.next("bulk.parts", client_id) is not None,
             )
         )
 
@@ -115,7 +116,7 @@ _DISTORTED = {
     "fhir.patient": ("fhir.storage",),
     "fhir.page": ("fhir.links", "fhir.storage"),
     "fhir.search": ("fhir.links", "fhir.storage"),
-    "bulk.status": ("bulk.manifest",),
+    "bulk.status": ("bulk.manifest", "bulk.separate"),
     "bulk.file": ("bulk.file",),
 }
 """Where the faults that change an answer strike, by the point a request is at."""

@@ -21,7 +21,7 @@ RETRY_AFTER = 1
 """Seconds between two looks at a job; the second finds it complete."""
 NDJSON = "application/fhir+ndjson"
 _FORMATS = {NDJSON, "application/ndjson", "ndjson"}
-_KNOWN = {"_type", "_since", "_outputFormat"}
+_KNOWN = {"_type", "_since", "_outputFormat", "allowPartialManifests"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Exports:
         new_id: Callable[[], str],
         one_at_a_time: Callable[[], bool],
         presigned: Callable[[str], Presigned | None],
+        in_parts: Callable[[str], bool],
     ) -> None:
         self._repository = repository
         self._base_url = base_url
@@ -73,6 +74,7 @@ class Exports:
         self._new_id = new_id
         self._one_at_a_time = one_at_a_time
         self._presigned = presigned
+        self._in_parts = in_parts
         self._jobs: dict[str, Job] = {}
 
     def answer(self, call: Call) -> Answer:
@@ -146,10 +148,19 @@ class Exports:
         expires = datetime.fromtimestamp(self._clock() + KEPT_SECONDS, UTC)
         return Answer(
             200,
-            self._manifest(id_, job),
+            self._part(call, id_, self._manifest(id_, job)),
             {"Expires": format_datetime(expires, usegmt=True)},
             media_type="application/json",
         )
+
+    def _part(self, call: Call, id_: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Return the manifest, or a part of one file with a link to the next (BD-17)."""
+        if not self._in_parts(call.rights.access.client_id):
+            return manifest
+        number = int(dict(call.query).get("part", "0"))
+        more = number + 1 < len(manifest["output"])
+        link = {"relation": "next", "url": f"{self._base_url()}/{JOBS}/{id_}?part={number + 1}"}
+        return {**manifest, "output": manifest["output"][number : number + 1], **({"link": [link]} if more else {})}
 
     def _manifest(self, id_: str, job: Job) -> dict[str, Any]:
         presigned = self._presigned(job.client_id)

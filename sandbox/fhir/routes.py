@@ -43,18 +43,20 @@ def fhir_routes(
     page_links: Callable[[], PageLinks] = lambda: "opaque",
     one_export: Callable[[], bool] = lambda: False,
     presigned: Callable[[str], Presigned | None] = lambda _client_id: None,
+    in_parts: Callable[[str], bool] = lambda _client_id: False,
 ) -> list[BaseRoute]:
     """Return the routes of one FHIR server with its own copy of `population`.
 
     `base_url` is the absolute FHIR base without a slash at its end, asked on each request. `authorize` gets the
     Authorization header and answers None when it opens nothing. `clock` is in seconds since 1970.
     `publication` is asked what to say to whom the Epic-Client-ID header names, or to nobody in particular (EP-08).
-    With `one_export` a client has one bulk export at a time (OR-08); `presigned` says whether its files lie elsewhere.
+    With `one_export` a client has one bulk export at a time (OR-08); `presigned` says whether its files lie elsewhere,
+    `in_parts` whether its manifest comes in parts.
     Batches and page links use the base without a slash at its end: whoever mounts the routes sees to that.
     """
     repository = Repository(population, clock)
     paging = Paging(repository, base_url, new_id, style=page_links)
-    exports = Exports(repository, base_url, clock, new_id, one_export, presigned)
+    exports = Exports(repository, base_url, clock, new_id, one_export, presigned, in_parts)
     server = Server(repository, paging, exports, base_url, new_id)
 
     async def metadata(request: Request) -> Response:
