@@ -35,6 +35,7 @@ LEFT_OUT: Final = (
     re.compile(r"sb:gate:\{[^}]+\}(:slots)?"),
     re.compile(r"sb:due:.+"),
     re.compile(r"sb:webhook:.+"),
+    re.compile(r"sb:bulk.*"),
 )
 
 

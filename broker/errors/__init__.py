@@ -9,7 +9,7 @@
     │   ├── InvalidHandle · InsufficientScope · UninterpretableInteraction         (RFC 6750 §3.1, on /fhir)
     │   ├── InvalidDpopProof                                                       (RFC 9449)
     │   │   └── UseDpopNonce
-    │   └── NotFound · NotAcceptable · TooLarge
+    │   └── NotFound · NotAcceptable · TooLarge · TooManyExports
     ├── ReauthorizationRequired     the grant cannot be used until the EHR authorizes again
     │   └── RelaunchRequired            it was granted for a session at the EHR, which has ended
     ├── EhrError                    the EHR failed us
@@ -47,6 +47,7 @@ from broker.errors.refusals import (
     NotFound,
     Refusal,
     TooLarge,
+    TooManyExports,
     UnauthorizedClient,
     UninterpretableInteraction,
     UnsupportedGrantType,
@@ -106,6 +107,7 @@ __all__ = [
     "StoreUnacknowledged",
     "StoreUnavailable",
     "TooLarge",
+    "TooManyExports",
     "UnauthorizedClient",
     "Unavailable",
     "UninterpretableInteraction",

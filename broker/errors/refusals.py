@@ -177,3 +177,15 @@ class TooLarge(Refusal):
     status = 413
     issue = "too-long"
     says = "The request is larger than the broker accepts."
+
+
+class TooManyExports(Refusal):
+    """There are as many bulk exports, or as many in line, as the broker keeps for one registration at an EHR."""
+
+    code = "too_many_exports"
+    status = 429
+    oauth = "temporarily_unavailable"
+    issue = "throttled"
+    says = "Too many exports wait already. Fetch or cancel one, or ask again later."
+    retry_after = 120.0
+    """Seconds."""

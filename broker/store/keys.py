@@ -19,6 +19,9 @@ SWEPT: Final = "sb:swept"
 
 ANY_UNTOLD: Final = "sb:{*}:untold"
 
+BULK_DUE: Final = "sb:bulk"
+"""A sorted set: the bulk exports there are, by the time in seconds when their apps will have abandoned them."""
+
 RESTORING: Final = "sb:restoring"
 """A string: the id of the backup that is being put into this store."""
 
@@ -76,6 +79,25 @@ def webhook_event(webhook: str, event: str) -> str:
 def ends(ehr: str) -> str:
     """A sorted set: how old refresh tokens were that an EHR no longer took, by when that was, in seconds."""
     return f"sb:ends:{{{ehr}}}"
+
+
+def bulk_job(ehr: str, job: str) -> str:
+    """A hash: a bulk export at an EHR, sealed, its version, and when the EHR may be asked about it again."""
+    return f"sb:bulk:{{{ehr}}}:job:{job}"
+
+
+def bulk_files(ehr: str, page: str) -> str:
+    """A string: some of the files that a bulk export's manifest lists, sealed."""
+    return f"sb:bulk:{{{ehr}}}:files:{page}"
+
+
+def bulk_list(ehr: str, kind: str, registration: str) -> str:
+    """A sorted set of a registration's bulk exports (`app:id`).
+
+    `jobs`, all of them by until when their apps are waited for; `waiting`, those in line by when they came; `running`.
+    And `turns`: apps, by when their last one began. `held`, a string: until when the EHR takes no more.
+    """
+    return f"sb:bulk:{{{ehr}}}:{kind}:{registration}"
 
 
 def introspected(tag: str) -> str:

@@ -37,6 +37,8 @@ PLACES: Final = (
     Place(re.compile(r"sb:\{([^}]+)\}:refresh:(.+)"), {"sealed": "refresh"}),
     Place(re.compile(r"sb:\{([^}]+)\}:code:(.+)"), {"sealed": "code"}),
     Place(re.compile(r"sb:launch:\{(.+)\}"), {"": "launch"}),
+    Place(re.compile(r"sb:bulk:\{([^}]+)\}:job:(.+)"), {"sealed": "bulk"}),
+    Place(re.compile(r"sb:bulk:\{([^}]+)\}:files:(.+)"), {"": "bulk-files"}),
     Place(re.compile(r"sb:pin:\{(.+)\}"), {"": "pin"}),
     Place(re.compile(r"sb:key:\{(.+)\}"), {"": "key"}),
 )
@@ -51,6 +53,7 @@ NOTHING_SEALED: Final = (
     re.compile(r"sb:ends:.+"),
     re.compile(r"sb:webhook:.+"),
     re.compile(r"sb:gate:.+"),
+    re.compile(r"sb:bulk(:\{[^}]+\}:(jobs|waiting|running|turns|held):.+)?"),
 )
 """By the name of the key."""
 
