@@ -39,6 +39,12 @@ Event = Literal[
     "handle.answer",
     "handle.introspect",
     "handle.revoke",
+    "bulk.begin",
+    "bulk.poll",
+    "bulk.file",
+    "bulk.cancel",
+    "bulk.answer",
+    "bulk.abandon",
     "ehr.pinned",
     "ehr.quarantined",
     "ehr.approved",
@@ -91,6 +97,8 @@ class AuditRecord:
     """Public ids: a routing tag, and the first digits of a keyed hash. Neither opens anything."""
     actors: str | None = None
     """The apps that a handle went through by token exchange, first the one that was authorized."""
+    job: str | None = None
+    """The id of a bulk export. It opens nothing."""
     interaction: str | None = None
     """Kind and resource type, such as `search-type Observation`: no ids, no parameter values."""
     scope: str | None = None

@@ -21,6 +21,7 @@ REVEALING = {
     "broker/cli/demo/story.py",
     "broker/credentials.py",
     "broker/dpop.py",
+    "broker/ehr/bulk_server.py",
     "broker/ehr/authorization.py",
     "broker/ehr/client_auth.py",
     "broker/ehr/dynamic_client.py",

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from broker.app.bulk import end_abandoned
 from broker.app.journeys import application, backend_handle
 from broker.app.rooms import Rooms, open_rooms
 from broker.app.trail import report_to, ship_to
@@ -18,6 +19,7 @@ from broker.apps import Directory
 from broker.audit import AuditTrail
 from broker.clock import Clock, Entropy, system_entropy
 from broker.errors import ConfigurationError
+from broker.flows.bulk.abandon import EndAbandoned
 from broker.flows.describe_registration import DescribeRegistration
 from broker.flows.forecast import ForecastGrants
 from broker.flows.introspect_grant import IntrospectGrant
@@ -49,6 +51,8 @@ WITNESS_SECONDS = 1.0
 """Between two looks at whether the store has gone back in time."""
 TEND_SECONDS = 30.0
 """Between two looks at signing keys and client secrets."""
+ABANDON_SECONDS = 30.0
+"""Between two looks at exports that nobody asks for any more."""
 TELL_SECONDS = 1.0
 """Between two looks at what webhooks are to be told."""
 _STOP_SECONDS = 0.2
@@ -69,6 +73,7 @@ class Broker:
     forecast_grants: ForecastGrants
     keeper: Keeper
     telling: Telling
+    end_abandoned: EndAbandoned
     audit: AuditTrail
     pins: Pins
     describe_registration: DescribeRegistration
@@ -148,6 +153,7 @@ def _beside_requests(rooms: Rooms, telling: Telling, is_draining: Callable[[], b
     """Start what goes on beside requests and can be cut off at any time."""
     yield asyncio.create_task(rooms.witness.run(WITNESS_SECONDS), name="witness")
     yield asyncio.create_task(rooms.tending.run(TEND_SECONDS, is_draining), name="tending")
+    yield asyncio.create_task(end_abandoned(rooms).run(ABANDON_SECONDS, is_draining), name="abandoned exports")
     for work in telling.work(TELL_SECONDS, is_draining):
         yield asyncio.create_task(work, name="webhooks")
 
@@ -167,6 +173,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper, telling: Telling
         ForecastGrants(rooms.directory, rooms.grants, rooms.refresher.renewal.ends, rooms.clock),
         keeper,
         telling,
+        end_abandoned(rooms),
         rooms.audit,
         rooms.pins,
         DescribeRegistration(rooms.directory, rooms.discovery, rooms.scope_words, rooms.signing_keys),

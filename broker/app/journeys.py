@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
 
+from broker.app.bulk import export_routes
 from broker.app.rooms import Rooms
 from broker.audit import AuditRecord, AuditTrail, Event
 from broker.dpop import Nonces
@@ -91,6 +92,7 @@ def application(
             reauthorize_routes(begin_reauthorization, public_url=public_url),
             authorize_routes(authorize_app, parameters, public_url=public_url),
             token_routes(token, introspect, revoke_handle, authenticate, parameters, arrivals),
+            export_routes(rooms, check_dpop, arrivals),
             health_routes(_readiness(rooms), is_draining),
         ],
         FhirProxy(forward, arrivals),

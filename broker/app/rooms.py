@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from broker.apps import Directory
 from broker.audit import AuditTrail
+from broker.bulk import Jobs
 from broker.clock import Clock, Entropy
 from broker.codes import Codes
 from broker.credentials import KeyedHash
@@ -66,6 +67,7 @@ class Rooms:
     codes: Codes
     launches: Launches
     reauthorizations: Reauthorizations
+    exports: Jobs
     signing_keys: SigningKeys
     client_secrets: ClientSecrets
     rings: Rings
@@ -111,9 +113,8 @@ async def open_rooms(
     discovery, token_endpoint = Discovery(egress, clock, pins), TokenEndpoint(egress, dpop_proofs)
     scope_words, id_tokens = ScopeWords(egress, clock), IdTokens(discovery, IssuerKeys(egress, clock), clock)
     ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys, gate)
-    dynamic_clients = DynamicClients(egress, clock)
-    schedule, asking = Schedule(redis), Asking(ehr_side, dynamic_clients)
-    renewal = _renewal(redis, grants, ehr_side, asking, id_tokens, audit, clock, entropy)
+    dynamic_clients, schedule = DynamicClients(egress, clock), Schedule(redis)
+    renewal = _renewal(redis, grants, ehr_side, Asking(ehr_side, dynamic_clients), id_tokens, audit, clock, entropy)
     return Rooms(
         settings=settings,
         redis=redis,
@@ -129,6 +130,7 @@ async def open_rooms(
         codes=Codes(redis, records, handles),
         launches=Launches(redis, vault, keyed_hash, tenant=tenant, entropy=entropy),
         reauthorizations=Reauthorizations(redis, records, clock, entropy),
+        exports=Jobs(redis, vault, tenant, clock),
         signing_keys=signing_keys,
         client_secrets=client_secrets,
         rings=rings,

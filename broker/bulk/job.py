@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from broker.errors import NotFound
 from broker.interactions import Interaction, Need
+from broker.interactions.export import EXPORT
 
 State = Literal["waiting", "starting", "running", "complete", "failed"]
 """In line; asked of the EHR, whose answer is not known; accepted by it; done; the EHR says that it failed."""
@@ -85,7 +86,15 @@ class Job:
     @property
     def interaction(self) -> Interaction:
         """What asking for its status or a file is, to the one who decides: the export again."""
-        return Interaction(kind="export", method="GET", path=self.path, query="", type=self.type, needs=self.needs)
+        return Interaction(
+            kind="operation",
+            method="GET",
+            path=self.path,
+            query="",
+            type=self.type,
+            needs=self.needs,
+            operation=EXPORT,
+        )
 
     @property
     def listed(self) -> int:

@@ -134,18 +134,27 @@ class Egress:
         headers: Mapping[str, str],
         content: bytes | AsyncIterator[bytes] | None = None,
         timeout: float,
+        is_kept: bool = True,
     ) -> AsyncIterator[StreamedAnswer]:
         """Send one request and give the answer as it arrives; `timeout` seconds is the longest silence.
+
+        Where the URL is from outside and its origin one of any number, the connection is not kept (`is_kept`). A body
+        in an encoding that `headers` ask for stays in it.
 
         Raises like `fetch`.
         """
         place = require_callable(url, self._allowed)
         target = f"{place.path or '/'}{f'?{place.query}' if place.query else ''}"
-        upstream, (status, got, connection) = await self._exchange(place, method, target, headers, content, timeout)
+        upstream = self._upstream(place) if is_kept else self._new_upstream(place)
+        asked = {"accept-encoding": "identity", **headers}
+        status, got, connection = await exchange(upstream, method, target, place.netloc, asked, content, timeout)
+        packing = got if asked["accept-encoding"] == "identity" else {}
         try:
-            yield StreamedAnswer(status, got, body_of(connection, got))
+            yield StreamedAnswer(status, got, body_of(connection, packing))
         finally:
             upstream.give_back(connection)
+            if not is_kept:
+                upstream.close()
 
     async def send(
         self,
@@ -210,11 +219,13 @@ class Egress:
         """Return the connections to the URL's origin. FHIR bases are configured, so there are only so many."""
         place = (url.scheme, url.netloc)
         if place not in self._upstreams:
-            is_tls, host = url.scheme == "https", url.hostname or ""
-            tls = (lambda: self._trust.of(host).context) if is_tls else None
-            dial = dialling(self._connections.checked, host, url.port or (443 if is_tls else 80), tls)
-            self._upstreams[place] = Upstream(dial)
+            self._upstreams[place] = self._new_upstream(url)
         return self._upstreams[place]
+
+    def _new_upstream(self, url: SplitResult) -> Upstream:
+        is_tls, host = url.scheme == "https", url.hostname or ""
+        tls = (lambda: self._trust.of(host).context) if is_tls else None
+        return Upstream(dialling(self._connections.checked, host, url.port or (443 if is_tls else 80), tls))
 
     @asynccontextmanager
     async def _send(

@@ -73,7 +73,7 @@ def parse_export(
     read = [Need(type_, letter) for type_ in types for letter in "rs"]
     members = [Need("Group", "r")] if level == "Group" else []
     interaction = Interaction(
-        kind="export",
+        kind="operation",
         method=method,
         path="/".join(segments),
         query=encode_pairs(_joined(parameters)),
@@ -81,6 +81,7 @@ def parse_export(
         needs=tuple(dict.fromkeys([*read, *members, *reach.needs])),
         parameters=parameters,
         patients=reach.patients,
+        operation=EXPORT,
     )
     return Export(interaction, parameters, asked.separate_status)
 

@@ -56,7 +56,7 @@ class Interaction:
     kind: str
     """A FHIR interaction name: read, vread, history-instance, history-type, history-system, search-type, search-system,
     search-compartment, search-page, create, update, patch, delete, each of these four with `conditional-`, operation,
-    export, capabilities, batch, transaction."""
+    capabilities, batch, transaction."""
     method: str
     path: str = field(repr=False)
     """Relative to the FHIR base, without a leading slash."""

@@ -39,7 +39,7 @@ class Profile(BaseModel):
     scope_dialect: Literal["v1", "v2", "auto"]
     """Q9: how scopes are written; `auto` is v2 where the EHR lists permission-v2."""
     bulk_kickoff: Literal["get", "post"]
-    """Q10: the method of `$export`. No effect yet: there is no Bulk Data; `broker probe` says who offers it."""
+    """Q10: how bulk exports are asked for: by GET as well as by POST, or by POST alone, whichever the app used."""
     authorize_post: Literal["never", "ehr_launch", "any_launch"]
     """Where a long authorization request may be sent by POST, if the EHR lists authorize-post (AL-15, EP-11)."""
     resource_parameter: bool

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from broker.profiles import Profile, profile, profile_names
 from broker.profiles.profile import GENERIC
-from broker.settings.fields import BaseUrl, Host, Identifier, Table, Url
+from broker.settings.fields import BaseUrl, Host, Identifier, Origin, Table, Url
 
 Environment = Literal["production", "non_production"]
 
@@ -48,6 +48,13 @@ class EhrSettings(Table):
     """Seconds of its `Retry-After` that the EHR is left alone for by everybody; a single grant, for all of it."""
     fhir_timeout: float = Field(default=30.0, gt=0, le=300)
     """Seconds the FHIR server may be silent."""
+    bulk_jobs: int = Field(default=0, ge=0, le=100)
+    """Bulk exports that one registration may have running here (OR-08); the others wait in line. 0: until the EHR
+    refuses one."""
+    bulk_file_hosts: tuple[Origin, ...] = ()
+    """Origins beside the FHIR base's that may get the token, for the files and the status of bulk exports (BD-11)."""
+    bulk_abandon_seconds: int = Field(default=86_400, ge=60, le=2_592_000)
+    """How long after the time that its app was told to come again a bulk export is ended that it no longer asks for."""
     ca_file: Path | None = None
     """PEM, relative to `broker.toml`: certificates that are believed at this EHR's hosts, in place of all others."""
     certificate: Path | None = None

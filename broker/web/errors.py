@@ -14,7 +14,7 @@ import structlog
 from starlette.responses import Response
 
 from broker.dpop import ALGORITHMS
-from broker.errors import BrokerError, EhrUnreachable, InvalidClient, InvalidHandle, UseDpopNonce
+from broker.errors import BrokerError, EhrUnreachable, InvalidClient, InvalidHandle, TooManyExports, UseDpopNonce
 
 log = structlog.get_logger()
 
@@ -51,7 +51,7 @@ def oauth_error(error: BrokerError, *, request_id: str) -> Response:
     headers |= _nonce(error) | _pause(error)
     body = json.dumps({"error": error.oauth, "error_description": error.public})
     # RFC 6749 §5.2 answers 400 to all that the client got wrong, except 401 to a client that did not prove itself.
-    kept = isinstance(error, InvalidClient) or error.status in {404, 413} or error.status >= 500
+    kept = isinstance(error, InvalidClient) or error.status in {404, 413, 429} or error.status >= 500
     status = error.status if kept else 400
     return Response(body, status, headers, "application/json")
 
@@ -83,9 +83,9 @@ def _nonce(error: BrokerError) -> dict[str, str]:
 
 def _pause(error: BrokerError) -> dict[str, str]:
     """What comes again may be tried again: after the seconds that the EHR asked for, else after one."""
-    if error.status != 503:
+    if error.status not in {429, 503}:
         return {}
-    asked = error.retry_after if isinstance(error, EhrUnreachable) else None
+    asked = error.retry_after if isinstance(error, EhrUnreachable | TooManyExports) else None
     return {"Retry-After": str(max(1, math.ceil(asked or 0)))}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, Literal
 
@@ -10,7 +11,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from broker.errors import BrokerError, InvalidRequest, TooLarge
 from broker.flows.fhir_request import FhirRequest
-from broker.flows.forward import Forward
 from broker.flows.relay import FhirAnswer
 from broker.policy import FindArrival
 from broker.web.arrival import Arrivals
@@ -19,6 +19,9 @@ from broker.web.errors import BEARER, DPOP, fhir_error, unexpected
 from broker.web.parameters import request_id
 
 log = structlog.get_logger()
+
+Journey = Callable[[FhirRequest], AbstractAsyncContextManager[FhirAnswer]]
+"""`flows/forward.py`, or what an export goes through."""
 
 BODY_BYTES: Final = 64 << 20
 """Most that a body may be."""
@@ -33,7 +36,7 @@ _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 class FhirProxy:
     """An ASGI application, mounted at `/fhir`."""
 
-    def __init__(self, forward: Forward, arrivals: Arrivals) -> None:
+    def __init__(self, forward: Journey, arrivals: Arrivals) -> None:
         self._forward = forward
         self._arrivals = arrivals
 

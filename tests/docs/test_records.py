@@ -8,6 +8,8 @@ import pytest
 
 from broker import audit, codes, dpop, launches, reauthorizations
 from broker.app.trail import AUDIT_STREAM_LENGTH
+from broker.bulk.job import KEPT_SECONDS
+from broker.bulk.jobs import LEARNED_SECONDS
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
 from broker.grants import backend_grants, records, untold
@@ -37,6 +39,10 @@ LIVES: Final = {
     "sb:untold": (untold.LIST_SECONDS,),
     "sb:swept": (gathering.SWEEP_SECONDS,),
     "sb:webhook:{ID}:event:NAME": (outbox.KEPT_SECONDS, outbox.HEARD_SECONDS),
+    "sb:bulk:{EHR}:job:ID": (KEPT_SECONDS,),
+    "sb:bulk:{EHR}:files:PAGE": (KEPT_SECONDS,),
+    **{f"sb:bulk:{{EHR}}:{kind}:REGISTRATION": (KEPT_SECONDS,) for kind in ("jobs", "waiting", "running", "turns")},
+    "sb:bulk:{EHR}:held:REGISTRATION": (LEARNED_SECONDS,),
     "sb:backend:{HASH}": (backend_grants.KNOWN_SECONDS,),
     "sb:backend:{HASH}:lease": (int(backend_grants.LEASE_SECONDS),),
     "sb:asked:{APP}": (int(backend_grants.ASKED_SECONDS),),
@@ -56,6 +62,8 @@ def test_every_key_in_redis_is_documented() -> None:
     named |= {keys.gate("EHR"), keys.gate_slots("EHR")}
     named |= {keys.WITNESS, keys.RESTORING, keys.UNTOLD, keys.SWEPT, keys.untold("TAG")}
     named |= {keys.ends("EHR")}
+    named |= {keys.BULK_DUE, keys.bulk_job("EHR", "ID"), keys.bulk_files("EHR", "PAGE")}
+    named |= {keys.bulk_list("EHR", kind, "REGISTRATION") for kind in ("jobs", "waiting", "running", "turns", "held")}
     named |= {keys.webhook_due("ID"), keys.webhook_dead("ID"), keys.webhook_event("ID", "NAME")}
     named |= {
         keys.issued("TAG", kind, "HASH")
@@ -81,6 +89,7 @@ def test_every_key_in_redis_is_documented() -> None:
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
         *("secret_used", "due", "part", "domain", "backend_lease", "asked", "gate", "gate_slots"),
         *("untold", "webhook_due", "webhook_dead", "webhook_event", "ends"),
+        *("bulk_job", "bulk_files", "bulk_list"),
     }
     assert documented_records().keys() == named
 

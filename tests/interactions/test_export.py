@@ -75,7 +75,11 @@ def test_an_export_needs_to_read_and_search_what_it_names(path: str, query: str,
 
 @pytest.mark.parametrize(
     ("path", "label"),
-    [("$export", "export"), ("Patient/$export", "export Patient"), ("Group/1/$export", "export Group")],
+    [
+        ("$export", "operation $export"),
+        ("Patient/$export", "operation Patient $export"),
+        ("Group/1/$export", "operation Group $export"),
+    ],
 )
 def test_an_export_is_written_down_by_its_level_and_no_id(path: str, label: str) -> None:
     assert by_get(path).interaction.label == label

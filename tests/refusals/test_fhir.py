@@ -370,7 +370,6 @@ class TestInterpretation:
             "/Patient/1%00",
             "/Patient/a%20b",
             "/Patient/1/$export",
-            "/$export",
             "/$process-message",
             "/Patient/$match",
             "/Patient/1/unknown/thing",

@@ -211,11 +211,11 @@ async def test_an_ehr_that_nobody_configured_gets_no_request_and_no_user(stage: 
     assert audit_of(stage, "launch.begin")[-1]["outcome"] == "denied"
 
 
-# 18 and 19: storage, and bulk jobs
+# 18: storage. Bulk files, and bulk jobs (19): test_bulk_exports.py
 
 
 async def test_a_redirect_to_storage_is_not_followed_with_or_without_the_token(held: Held) -> None:
-    """(NC-18) (PX-05)."""
+    """(PX-05)."""
     held.stage.sandbox.fault("fhir_storage")
 
     answer = await held.read()
@@ -226,27 +226,6 @@ async def test_a_redirect_to_storage_is_not_followed_with_or_without_the_token(h
     counts = held.stage.sandbox.counts()
     assert counts.get("storage.authorization", 0) == 0
     assert counts.get("storage", 0) == 0
-
-
-@pytest.mark.parametrize("path", ["$export", "Patient/$export", "Group/g1/$export", "$export?_type=Patient"])
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_bulk_export_is_refused_before_a_job_is_started_that_nobody_would_fetch(
-    reports: App, stage: BrokerStage, method: str, path: str
-) -> None:
-    """(NC-18) (NC-19)."""
-    given = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
-    before = upstream(stage.sandbox)
-
-    answer = await reports.fhir(
-        given.json()["access_token"],
-        path,
-        method=method,
-        headers={"Prefer": "respond-async", "Accept": "application/fhir+json"},
-    )
-
-    assert (answer.status_code, code_of(answer)) == (403, "uninterpretable_interaction")
-    assert upstream(stage.sandbox) == before
-    assert audit_of(stage, "handle.use")[-1]["outcome"] == "denied"
 
 
 # 20: tabs

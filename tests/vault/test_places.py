@@ -9,6 +9,7 @@ from broker.vault.places import NOTHING_SEALED, PLACES, place_of, records_in
 from tests.backups.test_selection import documented_keys
 from tests.stage import App, BrokerStage
 from tests.stage.browser import Browser
+from tests.stories.exporting import Exporter
 
 
 @pytest.mark.parametrize("name", documented_keys())
@@ -26,7 +27,7 @@ def test_nothing_else_is_taken_for_one(key: str) -> None:
 
 
 async def test_all_that_looks_sealed_after_a_journey_is_found_and_opens_where_it_lies(
-    stage: BrokerStage, app: App, redis: Redis
+    stage: BrokerStage, app: App, reports: App, redis: Redis
 ) -> None:
     answer = await app.standalone()
     await app.launched(stage.sandbox.launch("broker-launch", answer["patient"]))
@@ -36,6 +37,8 @@ async def test_all_that_looks_sealed_after_a_journey_is_found_and_opens_where_it
     app.browser = Browser(stops_at=stage.sandbox.fhir_base.removesuffix("/api/FHIR/R4"))
     await app.authorize()  # an authorization that waits for the person
     await stage.broker.offer_reauthorization(answer["access_token"][4:16], lifetime=300)
+
+    await an_export(stage, reports)
 
     looks_sealed, known = set(), set()
     async for name in redis.scan_iter(match="sb:*"):
@@ -52,3 +55,10 @@ async def test_all_that_looks_sealed_after_a_journey_is_found_and_opens_where_it
 
     assert looks_sealed == known
     assert [place for place in PLACES if not any(place_of(key) is place for key, _ in known)] == []
+
+
+async def an_export(stage: BrokerStage, reports: App) -> None:
+    """Export until the manifest is there."""
+    given = await reports.token(grant_type="client_credentials", scope="system/Patient.rs", resource=reports.base)
+    export = Exporter(stage, reports, given.json()["access_token"])
+    await export.manifest(await export.begun("Patient/$export?_type=Patient"))

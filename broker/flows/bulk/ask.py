@@ -1,0 +1,136 @@
+"""Ask the EHR about an export, with its token: renewed when it is due, and when the EHR refuses it (PX-08)."""
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from broker.apps import Directory
+from broker.egress import StreamedAnswer
+from broker.ehr.bulk_server import BulkServer, Credentials
+from broker.ehr.fhir_server import FHIR_JSON, is_json
+from broker.ehr.rewriting import SecretRemover
+from broker.errors import EhrMisbehaved, ReauthorizationRequired
+from broker.flows.relay import FhirAnswer
+from broker.grants import Grant
+from broker.origins import origin
+from broker.policy import Permit
+from broker.refresh.current_token import CurrentToken, Refresher
+
+TOLD_BYTES: Final = 256 << 10
+"""Most of an OperationOutcome that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An answer of the EHR, all of it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def export_status(self) -> int:
+        """How the export stands: the status, or what a header says of it in its stead (BD-04)."""
+        said = self.headers.get("x-export-status", "").strip()[:3]
+        return int(said) if self.status == 200 and said.isascii() and said.isdigit() else self.status
+
+    def passed_on(self, **headers: str) -> FhirAnswer:
+        """Return it for the app: status and OperationOutcome. Raises `EhrMisbehaved` for HTML (OA-04) and redirects."""
+        if not 400 <= self.status < 600 or (self.body and not is_json(self.headers)):
+            raise EhrMisbehaved(f"the EHR answered {self.status} with something that is no OperationOutcome (OA-04)")
+        return FhirAnswer(self.status, {"content-type": FHIR_JSON, **headers}, once(self.body))
+
+
+@dataclass(frozen=True, slots=True)
+class AskEhrBulk:
+    """Sends with a permit; the token goes to the FHIR base's origin, and to hosts that the operator named (PX-03)."""
+
+    directory: Directory
+    refresher: Refresher
+    server: BulkServer
+
+    async def hear(
+        self,
+        permit: Permit,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+        limit: int = TOLD_BYTES,
+    ) -> Heard:
+        """Send a request and read the whole answer, at most `limit` bytes, without the token if it is echoed (HB-07).
+
+        Raises `EhrError`, `ReauthorizationRequired`.
+        """
+        async with self._with_token(permit, method, url, headers, content) as (answer, token):
+            remover, body = SecretRemover(token.access_token), bytearray()
+            async for chunk in answer.chunks:
+                body += remover.feed(chunk)
+                if len(body) > limit:
+                    raise EhrMisbehaved(f"an answer about an export of more than {limit} bytes")
+            return Heard(answer.status, answer.headers, bytes(body) + remover.finish())
+
+    @asynccontextmanager
+    async def file(
+        self, permit: Permit, url: str, *, headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[StreamedAnswer, CurrentToken]]:
+        """Get a file with the token, and without it from wherever the EHR redirects to. Raises as `hear`."""
+        async with self._with_token(permit, "GET", url, headers, None, is_file=True) as (answer, token):
+            yield answer, token
+
+    @asynccontextmanager
+    async def _with_token(
+        self,
+        permit: Permit,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        *,
+        is_file: bool = False,
+    ) -> AsyncIterator[tuple[StreamedAnswer, CurrentToken]]:
+        """Send a request; one that got a 401 was not processed, so it is sent once more, whatever it is (PX-08)."""
+        timeout, origins = self._timeout(permit.grant), self.token_origins(permit.grant)
+        token = await self.refresher.current_token(permit)
+        async with AsyncExitStack() as open_answers:
+            for is_last in (False, True):
+                credentials = Credentials(token.access_token, token.proof_key, origins)
+                sent = (
+                    self.server.fetch(url, credentials=credentials, headers=headers, timeout=timeout)
+                    if is_file
+                    else self.server.send(
+                        method, url, credentials=credentials, headers=headers, content=content, timeout=timeout
+                    )
+                )
+                answer = await open_answers.enter_async_context(sent)
+                if answer.status != 401:
+                    yield answer, token
+                    return
+                await open_answers.aclose()
+                if not is_last:
+                    token = await self.refresher.replace_refused(permit, token)
+        raise ReauthorizationRequired(f"the EHR refuses the fresh token of grant {permit.grant.tag} (PX-08)")
+
+    @asynccontextmanager
+    async def file_without_token(
+        self, grant: Grant, url: str, *, headers: Mapping[str, str]
+    ) -> AsyncIterator[StreamedAnswer]:
+        """Get a file that needs no token, or may not have it (BD-10). Raises `EhrError`."""
+        async with self.server.fetch(url, credentials=None, headers=headers, timeout=self._timeout(grant)) as answer:
+            yield answer
+
+    def token_origins(self, grant: Grant) -> Collection[str]:
+        """Return where the grant's token may go: its FHIR base's origin, and what the settings approve for files."""
+        ehr = self.directory.ehr(grant.terms.ehr)
+        return {origin(grant.terms.fhir_base), *map(origin, ehr.bulk_file_hosts)}
+
+    def _timeout(self, grant: Grant) -> float:
+        return self.directory.ehr(grant.terms.ehr).fhir_timeout
+
+
+async def once(body: bytes) -> AsyncIterator[bytes]:
+    """Give a body that is at hand as an answer's."""
+    if body:
+        yield body

@@ -1,0 +1,169 @@
+"""How an export stands: asked of the EHR when its time has come, else answered from what is known (BD-05 to BD-08).
+
+permitted?  →  too early, or somebody asks already: answer at once  →  record  →  ask  →  write down  →  answer
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from broker.apps import Directory
+from broker.bulk import FileLists, Job, Jobs, Listing, Manifest, StoredJob, parse_manifest
+from broker.bulk.job import no_such_export
+from broker.bulk.manifest import MANIFEST_BYTES, MOST_FILES
+from broker.bulk.waits import FIRST_SECONDS, clean_progress, is_transient, next_wait, retry_after
+from broker.clock import Clock
+from broker.ehr.fhir_server import is_json
+from broker.errors import BrokerError, EhrError, EhrMisbehaved, EhrUnreachable
+from broker.flows.bulk.admit import Admit
+from broker.flows.bulk.answers import ExportAnswers
+from broker.flows.bulk.ask import TOLD_BYTES, AskEhrBulk, Heard
+from broker.flows.bulk.begin import BeginAtEhr
+from broker.flows.bulk.cancel import forget
+from broker.flows.bulk.trail import BulkTrail
+from broker.flows.fhir_request import FhirRequest
+from broker.flows.relay import FhirAnswer
+from broker.origins import origin
+from broker.policy import Permit
+
+FRESH_SECONDS: Final = 60.0
+"""How long a manifest is answered as it was fetched; later the EHR is asked again, since links in it may be short-lived
+(OR-08)."""
+_ACCEPT: Final = {"accept": "application/json, application/fhir+json;q=0.9"}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Tells apps how their exports stand."""
+
+    directory: Directory
+    admit: Admit
+    jobs: Jobs
+    files: FileLists
+    begin: BeginAtEhr
+    ask: AskEhrBulk
+    answers: ExportAnswers
+    trail: BulkTrail
+    clock: Clock
+
+    @asynccontextmanager
+    async def __call__(self, request: FhirRequest, job_id: str, number: int = 0) -> AsyncIterator[FhirAnswer]:
+        """Give the status, or one of the further manifests. Raises a `BrokerError`."""
+        admitted = await self.admit.job(request, "bulk.poll", job_id, method="GET")
+        permit, stored = admitted.permit, admitted.what
+        job = stored.job
+        if number and number >= len(job.listings):
+            raise no_such_export(f"export {job.id} has no manifest {number}")
+        abandon = self.directory.ehr(job.ehr).bulk_abandon_seconds
+        if job.state == "failed":
+            yield self.answers.failed(job)
+            return
+        at = await self.jobs.claim(job, number)
+        await self.jobs.postpone(job, abandoned_at=max(at, self.clock()) + abandon)
+        if at:
+            yield await self._early(job, number, at)
+            return
+        try:
+            answer = await self._in_time(permit, stored, number, request.request_id)
+        except EhrError as error:
+            yield await self._known_all_the_same(stored.job, number, error)
+            return
+        yield answer
+
+    async def _early(self, job: Job, number: int, at: float) -> FhirAnswer:
+        if job.state == "complete" and job.listings[number].is_known:
+            return await self.answers.complete(job, number)
+        return self.answers.going_on(job, at - self.clock())
+
+    async def _known_all_the_same(self, job: Job, number: int, error: EhrError) -> FhirAnswer:
+        """Answer with the manifest that is known, while the EHR gives no newer one."""
+        if job.state == "complete" and job.listings[number].is_known:
+            return await self.answers.complete(job, number)
+        raise error
+
+    async def _in_time(self, permit: Permit, stored: StoredJob, number: int, request_id: str) -> FhirAnswer:
+        job = stored.job
+        if job.state in {"waiting", "starting"}:
+            begun = await self.begin(permit, stored, request_id)
+            return begun.refusal or self.answers.going_on(begun.stored.job, begun.wait)
+        self.trail.allowed("bulk.poll", permit, job, request_id)
+        try:
+            heard = await self._hear(permit, stored, number, request_id)
+            self.trail.allowed("bulk.answer", permit, job, request_id, status=heard.status)
+            return await self._heard(permit, stored, number, heard)
+        except BrokerError as error:
+            self.trail.failed("bulk.answer", permit, job, request_id, error)
+            raise
+
+    async def _hear(self, permit: Permit, stored: StoredJob, number: int, request_id: str) -> Heard:
+        """Ask the EHR. Where that comes to nothing, the next one to ask need not wait for long."""
+        headers, url = {**_ACCEPT, "x-request-id": request_id}, stored.job.listings[number].url
+        try:
+            return await self.ask.hear(permit, "GET", url, headers=headers, limit=MANIFEST_BYTES)
+        except EhrError as error:
+            asked = error.retry_after if isinstance(error, EhrUnreachable) else None
+            await self._again(stored, stored.job, number, max(asked or 0.0, FIRST_SECONDS))
+            raise
+
+    async def _heard(self, permit: Permit, stored: StoredJob, number: int, heard: Heard) -> FhirAnswer:
+        job, status = replace(stored.job, tag=permit.grant.tag), heard.export_status
+        wait = next_wait(heard.headers, job.polls)
+        match status:
+            case 200:
+                return await self._complete(permit, stored, number, heard)
+            case 202:
+                going_on = replace(job, polls=job.polls + 1, progress=clean_progress(heard.headers.get("x-progress")))
+                await self._again(stored, going_on, number, wait)
+                return self.answers.going_on(going_on, wait)
+            case 429:
+                await self._again(stored, replace(job, polls=job.polls + 1), number, wait)
+                return heard.passed_on(**{"retry-after": retry_after(wait)})
+            case 404 | 410:
+                await forget(self.jobs, self.files, job)
+                raise no_such_export(f"the EHR has forgotten export {job.id}")
+            case _ if status >= 500 and is_transient(heard.body):
+                await self._again(stored, replace(job, polls=job.polls + 1), number, wait)
+                raise EhrUnreachable(f"the EHR answered {status} to a status", retry_after=wait)
+            case _ if status >= 400:
+                return await self._failed(stored, job, number, heard)
+        raise EhrMisbehaved(f"the EHR answered {status} to a status")
+
+    async def _again(self, stored: StoredJob, job: Job, number: int, wait: float) -> None:
+        await self.jobs.write(stored, job, next_at=self.clock() + wait, number=number)
+
+    async def _failed(self, stored: StoredJob, job: Job, number: int, heard: Heard) -> FhirAnswer:
+        """Keep why it failed: an app that asks again is told the same, and the EHR is not asked (BD-07)."""
+        outcome = heard.body if is_json(heard.headers) and len(heard.body) <= TOLD_BYTES else b""
+        failed = replace(job, state="failed", failure=(heard.export_status, outcome.decode("utf-8", "replace")))
+        await self._again(stored, failed, number, FRESH_SECONDS)
+        return self.answers.failed(failed)
+
+    async def _complete(self, permit: Permit, stored: StoredJob, number: int, heard: Heard) -> FhirAnswer:
+        """Keep the manifest, then tell it. What it lists under another version is there before the job says so."""
+        job, url = replace(stored.job, tag=permit.grant.tag), stored.job.listings[number].url
+        manifest = await asyncio.to_thread(parse_manifest, heard.body, url)
+        self._require_sound(permit, job, number, manifest)
+        before = job.listings[number]
+        version = before.version if before.shape == manifest.shape else before.version + 1
+        listing = Listing(
+            url, version, manifest.shape, len(manifest.files), manifest.head, _expires(heard.headers.get("expires"))
+        )
+        await self.files.keep(job, number, version, manifest.files)
+        done = replace(job, state="complete", polls=0).with_listing(number, listing, manifest.next_url)
+        await self._again(stored, done, number, FRESH_SECONDS)
+        if version != before.version:
+            await self.files.forget(job, number, before)
+        return await self.answers.complete(done, number, list(manifest.files))
+
+    def _require_sound(self, permit: Permit, job: Job, number: int, manifest: Manifest) -> None:
+        others = job.listed - job.listings[number].files
+        if others + len(manifest.files) > MOST_FILES:
+            raise EhrMisbehaved(f"the manifests of an export list more than {MOST_FILES} files")
+        if manifest.next_url and origin(manifest.next_url) not in self.ask.token_origins(permit.grant):
+            raise EhrMisbehaved("the next manifest lies where no token may go; see bulk_file_hosts (PX-03)")
+
+
+def _expires(said: str | None) -> str | None:
+    return said if said and said.isascii() and said.isprintable() and len(said) <= 64 else None
