@@ -423,7 +423,7 @@ class TestInterpretation:
         assert_outcome(answer, 403, "uninterpretable_interaction", hides=[chart.patient])
 
     async def test_an_asynchronous_answer_is_refused(self, stage: BrokerStage, app: App, chart: Chart) -> None:
-        with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "asynchronous requests are not"):
+        with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "only an export is answered"):
             answer = await app.fhir(chart.handle, "Observation?_count=1", headers={"Prefer": "respond-async"})
 
         assert_outcome(answer, 403, "uninterpretable_interaction")
