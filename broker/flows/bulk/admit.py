@@ -15,8 +15,9 @@ from broker.audit import AuditTrail, Event
 from broker.bulk import Jobs, StoredJob
 from broker.bulk.job import no_such_export
 from broker.errors import InsufficientScope, InvalidRequest, ReauthorizationRequired, Refusal, TooLarge
+from broker.flows.binding import require_bound
 from broker.flows.bulk.trail import BulkTrail
-from broker.flows.check_dpop import CheckDpop, require_bound
+from broker.flows.check_dpop import CheckDpop
 from broker.flows.fhir_request import FhirRequest
 from broker.grants import Grant
 from broker.handles import Handle, Handles, require_well_formed
