@@ -41,7 +41,7 @@ class ExportParts:
 def bulk_routes(
     kick_off: KickOff, status: Status, file: ExportFile, cancel: CancelExport, arrivals: Arrivals
 ) -> APIRouter:
-    """Build the routes. What they do not match goes on to the proxy, which refuses it."""
+    """Build the routes."""
     routes = [Route(path, FhirProxy(kick_off, arrivals), methods=["GET", "POST"]) for path in KICK_OFFS]
     return APIRouter(
         routes=[

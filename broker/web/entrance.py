@@ -1,7 +1,7 @@
 """The FastAPI application: routers in, one dialect out for everything that no route answered."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -16,6 +16,7 @@ from broker.web.cors import Cors, reader_of
 from broker.web.errors import fhir_error, oauth_error, page, problem, unexpected
 from broker.web.parameters import request_id
 
+_BELOW = "^/fhir/(?:[^/]+)/"
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
@@ -35,14 +36,20 @@ def create_application(
         redirect_slashes=False,  # such a redirect names the host and scheme that the caller wrote
         telemetry={"tracing": False, "logs": False},  # spans would hold codes, states, search values and patient ids
     )
-    documents: list[re.Pattern[str]] = []
+    routed: list[re.Pattern[str]] = []
     for router in routers:
         app.include_router(router)
         below = (route for route in router.routes if isinstance(route, Route) and route.path.startswith("/fhir/"))
-        documents += [route.path_regex for route in below]
+        routed += [route.path_regex for route in below]
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_middleware(_Entrance, cors=cors, certificates=certificates, fhir=fhir, documents=documents)
+    app.add_middleware(_Entrance, cors=cors, certificates=certificates, fhir=fhir, routed=_any_of(routed))
     return app
+
+
+def _any_of(routes: Iterable[re.Pattern[str]]) -> re.Pattern[str]:
+    """Return one pattern for all of these below `/fhir/{ehr}/`: each FHIR request is held against it."""
+    ends = {re.sub(r"\?P<\w+>", "?:", route.pattern).removeprefix(_BELOW).removesuffix("$") for route in routes}
+    return re.compile(f"{_BELOW}(?:{'|'.join(sorted(ends))})$")
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -75,13 +82,13 @@ class _Entrance:
         cors: Cors,
         certificates: ClientCertificates,
         fhir: ASGIApp,
-        documents: Sequence[re.Pattern[str]],
+        routed: re.Pattern[str],
     ) -> None:
         self.app = app
         self._cors = cors
         self._certificates = certificates
         self._fhir = fhir
-        self._documents = documents
+        self._routed = routed
         """The paths below `/fhir` that have a route."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +133,7 @@ class _Entrance:
         await _translate(scope["path"], InvalidRequest(cause), rid)(scope, receive, send)
 
     def _app_of(self, path: str) -> ASGIApp:
-        is_fhir = path.startswith("/fhir/") and not any(document.match(path) for document in self._documents)
+        is_fhir = path.startswith("/fhir/") and not self._routed.match(path)
         return self._fhir if is_fhir else self.app
 
 

@@ -453,8 +453,6 @@ async def test_a_patient_s_scopes_export_nothing(bulk_stage: BrokerStage) -> Non
         ("%24export", {}),
         ("$export/", {}),
         ("$export", {"method": "HEAD"}),
-        ("$export", {"method": "PUT"}),
-        ("$export", {"method": "DELETE"}),
         ("_bulk", {}),
     ],
 )
@@ -469,6 +467,17 @@ async def test_what_cannot_be_checked_is_refused_before_an_export_is_begun(
     assert answer.status_code == 403
     assert sent(nightly.stage.sandbox) == before
     assert json.loads(nightly.stage.audit_lines()[-1])["outcome"] == "denied"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "$export"), ("DELETE", "Patient/$export"), ("POST", "_bulk/x"), ("PATCH", "_bulk/x/y")]
+)
+async def test_an_export_has_no_other_methods(nightly: Exporter, method: str, path: str) -> None:
+    before = sent(nightly.stage.sandbox)
+
+    assert (await nightly.kick_off(path, method=method)).status_code == 405
+
+    assert sent(nightly.stage.sandbox) == before
 
 
 # How it ends
