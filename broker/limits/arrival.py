@@ -1,5 +1,6 @@
 """How a request arrived."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker.limits.networks import Address
@@ -13,5 +14,10 @@ class Arrival:
     """Seconds since 1970."""
     address: Address | None = field(default=None, repr=False)
     """The caller's, as declared proxies say; plain."""
-    x5t: str | None = None
-    """The `x5t#S256` of the certificate that it was sent with (RFC 8705 §3.1), as declared proxies say."""
+    find_x5t: Callable[[], str | None] = field(default=lambda: None, repr=False, compare=False)
+    """Reads the certificate that it was sent with, which takes time that few requests have to take."""
+
+    @property
+    def x5t(self) -> str | None:
+        """The `x5t#S256` of that certificate (RFC 8705 §3.1), as declared proxies say. Raises `InvalidRequest`."""
+        return self.find_x5t()

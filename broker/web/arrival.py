@@ -1,6 +1,7 @@
 """When a request arrived, from where, and with which certificate: what some handles are held to."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.types import Scope
@@ -21,11 +22,12 @@ class Arrivals:
     def of(self, scope: Scope, request_id: str) -> Arrival:
         """Return what is known: the address of the connection and its certificate, or what a declared proxy says.
 
-        Raises `InvalidRequest` for a certificate header that cannot be read (OA-25).
+        Whoever wants to know the certificate is told then if its header cannot be read (`InvalidRequest`, OA-25).
         """
-        client, certificate = scope.get("client"), self.certificates.read(scope, request_id)
-        return Arrival(
-            at=self.clock(),
-            address=plain_address(client[0]) if client else None,
-            x5t=thumbprint(certificate.public_bytes(Encoding.DER)) if certificate else None,
-        )
+        client = scope.get("client")
+        address = plain_address(client[0]) if client else None
+        return Arrival(at=self.clock(), address=address, find_x5t=partial(self._x5t, scope, request_id))
+
+    def _x5t(self, scope: Scope, request_id: str) -> str | None:
+        certificate = self.certificates.read(scope, request_id)
+        return thumbprint(certificate.public_bytes(Encoding.DER)) if certificate else None

@@ -133,6 +133,26 @@ def test_what_is_beyond_a_limit_is_refused_by_its_name(limit: str, limits: Limit
     assert refused.public.endswith(f"its limit is {limit}.")
 
 
+@pytest.mark.parametrize(
+    ("limits", "interaction", "detail"),
+    [
+        (OBSERVATIONS, ask("GET", "Condition/c1"), "limit types: Condition.r is of none of them"),
+        (interactions("read"), ask("GET", "Observation"), "limit interactions: search-type is not among them"),
+        (READ_ONLY, ask("DELETE", "Observation/o1"), "limit read_only: Observation.d is no reading"),
+        (
+            Limits(max_count=5),
+            batch("Observation"),
+            "limit max_count: a search in a Bundle must itself ask for a _count of at most 5",
+        ),
+    ],
+)
+def test_the_audit_record_says_what_was_beyond_which_limit(
+    limits: Limits, interaction: Interaction, detail: str
+) -> None:
+    """HB-09: by kinds and types, never by ids or values."""
+    assert refusal(interaction, limits).detail == detail
+
+
 def test_limits_give_nothing_that_scopes_do_not() -> None:
     """HB-02: a limit names what is left of the scope, not what is added to it."""
     for limits in (types("Observation"), interactions("read"), Limits()):
@@ -210,6 +230,35 @@ def test_from_elsewhere_or_nowhere_a_handle_is_not_valid(network: str, address: 
 
 def test_who_does_not_say_where_a_request_came_from_is_refused() -> None:
     assert refusal(READ, net("0.0.0.0/0", "::/0")).detail == "limit network: the caller's address is not known"
+
+
+@pytest.mark.parametrize("limits", [Limits(network=net("::/0").network), OBSERVATIONS], ids=["network", "types"])
+def test_the_certificate_of_a_request_is_read_only_where_a_handle_is_bound_to_one(limits: Limits) -> None:
+    def unread() -> str:
+        raise AssertionError
+
+    arrival = Arrival(at=1000.0, address=plain_address("2001:db8::1"), find_x5t=unread)
+
+    assert decided(READ, limits, lambda: arrival).interaction == READ
+
+
+@pytest.mark.parametrize(
+    ("arrival", "why"),
+    [
+        (None, "none was shown"),
+        (Arrival(at=1000.0), "none was shown"),
+        (Arrival(at=1000.0, find_x5t=lambda: "other"), "another one was shown"),
+    ],
+)
+def test_a_bound_handle_is_refused_without_its_certificate(arrival: Arrival | None, why: str) -> None:
+    """RFC 8705 §3 (HB-03)."""
+    bound, policies = replace(limited(None), x5t="own"), known(UNLIMITED)
+
+    with pytest.raises(InvalidHandle, match=f"is bound to a certificate, and {why}"):
+        decide(bound, grant(SCOPES), policies, READ, (lambda: arrival) if arrival else None)
+
+    own = Arrival(at=1000.0, find_x5t=lambda: "own")
+    assert decide(bound, grant(SCOPES), policies, READ, lambda: own).interaction == READ
 
 
 def test_nobody_is_asked_where_a_request_came_from_for_a_handle_without_limits() -> None:
