@@ -228,6 +228,11 @@ def test_from_elsewhere_or_nowhere_a_handle_is_not_valid(network: str, address: 
     assert refused.public == "The access token is not valid for requests from this address."
 
 
+def test_an_arrival_is_written_nowhere_with_its_address() -> None:
+    """Blueprint §5.10."""
+    assert repr(from_("203.0.113.7")) == "Arrival(at=1000.0)"
+
+
 def test_who_does_not_say_where_a_request_came_from_is_refused() -> None:
     assert refusal(READ, net("0.0.0.0/0", "::/0")).detail == "limit network: the caller's address is not known"
 
