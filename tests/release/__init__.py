@@ -1,0 +1,1 @@
+"""What of an EHR's answer is released, and what is not."""
