@@ -118,6 +118,13 @@ def is_bound_by_path(type_: str) -> bool:
     return type_ in _BY_PATH
 
 
+def binding_pair(type_: str, patient: str) -> tuple[str, str] | None:
+    """Return the pair that restricts a search of this type to this patient, if there is one."""
+    if type_ == "Patient":
+        return "_id", patient
+    return ("patient", patient) if type_ in _BY_PATIENT else None
+
+
 def binding_pairs(type_: str, patient: str) -> frozenset[tuple[str, str]]:
     """Return the search pairs any one of which restricts a search of this type to this patient."""
     if type_ == "Patient":

@@ -12,25 +12,31 @@ in order, the first refusal wins:
 5. every need of the interaction is covered by the handle's scopes ∩ grant ∩ policies (SC-01…SC-09)
 6. where a `patient/` scope is what covers it, or the handle was narrowed to one patient: no other patient is named, and
    a patient is in context (CX-10, PX-14)
-7. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself
+7. and where the EHR's token reaches beyond that patient, so that the EHR will not bind the request: it binds itself, or
+   can be made to, or the answer shows whose it is
+8. where scopes with search parameters are what covers it: it says them, or can be made to, or the answer shows them
+
+5 to 8 are decided of each part of the interaction in `broker/deciding.py`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, TypeAlias
 
 from broker.apps import Allowance, App
-from broker.compartment import binding_pairs, is_bound_by_path
+from broker.deciding import check, decide_part
 from broker.errors import InsufficientScope, InvalidHandle, UnauthorizedClient, UninterpretableInteraction
 from broker.grants import Grant
+from broker.granular import Searchable
 from broker.handles import Handle
 from broker.interactions import Interaction, Need
 from broker.limits import Arrival, Limits, applied, meet, require_met
+from broker.part import Held
+from broker.release import Checks
 from broker.scopes import Scopes
 
 _DECIDED: Final = object()
-_WIDE: Final = ("user", "system")
 
 FindApp: TypeAlias = Callable[[str], App | None]
 FindArrival: TypeAlias = Callable[[], Arrival]
@@ -48,7 +54,11 @@ class Permit:
     """The interaction's needs; those that the EHR would not bind name the patient whom the request binds them to."""
     relies_on_search: bool
     """The decision counts on the EHR honouring a search parameter, so it must be told not to ignore one."""
-    made_by: object
+    made_by: object = field(repr=False)
+    checks: Checks | None = None
+    """What must hold of the answer before it is released; None where the EHR answers nothing else."""
+    rule: str = ""
+    """What allowed it, in codes."""
 
     def __post_init__(self) -> None:
         if self.made_by is not _DECIDED:
@@ -103,11 +113,17 @@ def _allowance(app_id: str, grant: Grant, find_app: FindApp) -> Allowance:
 
 
 def decide(
-    handle: Handle, grant: Grant, find_app: FindApp, interaction: Interaction, find_arrival: FindArrival | None = None
+    handle: Handle,
+    grant: Grant,
+    find_app: FindApp,
+    interaction: Interaction,
+    find_arrival: FindArrival | None = None,
+    searchable: Searchable | None = None,
 ) -> Permit:
     """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule.
 
-    `find_arrival` is asked only where it makes a difference, and without it that is refused.
+    `find_arrival` is asked only where it makes a difference, and without it that is refused. `searchable` is what the
+    EHR says that it can be searched by; where that makes a difference and is not given, `SearchableWanted` is raised.
     """
     grant.require_usable()
     scopes = effective_scopes(handle, grant, find_app)
@@ -118,10 +134,15 @@ def decide(
         arrival = find_arrival() if find_arrival else None
         require_certificate(handle, arrival)
         interaction = _limited(limits, interaction, arrival)
-    parts = interaction.entries or (interaction,)
-    decided = [_decide_part(handle.patient, scopes, grant, part) for part in parts]
-    needs = tuple(need for of_part, _ in decided for need in of_part)
-    return Permit(handle, grant, interaction, needs, any(relies for _, relies in decided), _DECIDED)
+    terms = grant.terms
+    held = Held(scopes, terms.scopes, terms.context.patient, handle.patient, terms.fhir_base)
+    if interaction.entries:
+        return _decide_bundle(handle, grant, held, interaction)
+    part = decide_part(held, interaction, searchable, rewritable=True)
+    checks = Checks(part.shape, part.rules) if part.shape and part.rules else None
+    return Permit(
+        handle, grant, part.interaction, part.needs, part.relies_on_search, _DECIDED, checks=checks, rule=part.reason
+    )
 
 
 def require_certificate(handle: Handle, arrival: Arrival | None) -> None:
@@ -150,70 +171,17 @@ def _require_named(operation: Interaction, handle: Handle, grant: Grant, find_ap
             )
 
 
-def _decide_part(only: str | None, scopes: Scopes, grant: Grant, part: Interaction) -> tuple[tuple[Need, ...], bool]:
-    """Decide one interaction, or one entry of a Bundle; returns its needs, and whether it relies on a search parameter.
-
-    `only` is the patient that the handle was narrowed to, if it was.
-    """
-    relies = False
-    by_patient = []
-    for need in part.needs:
-        if not _covers(scopes, need, _WIDE):
-            if not _covers(scopes, need, ("patient",)):
-                raise InsufficientScope(f"no scope covers {need.type}.{need.letter}")
-            by_patient.append(need)
-        relies |= bool(need.parameters) and not scopes.covers(need.type, need.letter)
-    in_context = grant.terms.context.patient
-    if by_patient and in_context is None:
-        raise InsufficientScope("a patient/ scope without a patient in context (CX-10)")
-    if only and in_context not in {None, only}:
-        raise InsufficientScope("the handle was narrowed to another patient than the one in context")
-    confined, patient = (part.needs, only) if only else (by_patient, in_context)
-    bound = _bind_to_patient(patient, grant, part, confined) if confined and patient else []
-    needs = tuple(replace(need, bound_to=patient) if need in bound else need for need in part.needs)
-    return needs, relies or bool(bound)
-
-
-def _covers(scopes: Scopes, need: Need, levels: tuple[str, ...]) -> bool:
-    return scopes.covers(need.type, need.letter, parameters=need.parameters, levels=levels)
-
-
-def _bind_to_patient(patient: str, grant: Grant, part: Interaction, needs: Iterable[Need]) -> list[Need]:
-    """Return the needs that the request binds because the EHR would not."""
-    if any(named != patient for named in part.patients):
-        raise InsufficientScope("the request names another patient (PX-14)")
-    reaching = [need for need in needs if _reaches_further(grant.terms.scopes, need)]
-    for need in reaching:
-        if not _binds_itself(need, part, patient):
-            raise InsufficientScope("the EHR's token reaches beyond the patient, and the request is not bound to one")
-    return reaching
-
-
-def _reaches_further(granted: Scopes, need: Need) -> bool:
-    """Whether the EHR's token opens anything of this need beyond the patient; filters do not make it narrower."""
-    return any(
-        scope.level in _WIDE and need.letter in scope.letters and (scope.type in {"*", need.type} or need.type == "*")
-        for scope in granted.resources
-    )
-
-
-def _binds_itself(need: Need, part: Interaction, patient: str) -> bool:
-    """Whether this need can only be about this patient, whatever the token behind it could reach.
-
-    Of a page it is, if that was so of the search that the page goes on with (PX-07). Of an operation, where it is
-    defined so.
-    """
-    if need.bound_to == patient:
-        return True
-    if part.kind == "operation":
-        return bool(binding_pairs(need.type, patient) & set(need.parameters))
-    if part.path == f"Patient/{patient}" or part.path.startswith(f"Patient/{patient}/_history"):
-        return need.type == "Patient"
-    if part.path.startswith(f"Patient/{patient}/"):
-        return is_bound_by_path(need.type) and not any(_leads_elsewhere(name) for name, _ in part.parameters)
-    return bool(binding_pairs(need.type, patient) & set(need.parameters))
-
-
-def _leads_elsewhere(parameter: str) -> bool:
-    """Whether a search parameter adds other resources, or tells something about them."""
-    return parameter.partition(":")[0] in {"_include", "_revinclude", "_has"} or "." in parameter
+def _decide_bundle(handle: Handle, grant: Grant, held: Held, bundle: Interaction) -> Permit:
+    """Decide each entry by itself. The Bundle goes on as it came, so no search in it can be made to say more."""
+    parts = [decide_part(held, entry, (), rewritable=False) for entry in bundle.entries]
+    checks = None
+    if any(part.rules for part in parts):
+        if any(part.shape != "resource" for part in parts):
+            raise InsufficientScope("of a Bundle whose answer has to be checked every entry is a read")
+        for part in parts:
+            check(part)
+        checks = Checks("batch", tuple(dict.fromkeys(rule for part in parts for rule in part.rules)))
+    needs = tuple(need for part in parts for need in part.needs)
+    reasons = " ".join(dict.fromkeys(code for part in parts for code in part.reason.split()))
+    relies = any(part.relies_on_search for part in parts)
+    return Permit(handle, grant, bundle, needs, relies, _DECIDED, checks=checks, rule=reasons)

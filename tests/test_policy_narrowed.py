@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from broker.apps import Allowance, App
 from broker.errors import InsufficientScope, UninterpretableInteraction
 from broker.handles import Ancestor, Handle
 from broker.interactions import Interaction, parse_interaction
+from broker.membership import Patient
 from broker.policy import Permit, decide, effective_scopes, may_exchange
 from broker.scopes import Scopes
 from broker.settings import AppSettings
@@ -59,6 +61,39 @@ MINE = [
     f"Condition?subject=Patient/{ME}",
     "metadata",
 ]
+ADDED_TO = [
+    "Patient?name=Shaw",
+    f"Patient?identifier={ME}",
+    "Patient",
+    "Observation",
+    f"Observation?patient:not={ME}",
+    f"Observation?patient:missing={ME}",
+    f"Observation?subject:Patient={ME}",
+    f"Observation?performer=Patient/{ME}",
+    "Practitioner/pr1/Observation",
+    f"AllergyIntolerance?subject=Patient/{ME}",
+]
+"""Searches that are not about this patient until the broker says so."""
+SHOWN = [
+    "Observation/o1",
+    "Observation/o1/_history",
+    f"Observation?patient={ME}&_include=Observation:subject",
+    f"Observation?patient={ME}&_include=Observation:subject:Patient",
+    f"Observation?patient={ME}&_include=Observation:performer:Practitioner",
+    f"Observation?patient={ME}&_include=*",
+    f"Observation?patient={ME}&_include:iterate=Patient:link:Patient",
+    f"Observation?patient={ME}&_revinclude=Provenance:target",
+    f"Patient?_id={ME}&_revinclude=Observation:subject",
+    f"Patient/{ME}/Organization",
+    f"Patient/{ME}/Medication",
+    f"Observation/$lastn?patient={ME}",
+    "Encounter/e1/$everything",
+    f"Encounter/e1/Observation?patient={ME}&_include=Observation:encounter:Encounter",
+    "Practitioner/pr1",
+    f"Practitioner?_id={ME}",
+    "Organization?name=x",
+]
+"""Whose it is, the answer says."""
 NOT_SURELY_MINE = [
     "Patient/pat-2",
     "Patient/pat-2/_history",
@@ -68,25 +103,9 @@ NOT_SURELY_MINE = [
     "Patient?_id=pat-2",
     f"Patient?_id={ME},pat-2",
     f"Patient?_id={ME}&_id=pat-2",
-    "Patient?name=Shaw",
-    f"Patient?identifier={ME}",
-    "Patient",
-    "Observation/o1",
-    "Observation/o1/_history",
-    "Observation",
     "Observation?patient=pat-2",
     f"Observation?patient={ME},pat-2",
     f"Observation?patient={ME}&patient=pat-2",
-    f"Observation?patient:not={ME}",
-    f"Observation?patient:missing={ME}",
-    f"Observation?subject:Patient={ME}",
-    f"Observation?performer=Patient/{ME}",
-    f"Observation?patient={ME}&_include=Observation:subject",
-    f"Observation?patient={ME}&_include=Observation:subject:Patient",
-    f"Observation?patient={ME}&_include=Observation:performer:Practitioner",
-    f"Observation?patient={ME}&_include=*",
-    f"Observation?patient={ME}&_include:iterate=Patient:link:Patient",
-    f"Observation?patient={ME}&_revinclude=Provenance:target",
     f"Observation?patient={ME}&_has:Provenance:target:agent=x",
     f"Observation?patient={ME}&performer:Practitioner.name=x",
     f"Observation?patient.identifier={ME}",
@@ -94,26 +113,15 @@ NOT_SURELY_MINE = [
     f"Patient?_id={ME}&_has:Observation:patient:code=1",
     f"Patient?_id={ME}&_has:Group:member:_id=g1",
     f"Patient?_id={ME}&general-practitioner.name=x",
-    f"Patient?_id={ME}&_revinclude=Observation:subject",
     f"Patient?_id={ME}&_revinclude=Group:member",
-    f"Patient/{ME}/Observation?_include=Observation:has-member:Observation",
+    f"Patient/{ME}/Observation?_revinclude=Observation:has-member",
     f"Patient/{ME}/Observation?_has:Provenance:target:agent=x",
     f"Patient/{ME}/Observation?patient=pat-2",
-    f"Patient/{ME}/Organization",
-    f"Patient/{ME}/Medication",
     f"Patient/{ME}/*",
-    f"Observation/$lastn?patient={ME}",
-    "Encounter/e1/$everything",
-    f"Encounter/e1/Observation?patient={ME}&_include=Observation:encounter:Encounter",
-    "Practitioner/pr1/Observation",
-    "Practitioner/pr1",
-    f"Practitioner?_id={ME}",
-    "Organization?name=x",
     "Group/g1",
     f"Group?member=Patient/{ME}",
     f"Group?patient={ME}",
     "Group/g1/_history",
-    f"AllergyIntolerance?subject=Patient/{ME}",
     f"Binary?patient={ME}",
     "Binary/b1",
     "_history",
@@ -137,8 +145,60 @@ def test_a_handle_for_one_patient_reads_what_is_surely_this_patients(url: str, h
 @pytest.mark.parametrize("url", NOT_SURELY_MINE)
 def test_a_handle_for_one_patient_reads_nothing_else(url: str, held: str) -> None:
     """HB-02, PX-14, CX-01."""
-    with pytest.raises(InsufficientScope, match=r"another patient|reaches beyond"):
+    with pytest.raises(InsufficientScope, match=r"another patient|reaches beyond|would show"):
         narrowed(ask("GET", url), held=held)
+
+
+@pytest.mark.parametrize("url", ADDED_TO)
+def test_a_search_by_a_handle_for_one_patient_is_made_to_say_whom(url: str) -> None:
+    """HB-02, PX-14: what goes on is what was decided on."""
+    permit = narrowed(ask("GET", url))
+
+    asked, sent = (
+        parse_qsl(query, keep_blank_values=True) for query in (url.partition("?")[2], permit.interaction.query)
+    )
+    assert sent[:-1] == asked
+    assert sent[-1] == (("_id" if url.startswith("Patient") else "patient"), ME)
+    assert permit.interaction.path == url.partition("?")[0]
+    assert (permit.rule, permit.relies_on_search) == ("scope bound added checked", True)
+    assert narrowed(ask("GET", f"{permit.interaction.path}?{permit.interaction.query}")).needs == permit.needs
+
+
+@pytest.mark.parametrize("url", SHOWN)
+def test_where_only_the_answer_says_whose_it_is_the_permit_wants_it_checked(url: str) -> None:
+    """HB-02, PX-14."""
+    permit = narrowed(ask("GET", url))
+
+    assert permit.checks is not None
+    assert permit.rule.endswith("checked")
+    for rule in permit.checks.rules:
+        assert rule.patient == Patient(ME, "https://ehr.example/R4")
+
+
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("HEAD", "Observation/o1"),
+        ("GET", "Observation/o1?_elements=code"),
+        ("GET", "Observation/o1?_summary=true"),
+        ("GET", f"Observation?patient={ME}&_summary=count"),
+        ("GET", f"Observation?patient={ME}&_elements=id"),
+    ],
+)
+def test_what_is_checked_is_asked_for_whole(method: str, url: str) -> None:
+    """PX-14."""
+    with pytest.raises(InsufficientScope, match=r"without a body|left out"):
+        narrowed(ask(method, url))
+
+
+def test_the_whole_may_be_asked_for_by_name() -> None:
+    assert narrowed(ask("GET", f"Observation?patient={ME}&_summary=false")).checks is not None
+
+
+def test_a_revinclude_of_the_searched_type_is_not_taken_for_the_search() -> None:
+    """PX-14: one need stands for both, and a parameter would bind the one only."""
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        narrowed(ask("GET", f"Patient/{ME}/Patient?_revinclude=Patient:link"))
 
 
 @pytest.mark.parametrize(
@@ -170,8 +230,9 @@ def test_a_handle_for_one_patient_writes_only_where_the_url_says_whom(method: st
         (f"Patient/{ME}/Observation/_search", "code=1", True),
         ("Observation/_search", "patient=pat-2", False),
         ("Observation/_search", f"patient={ME}&patient=pat-2", False),
-        ("Observation/_search", f"patient={ME}&_revinclude=Provenance:target", False),
-        ("Observation/_search", "code=1", False),
+        ("Observation/_search", f"patient={ME}&_revinclude=Provenance:target", True),
+        ("Observation/_search", "code=1", True),
+        ("Observation/_search", "_has:Provenance:target:agent=x", False),
         ("Patient/pat-2/Observation/_search", f"patient={ME}", False),
         ("_search", f"_type=Patient&_id={ME}", False),
     ],
@@ -186,7 +247,7 @@ def test_a_search_by_form_is_bound_like_one_by_url(path: str, pairs: str, *, all
 
 
 @pytest.mark.parametrize("url", [f"Patient/{ME}", f"Observation?patient={ME}"])
-@pytest.mark.parametrize("other", ["Patient/pat-2", "Observation/o1", "Practitioner/pr1", "Observation?patient=pat-2"])
+@pytest.mark.parametrize("other", ["Patient/pat-2", "Observation", "Patient?name=x", "Observation?patient=pat-2"])
 def test_one_entry_of_a_batch_does_not_bind_another(url: str, other: str) -> None:
     """HB-02, SC-09."""
     assert narrowed(batch(url, url)).interaction.kind == "batch"
@@ -195,10 +256,23 @@ def test_one_entry_of_a_batch_does_not_bind_another(url: str, other: str) -> Non
             narrowed(batch(*entries))
 
 
+def test_the_answer_to_a_batch_of_reads_is_checked_where_one_of_them_does_not_say_whose_it_is() -> None:
+    """HB-02, SC-09."""
+    assert narrowed(batch(f"Patient/{ME}", f"Observation?patient={ME}")).checks is None
+    permit = narrowed(batch(f"Patient/{ME}", "Observation/o1", "Practitioner/pr1"))
+
+    assert permit.checks is not None
+    assert permit.checks.shape == "batch"
+    assert {rule.type for rule in permit.checks.rules} == {"Patient", "Observation", "Practitioner"}
+    with pytest.raises(InsufficientScope, match="every entry is a read"):
+        narrowed(batch("Observation/o1", f"Observation?patient={ME}"))
+
+
 def test_a_token_that_the_ehr_confines_to_the_same_patient_needs_no_other_binding() -> None:
     permit = narrowed(ask("GET", "Observation/o1"), held="patient/*.rs", context=ME)
 
     assert not permit.relies_on_search
+    assert (permit.checks, permit.rule) == (None, "patient-scope")
 
 
 @pytest.mark.parametrize("url", MINE)
@@ -318,7 +392,10 @@ def test_each_further_app_of_a_chain_only_takes_away(held: str, granted: str, po
     assert left[0].narrows(Scopes.parse(held).intersection(Scopes.parse(granted)))
 
 
-@given(url=st.sampled_from(MINE + NOT_SURELY_MINE), held=st.sampled_from(["user/*.rs", "user/Observation.rs"]))
+@given(
+    url=st.sampled_from(MINE + ADDED_TO + SHOWN + NOT_SURELY_MINE),
+    held=st.sampled_from(["user/*.rs", "user/Observation.rs"]),
+)
 def test_what_a_narrowed_handle_may_do_the_wide_one_may_too(url: str, held: str) -> None:
     """HB-05: nothing widens."""
     find = known(app("app", EVERYBODY))

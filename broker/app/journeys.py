@@ -33,6 +33,7 @@ from broker.flows.reauthorize_grant import ReauthorizeGrant
 from broker.flows.register_dynamic_client import RegisterDynamicClient
 from broker.flows.revoke import RevokeHandle
 from broker.flows.rotate_handle import RotateHandle
+from broker.flows.searchable import SearchableParameters
 from broker.flows.tell_identity import TellIdentity
 from broker.flows.token import Token
 from broker.grants.backend_grants import BackendGrants
@@ -79,7 +80,8 @@ def application(
     describe_server = DescribeServer(directory, rooms.discovery, rooms.clock)
     describe_ehr = DescribeEhr(directory, rooms.egress, rooms.clock)
     page_links, fhir_server = PageLinks(rooms.keyed_hash, rooms.entropy), FhirServer(rooms.egress, rooms.dpop_proofs)
-    forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, audit)
+    searchable = SearchableParameters(describe_ehr)
+    forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, searchable, audit)
     begin_launch, finish_launch = BeginLaunch(directory, ask_ehr, audit), _finish_launch(rooms, answer_app)
     begin_reauthorization = BeginReauthorization(directory, rooms.grants, rooms.reauthorizations, ask_ehr, audit)
     public_url, parameters = rooms.settings.public_url, Parameters(_report_to(audit, "request.unreadable"))

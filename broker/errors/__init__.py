@@ -7,6 +7,7 @@
     │   ├── UnsupportedGrantType · UnsupportedResponseType · AccessDenied          (RFC 6749, RFC 8707)
     │   ├── InvalidAuthorizationDetails                                            (RFC 9396)
     │   ├── InvalidHandle · InsufficientScope · UninterpretableInteraction         (RFC 6750 §3.1, on /fhir)
+    │   │   └── AnswerWithheld          here the EHR was asked, and its answer stays
     │   ├── InvalidDpopProof                                                       (RFC 9449)
     │   │   └── UseDpopNonce
     │   └── NotFound · NotAcceptable · TooLarge · TooManyExports
@@ -34,6 +35,7 @@ the cause, and it never holds a secret or PHI, because every raiser writes it fr
 from broker.errors.error import BrokerError, ConfigurationError
 from broker.errors.refusals import (
     AccessDenied,
+    AnswerWithheld,
     InsufficientScope,
     InvalidAuthorizationDetails,
     InvalidClient,
@@ -76,6 +78,7 @@ from broker.errors.trouble import (
 
 __all__ = [
     "AccessDenied",
+    "AnswerWithheld",
     "AuditUnavailable",
     "BackupUnreadable",
     "BrokerError",

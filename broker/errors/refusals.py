@@ -143,6 +143,14 @@ class InsufficientScope(Refusal):
     says = "The access token does not allow this interaction."
 
 
+class AnswerWithheld(InsufficientScope):
+    """The EHR answered with what the handle may not have, and nothing of it went out (PX-14, SC-05)."""
+
+    code = "answer_withheld"
+    issue = "suppressed"
+    says = "The access token does not cover what was found."
+
+
 class UninterpretableInteraction(Refusal):
     """The request is not a FHIR interaction that can be checked, so it is denied."""
 

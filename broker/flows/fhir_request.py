@@ -14,6 +14,7 @@ from broker.policy import FindArrival, Permit
 
 DECIDED_BODY_BYTES: Final = 4 << 20
 """Most that a body may be which has to be read before deciding."""
+_CONDITIONS: Final = frozenset({"if-modified-since", "if-none-match"})
 _TOKEN_IN_URL: Final = re.compile(rb"access_token|sb[hr]_[0-9A-Za-z]{12}")
 
 
@@ -67,6 +68,8 @@ class FhirRequest:
         """Return what goes on, with what the broker itself asks. Raises `InvalidRequest`, `NotAcceptable`."""
         accept = accept_for(permit.interaction, self.headers)
         kept = request_headers(self.headers, accept=accept, preferences=preferences(permit))
+        if permit.checks is not None:  # what is checked has to be answered: 304 would tell of what may not be read
+            kept = {name: value for name, value in kept.items() if name not in _CONDITIONS}
         return kept | self._announced_length(permit.interaction)
 
     def _announced_length(self, interaction: Interaction) -> dict[str, str]:

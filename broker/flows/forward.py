@@ -14,18 +14,21 @@ from functools import partial
 
 from broker.apps import Directory
 from broker.audit import AuditRecord, AuditTrail, Event, Outcome
+from broker.deciding import SearchableWanted
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer
-from broker.errors import BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
+from broker.errors import AnswerWithheld, BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
 from broker.flows.at_ehr import at_ehr
 from broker.flows.binding import require_bound
 from broker.flows.check_dpop import CheckDpop
 from broker.flows.fhir_request import FhirRequest, require_no_token
-from broker.flows.relay import FhirAnswer, accept_for, relay
-from broker.handles import Handles, require_well_formed
-from broker.interactions import parse_interaction, parse_page
+from broker.flows.relay import FhirAnswer, accept_for, begun, relay
+from broker.flows.searchable import SearchableParameters
+from broker.grants import Grant
+from broker.handles import Handle, Handles, require_well_formed
+from broker.interactions import Interaction, parse_interaction, parse_page
 from broker.paging import PageLinks
-from broker.policy import Permit, decide
+from broker.policy import FindArrival, Permit, decide
 from broker.refresh.current_token import CurrentToken, Refresher
 
 
@@ -39,14 +42,18 @@ class Forward:
     fhir_server: FhirServer
     page_links: PageLinks
     check_dpop: CheckDpop
+    searchable: SearchableParameters
     audit: AuditTrail
 
     @asynccontextmanager
     async def __call__(self, request: FhirRequest) -> AsyncIterator[FhirAnswer]:
-        """Give the answer while the EHR is still sending it. Raises a `BrokerError`; a `Refusal` sent nothing."""
+        """Give the answer while the EHR is still sending it. Raises a `BrokerError`.
+
+        A `Refusal` sent nothing; but `AnswerWithheld` did, and keeps what came back.
+        """
         request = at_ehr(request, self.directory)
         permit = await self._permit(request)
-        self._record(permit, request, "handle.use", "allowed")
+        self._record(permit, request, "handle.use", "allowed", reason=permit.rule)
         received: StreamedAnswer | None = None
         try:
             token = await self.refresher.current_token(permit)
@@ -57,10 +64,13 @@ class Forward:
                 token = await self.refresher.replace_refused(permit, token)
                 received = await self._once_more(permit, request, token)
             answer = self._relayed(permit, request, received, token)
+            if permit.checks is not None:
+                answer = await begun(answer)
             self._record(permit, request, "handle.answer", "allowed", status=answer.status)
             yield answer
         except BrokerError as error:
-            self._record(permit, request, "handle.answer", "failed", reason=f"{error.code}: {error.detail}")
+            outcome: Outcome = "denied" if isinstance(error, AnswerWithheld) else "failed"
+            self._record(permit, request, "handle.answer", outcome, reason=f"{error.code}: {error.detail}")
             raise
         finally:
             if received is not None:
@@ -87,7 +97,7 @@ class Forward:
                 interaction = self.page_links.follow(page, link, handle.family)
             require_no_token(interaction)
             accept_for(interaction, request.headers)
-            permit = decide(handle, grant, self.directory.app, interaction, request.find_arrival)
+            permit = await self._decide(handle, grant, interaction, request.find_arrival)
             await self.handles.take_use(handle)
         except (Refusal, ReauthorizationRequired) as error:
             self.audit.record(
@@ -107,6 +117,16 @@ class Forward:
             )
             raise
         return permit
+
+    async def _decide(
+        self, handle: Handle, grant: Grant, interaction: Interaction, find_arrival: FindArrival | None
+    ) -> Permit:
+        """Decide; ask what the EHR can search by only where a search has to be made to say more (SC-05)."""
+        try:
+            return decide(handle, grant, self.directory.app, interaction, find_arrival)
+        except SearchableWanted:
+            searchable = await self.searchable(grant.terms.ehr)
+        return decide(handle, grant, self.directory.app, interaction, find_arrival, searchable)
 
     async def _once_more(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
         """Replay what may be replayed, once, with the token that replaced the refused one (PX-08)."""
@@ -141,6 +161,7 @@ class Forward:
             urls=self.directory.urls(request.ehr, permit.grant.terms.fhir_base),
             token=token.access_token,
             extend_page=partial(self.page_links.extend, permit),
+            checks=permit.checks,
         )
         if request.proofs is None:
             return answer

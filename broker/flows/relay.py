@@ -6,14 +6,16 @@ token that an EHR echoes is cut out of headers and body (HB-07).
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
 from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter
 from broker.ehr.url_map import UrlMap
 from broker.errors import EhrMisbehaved, NotAcceptable
+from broker.flows.check_answer import Checker, checker
 from broker.interactions import Interaction
+from broker.release import Checks
 from broker.secret import Secret
 
 _RAW_TYPES = frozenset({"Binary"})
@@ -54,8 +56,9 @@ def relay(
     urls: UrlMap,
     token: Secret,
     extend_page: ExtendPage,
+    checks: Checks | None = None,
 ) -> FhirAnswer:
-    """Build the app's answer. Raises `EhrMisbehaved`."""
+    """Build the app's answer; with `checks` of what is released only. Raises `EhrMisbehaved`."""
     if not 200 <= received.status < 600:
         raise EhrMisbehaved(f"the EHR answered status {received.status}")
     if 300 <= received.status < 400 and received.status != 304:
@@ -69,10 +72,11 @@ def relay(
     remover = SecretRemover(token)
     clean = {name: remover.text(value) for name, value in headers.items() if value.isascii()}
     rewriter = None if raw else UrlRewriter(urls, extend_page)
+    checked = None if checks is None else checker(checks, received.status)
     if received.whole is not None:
-        return FhirAnswer(received.status, clean, received.chunks, _whole_body(received, remover, rewriter))
+        return FhirAnswer(received.status, clean, received.chunks, _whole_body(received, remover, checked, rewriter))
     chunks = received.chunks if "content-type" in received.headers else _nothing(received.chunks)
-    return FhirAnswer(received.status, clean, _body(chunks, remover, rewriter))
+    return FhirAnswer(received.status, clean, _body(chunks, remover, checked, rewriter))
 
 
 def _require_harmless(received: StreamedAnswer, *, raw: bool) -> None:
@@ -87,11 +91,14 @@ def _locations(headers: Mapping[str, str], urls: UrlMap, path: str) -> dict[str,
     return {name: url for name, url in turned.items() if url is not None}
 
 
-def _whole_body(received: StreamedAnswer, remover: SecretRemover, rewriter: UrlRewriter | None) -> bytes:
+def _whole_body(
+    received: StreamedAnswer, remover: SecretRemover, checked: Checker | None, rewriter: UrlRewriter | None
+) -> bytes:
     body = received.whole or b""
     if body and "content-type" not in received.headers:
         raise EhrMisbehaved(_UNNAMED)
     clean = remover.feed(body) + remover.finish()
+    clean = checked.feed(clean) + checked.finish() if checked else clean
     return rewriter.feed(clean) + rewriter.finish() if rewriter else clean
 
 
@@ -104,13 +111,31 @@ async def _nothing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _body(
-    chunks: AsyncIterator[bytes], remover: SecretRemover, rewriter: UrlRewriter | None
+    chunks: AsyncIterator[bytes], remover: SecretRemover, checked: Checker | None, rewriter: UrlRewriter | None
 ) -> AsyncIterator[bytes]:
     async for chunk in chunks:
         if out := remover.feed(chunk):
+            out = checked.feed(out) if checked else out
             yield rewriter.feed(out) if rewriter else out
     rest = remover.finish()
+    rest = checked.feed(rest) + checked.finish() if checked else rest
     yield rewriter.feed(rest) + rewriter.finish() if rewriter else rest
+
+
+async def begun(answer: FhirAnswer) -> FhirAnswer:
+    """Wait for the first bytes that may be released: until then it can still become a refusal (`AnswerWithheld`)."""
+    if answer.whole is not None:
+        return answer
+    async for chunk in answer.chunks:
+        if chunk:
+            return replace(answer, chunks=_after(chunk, answer.chunks))
+    return answer
+
+
+async def _after(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk
 
 
 def _accept(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -9,7 +9,7 @@ were written in (SC-04, SC-07). `render` says them as one EHR understands them.
 
 from broker.scopes.algebra import MOST_FILTERS, MOST_RESOURCE_SCOPES, Scopes
 from broker.scopes.dialects import Dialect, Rendered, choose_dialect, expand_wildcards, render
-from broker.scopes.resource import LETTERS, LEVELS, ResourceScope
+from broker.scopes.resource import LETTERS, LEVELS, Parameters, ResourceScope
 
 __all__ = [
     "LETTERS",
@@ -17,6 +17,7 @@ __all__ = [
     "MOST_FILTERS",
     "MOST_RESOURCE_SCOPES",
     "Dialect",
+    "Parameters",
     "Rendered",
     "ResourceScope",
     "Scopes",

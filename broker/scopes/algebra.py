@@ -7,7 +7,7 @@ from typing import Final
 
 from broker.errors import InvalidScope
 from broker.scopes.grammar import read_word, read_word_leniently
-from broker.scopes.resource import LEVELS, Place, ResourceScope, in_order
+from broker.scopes.resource import LEVELS, Parameters, Place, ResourceScope, in_order
 
 MOST_RESOURCE_SCOPES: Final = 200
 """Different resource scopes in one set: what a stranger writes has an end."""
@@ -98,6 +98,23 @@ class Scopes:
             and asked.issuperset(scope.parameters)
             for scope in self.resources
         )
+
+    def filters(
+        self,
+        type: str,  # noqa: A002 -- FHIR's word
+        letter: str,
+        levels: Collection[str],
+    ) -> tuple[Parameters, ...]:
+        """Return the search pairs under which one letter on one type is allowed at one of the levels, sorted (SC-05).
+
+        Any one group of pairs is enough; an empty one asks for nothing. Without groups it is not allowed at all.
+        """
+        found = (
+            scope.parameters
+            for scope in self.resources
+            if scope.level in levels and scope.type in ("*", type) and letter in scope.letters
+        )
+        return tuple(sorted(set(found)))
 
 
 def _canonical(scopes: Iterable[ResourceScope]) -> frozenset[ResourceScope]:

@@ -4,7 +4,7 @@ A server that does all that FHIR lets it do is played: everything that it would 
 listed, as far as its token opens it. What is listed must be what the handle may do, each for itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import unquote
@@ -28,6 +28,13 @@ class Thing:
         """`Type/id`."""
         return f"{self.type}/{self.id}"
 
+    @property
+    def resource(self) -> dict[str, object]:
+        """The resource itself, as a server answers it."""
+        subject = {"subject": {"reference": f"Patient/{self.patient}"}} if self.patient else {}
+        category = {"category": [{"coding": [{"system": "c", "code": self.category}]}]} if self.category else {}
+        return {"resourceType": self.type, "id": self.id, **subject, **category}
+
 
 def _observation(id_: str, patient: str, category: str) -> Thing:
     return Thing("Observation", id_, patient, category, (f"Patient/{patient}", "Practitioner/d1"))
@@ -47,7 +54,7 @@ WORLD: Final = (
 NAMED: Final = {thing.name: thing for thing in WORLD}
 TYPES: Final = sorted({thing.type for thing in WORLD})
 Deed: TypeAlias = tuple[str, Thing]
-"""A letter, and what it is done to."""
+"""A letter, and what it is done to. A capital one only tells of it: it is in no answer that could be looked at."""
 Pairs: TypeAlias = list[tuple[str, str]]
 
 
@@ -79,10 +86,16 @@ class Holder:
         return self.held, self.policy, self.granted
 
 
-def forbidden(holder: Holder, requests: Iterable[tuple[str, str]]) -> list[Deed]:
-    """Return what these requests would do that the handle may not: each is a method and a path with its query."""
+def forbidden(
+    holder: Holder, requests: Iterable[tuple[str, str]], is_released: Callable[[Thing], bool] = lambda _: True
+) -> list[Deed]:
+    """Return what these requests would do that the handle may not: each is a method and a path with its query.
+
+    What is answered and not released is not done.
+    """
     done = [deed for method, url in requests for deed in _deeds(method, url)]
-    return [deed for deed in done if holder.opens(deed) and not holder.may(deed)]
+    shown = [deed for deed in done if deed[0] not in {"r", "s"} or is_released(deed[1])]
+    return [deed for deed in shown if holder.opens(deed) and not holder.may(deed)]
 
 
 def _at(level: str, deed: Deed, context: str | None) -> bool:
@@ -97,7 +110,7 @@ def _says(text: str, level: str, deed: Deed) -> bool:
         at, _, access = place.partition("/")
         type_, _, letters = access.partition(".")
         wanted = unquote(query.partition("=")[2])
-        if at == level and type_ in {"*", thing.type} and letter in letters and wanted in {"", thing.category}:
+        if at == level and type_ in {"*", thing.type} and letter.lower() in letters and wanted in {"", thing.category}:
             return True
     return False
 
@@ -166,9 +179,9 @@ def _search(things: list[Thing], pairs: Pairs) -> Iterator[Deed]:
             source = value.partition(":")[0]
             yield from (("s", thing) for thing in _referring(found) if source in {"*", thing.type})
         elif name.startswith("_has:"):
-            yield from (("s", thing) for thing in _referring(things) if thing.type == name.split(":")[1])
+            yield from (("S", thing) for thing in _referring(things) if thing.type == name.split(":")[1])
         elif "." in name:
-            yield from (("s", NAMED[target]) for thing in things for target in _chained(thing, name))
+            yield from (("S", NAMED[target]) for thing in things for target in _chained(thing, name))
 
 
 def _targets(include: str) -> list[str]:

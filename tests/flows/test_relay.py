@@ -1,13 +1,16 @@
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 import httpx2
 import pytest
 
 from broker.egress import StreamedAnswer
 from broker.ehr.url_map import UrlMap
-from broker.errors import EhrAnswerLost, EhrMisbehaved, NotAcceptable
-from broker.flows.relay import FhirAnswer, accept_for, relay
+from broker.errors import AnswerWithheld, EhrAnswerLost, EhrMisbehaved, NotAcceptable
+from broker.flows.relay import FhirAnswer, accept_for, begun, relay
 from broker.interactions import Interaction
+from broker.membership import Patient
+from broker.release import Checks, Rule
 from broker.secret import Secret
 
 EHR = "https://ehr.example/r4"
@@ -284,3 +287,52 @@ def test_a_format_that_cannot_stand_in_a_header_is_refused(format_: str) -> None
 def test_a_search_for_binaries_is_json_like_any_other() -> None:
     with pytest.raises(NotAcceptable):
         accept_for(interaction("search-type", "Binary"), [(b"accept", b"image/png")])
+
+
+MINE = (
+    b'{"resourceType":"Patient","id":"me","x":1.10,"link":[{"other":{"reference":"https://ehr.example/r4/Patient/1"}}]}'
+)
+OTHERS = MINE.replace(b'"me"', b'"pat-2"')
+CHECKS = Checks("searchset", (Rule("Patient", (), Patient("me", EHR)),))
+
+
+def checked(checks: Checks, body: bytes, *, is_whole: bool, status: int = 200) -> FhirAnswer:
+    answer = received(status, None, *(() if is_whole else (body[:40], body[40:])))
+    return relay(
+        replace(answer, whole=body) if is_whole else answer,
+        interaction(),
+        urls=UrlMap(OURS, EHR),
+        token=Secret(TOKEN),
+        extend_page=lambda _path, _query: "",
+        checks=checks,
+    )
+
+
+async def released(checks: Checks, body: bytes, *, is_whole: bool, status: int = 200) -> bytes:
+    answer = await begun(checked(checks, body, is_whole=is_whole, status=status))
+    return answer.whole if answer.whole is not None else await body_of(answer)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_whether_a_body_comes_whole_or_in_pieces_it_is_checked(*, is_whole: bool) -> None:
+    """PX-14: URLs are turned in what is left."""
+    body = b'{"resourceType":"Bundle","total":2,"entry":[{"resource":%b},{"resource":%b}]}' % (OTHERS, MINE)
+
+    out = await released(CHECKS, body, is_whole=is_whole)
+
+    turned = MINE.replace(EHR.encode(), OURS.encode())
+    assert out.startswith(b'{"resourceType":"Bundle","entry":[{"resource":%b},' % turned)
+    assert b"pat-2" not in out
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_what_may_not_be_released_is_a_refusal_before_anything_is_answered(*, is_whole: bool) -> None:
+    """PX-14."""
+    single = replace(CHECKS, shape="resource")
+
+    assert await released(single, MINE, is_whole=is_whole) == MINE.replace(EHR.encode(), OURS.encode())
+    for status in (200, 404):
+        with pytest.raises(AnswerWithheld):
+            await released(single, OTHERS, is_whole=is_whole, status=status)
+    with pytest.raises(EhrMisbehaved):
+        await released(CHECKS, OTHERS, is_whole=is_whole)

@@ -8,6 +8,7 @@ _POLICY: Final = (
     "tests/test_policy.py",
     "tests/test_policy_binding.py",
     "tests/test_policy_narrowed.py",
+    "tests/release/test_granular.py",
     "tests/bypass/test_oracle.py",
 )
 _INTERACTIONS: Final = (
@@ -22,6 +23,14 @@ TARGETS: Final = {
     "broker/policy.py": _POLICY,
     "broker/compartment.py": _POLICY,
     "broker/limits": ("tests/limits",),
+    "broker/deciding.py": _POLICY,
+    "broker/part.py": _POLICY,
+    "broker/granular.py": ("tests/release/test_granular.py",),
+    "broker/interactions/restrict.py": ("tests/release/test_granular.py", *_POLICY),
+    "broker/release.py": ("tests/release/test_check_answer.py", "tests/release/test_granular.py"),
+    "broker/membership.py": ("tests/release/test_membership.py",),
+    "broker/token_parameters.py": ("tests/release/test_token_parameters.py",),
+    "broker/elements.py": ("tests/release/test_token_parameters.py", "tests/release/test_membership.py"),
     "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
     "broker/interactions": _INTERACTIONS,
     "broker/flows/binding.py": ("tests/flows/test_binding.py",),

@@ -306,8 +306,8 @@ class TestScopes:
             ("launch patient/Observation.rs", "Observation?_has:Condition:evidence:code=x", "covers Condition.s"),
             (
                 "launch patient/Observation.rs?category=laboratory",
-                "Observation?category=vital-signs",
-                "no scope covers Observation.s",
+                "Observation/_history",
+                "Observation.s is covered with search parameters that this does not say",
             ),
         ],
     )
