@@ -112,7 +112,7 @@ class AuditRecord:
 
     def line(self, at: float) -> str:
         """Return the JSON object, without absent fields; `at` is in seconds."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+        fields = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
         return _WRITTEN.encode({"v": 1, "at": round(at, 6), **fields})
 
 

@@ -27,6 +27,7 @@ ANSWER_HEADERS: Final = frozenset(
     {"content-type", "etag", "last-modified", "preference-applied", "retry-after", "x-request-id"}
 )
 """What of the EHR's headers reaches the app; locations do after rewriting, challenges never (PX-10)."""
+_KEPT: Final = {name.encode(): name for name in REQUEST_HEADERS}
 _LONGEST_HEADER: Final = 4096
 _JSON: Final = re.compile(r"text/json|application/(?:[a-z0-9.-]+\+)?json")
 
@@ -93,23 +94,28 @@ def request_headers(
     """
     kept: dict[str, str] = {}
     for raw_name, value in presented:
-        name = raw_name.decode("latin-1").lower()
-        if name not in REQUEST_HEADERS:
+        name = _KEPT.get(raw_name.lower())
+        if name is None:
             continue
         if len(value) > _LONGEST_HEADER or not value.isascii():
             raise InvalidRequest(f"{name} is too long or not ASCII", public=f"The header {name} cannot be passed on.")
         kept[name] = f"{kept[name]}, {value.decode()}" if name in kept else value.decode()
     asked = [word.strip() for word in kept.pop("prefer", "").split(",")]
     prefer = ", ".join([*(word for word in asked if word and not word.lower().startswith("handling")), *preferences])
-    return {**kept, "accept": accept, **({"prefer": prefer} if prefer else {})}
+    kept["accept"] = accept
+    if prefer:
+        kept["prefer"] = prefer
+    return kept
 
 
 def answer_headers(received: Mapping[str, str]) -> dict[str, str]:
     """Keep the headers that reach the app."""
-    return {name: received[name] for name in sorted(ANSWER_HEADERS) if received.get(name, "\0").isprintable()}
+    return {name: value for name, value in received.items() if name in ANSWER_HEADERS and value.isprintable()}
 
 
 def is_json(received: Mapping[str, str]) -> bool:
     """Whether the answer calls itself JSON, and nothing else: of a repeated Content-Type browsers believe the last."""
-    named = (value.partition(";")[0].strip().lower() for value in received.get("content-type", "").split(","))
-    return all(map(_JSON.fullmatch, named))
+    said = received.get("content-type", "")
+    if said == FHIR_JSON:
+        return True
+    return all(_JSON.fullmatch(value.partition(";")[0].strip().lower()) for value in said.split(","))

@@ -81,7 +81,8 @@ class Forward:
         try:
             request.require_sound()
             self.directory.ehr(request.ehr)
-            require_well_formed(request.handle)
+            if request.proofs is not None:
+                require_well_formed(request.handle)  # before anything is verified
             proof = self.check_dpop.at_fhir(
                 request.proofs, method=request.method, path=request.path, handle=request.handle
             )

@@ -11,6 +11,7 @@ _OVERRIDES: Final = frozenset(
     {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
 )
 _SINGLE: Final = ("content-type", "content-encoding", "if-none-exist", "if-none-match")
+_MEANINGFUL: Final = frozenset(name.encode() for name in (*_OVERRIDES, *_SINGLE, "prefer"))
 
 _NOISE: Final = str.maketrans("", "", ' \t"')
 
@@ -38,8 +39,9 @@ class RequestHeaders:
         Those it takes where `may_be_async`.
         """
         values: defaultdict[str, list[str]] = defaultdict(list)
-        for name, value in headers:
-            values[name.decode("latin-1").lower()].append(value.decode("latin-1").strip(" \t"))
+        for raw_name, value in headers:
+            if (name := raw_name.lower()) in _MEANINGFUL:
+                values[name.decode("latin-1")].append(value.decode("latin-1").strip(" \t"))
         if not _OVERRIDES.isdisjoint(values):
             refuse("a header that overrides the method or the path")
         if any(len(values[name]) > 1 for name in _SINGLE if name in values):

@@ -14,7 +14,7 @@ from broker.errors import BrokerError, InvalidRequest, NotFound, TooLarge
 from broker.web.client_certificate import ClientCertificates
 from broker.web.cors import Cors, reader_of
 from broker.web.errors import fhir_error, oauth_error, page, problem, unexpected
-from broker.web.parameters import request_id
+from broker.web.parameters import request_id, request_id_of
 
 _BELOW = "^/fhir/(?:[^/]+)/"
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
@@ -116,7 +116,7 @@ class _Entrance:
         except Exception as error:  # noqa: BLE001  # the outermost room: its type and place are logged, not its text
             if started:
                 return
-            rid = _request_id(scope)
+            rid = request_id_of(scope)
             in_browser = scope["path"].startswith(("/launch/", "/callback/", "/reauthorize/"))
             foreseen = error if isinstance(error, BrokerError) else unexpected(error)
             answer = page(foreseen, request_id=rid) if in_browser else _translate(scope["path"], foreseen, rid)
@@ -128,14 +128,10 @@ class _Entrance:
         if cause is None:
             await self._app_of(scope["path"])(scope, receive, send)
             return
-        rid = _request_id(scope)
+        rid = request_id_of(scope)
         self._certificates.report(cause, rid)
         await _translate(scope["path"], InvalidRequest(cause), rid)(scope, receive, send)
 
     def _app_of(self, path: str) -> ASGIApp:
         is_fhir = path.startswith("/fhir/") and not self._routed.match(path)
         return self._fhir if is_fhir else self.app
-
-
-def _request_id(scope: Scope) -> str:
-    return request_id({name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]})

@@ -16,7 +16,7 @@ from broker.policy import FindArrival
 from broker.web.arrival import Arrivals
 from broker.web.cors import reader_of
 from broker.web.errors import BEARER, DPOP, fhir_error, unexpected
-from broker.web.parameters import request_id
+from broker.web.parameters import request_id_of
 
 log = structlog.get_logger()
 
@@ -42,8 +42,7 @@ class FhirProxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        rid, started, presented = request_id(headers), False, "authorization" in headers
+        rid, started = request_id_of(scope), False
         try:
             find_arrival = partial(self._arrivals.of, scope, rid)
             request = _read_request(scope, receive, rid, find_arrival, tell_app=reader_of(scope).is_app)
@@ -61,6 +60,7 @@ class FhirProxy:
                 log.warning("answer_broken_off", code=refusal.code, detail=refusal.detail, request_id=rid)
                 return
             scheme, _ = credentials(scope)
+            presented = any(name == b"authorization" for name, _ in scope["headers"])
             await fhir_error(refusal, request_id=rid, presented=presented, scheme=scheme)(scope, receive, send)
 
 

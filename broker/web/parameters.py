@@ -2,12 +2,13 @@
 
 import asyncio
 import re
-import uuid
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from broker.errors import InvalidClient, InvalidRequest, Refusal, TooLarge
 
@@ -107,4 +108,10 @@ async def _form_body(request: Request) -> bytes:
 def request_id(headers: Mapping[str, str]) -> str:
     """Return the caller's `X-Request-Id` if it is hexadecimal, as UUIDs are, else a new one: it is logged."""
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def request_id_of(scope: Scope) -> str:
+    """Return the same of an ASGI request."""
+    given = (value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id")
+    return request_id({"x-request-id": next(given, "")})

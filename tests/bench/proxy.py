@@ -31,6 +31,8 @@ from broker.settings import load as load_settings
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer, wheel_server
 from broker.vault import LocalKeyring
+from tests.bench.minting import EHR_TOKEN, Minters, minting
+from tests.bench.revocation import revocation
 from tests.bench.servers import (
     OTHER_CORE,
     PROXY_CORE,
@@ -53,7 +55,7 @@ TOKEN: Final = "raw." + "t" * 896
 SCOPES: Final = "patient/*.rs"
 PATIENT: Final = "p1"
 SECONDS: Final = 2
-READ, SEARCH, STREAM = f"Patient/{PATIENT}", f"Observation?patient={PATIENT}", "Binary/big"
+READ, SEARCH, STREAM, FILE = f"Patient/{PATIENT}", f"Observation?patient={PATIENT}", "Binary/big", "Binary/file"
 TOML: Final = """
 public_url = "http://127.0.0.1:{port}"
 allow_loopback_http = true
@@ -105,6 +107,8 @@ def write_files(home: Path, base: str) -> None:
     (files / "Observation.json").write_text(json.dumps(bundle))
     with (files / "Binary/big").open("wb") as big:
         big.truncate(2**30)
+    with (files / "Binary/file").open("wb") as file:
+        file.truncate(20 << 20)
 
 
 @dataclass
@@ -120,6 +124,9 @@ class Field:
     state: Path
     store: str
     rounds: int
+    minters: Minters
+    serve: Callable[[int, str], int]
+    """Starts one more process on a port, with a state directory of that name."""
     results: dict[str, float] = field(default_factory=dict)
 
     def url(self, path: str, ehr: str = "plain") -> str:
@@ -128,7 +135,7 @@ class Field:
 
 
 async def measure() -> dict[str, float]:
-    """Put reads, Bundles, TLS and 1 GB through the broker and through bare nginx (--full: seven rounds, all loads)."""
+    """Put reads, Bundles and streams through the broker and bare nginx, issue and revoke handles (--full: 7 rounds)."""
     if lacking := missing():
         print(f"not measured: {', '.join(lacking)} not installed. Fix: apt-get install nginx-light wrk util-linux")
         return {}
@@ -139,18 +146,22 @@ async def measure() -> dict[str, float]:
         total = _reads(place)
         assert _audited(place) - audited >= 2 * total, "each request is in the audit trail, and its answer"
         _streams(place)
+        url = f"http://127.0.0.1:{place.port}"
+        place.results |= minting(place.minters, broker=place.broker, url=url, folder=place.state, rounds=place.rounds)
+        place.results |= await _revocation(place)
         return place.results
 
 
 async def _set_up(home: Path, stack: ExitStack, *, rounds: int) -> Field:
     (home / "ehr").mkdir()
     _certificate(home / "ehr")
-    plain, tls = stack.enter_context(ehr(home / "ehr", TOKEN))
+    plain, tls = stack.enter_context(ehr(home / "ehr", TOKEN, answer=EHR_TOKEN))
     write_files(home / "ehr", f"http://127.0.0.1:{plain}/fhir")
     store = stack.enter_context(EmbeddedServer.start(home, server=wheel_server()))
     port = free_port()
     config = home / "broker.toml"
-    config.write_text(TOML.format(port=port, ehr=plain, tls=tls, scopes=SCOPES))
+    minters = Minters()
+    config.write_text(TOML.format(port=port, ehr=plain, tls=tls, scopes=SCOPES) + minters.toml())
     environ = {
         **os.environ,
         "BROKER_KEK": base64.b64encode(KEY).decode(),
@@ -159,15 +170,20 @@ async def _set_up(home: Path, stack: ExitStack, *, rounds: int) -> Field:
     }
     handles = await _issue(config, store.url(), home)
     log = stack.enter_context((home / "log").open("wb"))
-    command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--state", str(home / "state")]
-    serving = on_core(PROXY_CORE, [*command, "--port", str(port)], env=environ, stdout=log, stderr=log)
-    broker = stack.enter_context(serving)
-    await_port(port)
+
+    def serve(port: int, state: str) -> int:
+        command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--state", str(home / state)]
+        serving = on_core(PROXY_CORE, [*command, "--port", str(port)], env=environ, stdout=log, stderr=log)
+        broker = stack.enter_context(serving)
+        await_port(port)
+        return broker
+
+    broker = serve(port, "state")
     scripts = {}
     for name, some in handles.items():
         (home / name).mkdir()
         scripts[name] = rotation(some, home / name)
-    return Field(broker, port, handles, scripts, (plain, tls), home, store.url().reveal(), rounds)
+    return Field(broker, port, handles, scripts, (plain, tls), home, store.url().reveal(), rounds, minters, serve)
 
 
 def _certificate(home: Path) -> None:
@@ -286,14 +302,24 @@ def _naive_server(place: Field) -> Iterator[tuple[int, int]]:
 
 
 def _streams(place: Field) -> None:
-    """1 GB once, timed; and to eight readers that are slow, whose answers must not pile up here."""
+    """20 MB and 1 GB, timed; and to eight readers that are slow, whose answers must not pile up here."""
     handle = place.handles["plain"][0]
     with limit(place.state / "limit-stream", place.ehr[0], TOKEN) as (_, port):
-        bare = median(_megabytes_per_s(f"http://127.0.0.1:{port}/fhir/{STREAM}", "") for _ in range(3))
-        through = median(_megabytes_per_s(place.url(STREAM), handle) for _ in range(3))
-    place.results["stream_1gb_vs_nginx"] = through / bare
+        for name, path, times in (("20mb", FILE, 9), ("1gb", STREAM, 3)):
+            bare = median(_megabytes_per_s(f"http://127.0.0.1:{port}/fhir/{path}", "") for _ in range(times))
+            through = median(_megabytes_per_s(place.url(path), handle) for _ in range(times))
+            place.results[f"stream_{name}_vs_nginx"] = through / bare
     before = resident_mb(place.broker)
     place.results["stream_rss_growth_mb"] = max(_slowly(place, handle)) - before
+
+
+async def _revocation(place: Field) -> dict[str, float]:
+    ports = [place.port]
+    for number in range(3):
+        port = free_port()
+        place.serve(port, f"state-{number}")
+        ports.append(port)
+    return await revocation(ports, place.handles["plain"], path=READ, client_id="bench")
 
 
 def _megabytes_per_s(url: str, handle: str) -> float:

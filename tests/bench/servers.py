@@ -1,5 +1,6 @@
 """The programs that a proxy is measured between and against: nginx as the EHR, nginx as the limit, wrk as the apps."""
 
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,8 @@ _EHR: Final = """
     ssl_certificate {home}/cert.pem; ssl_certificate_key {home}/cert.pem;
     root {home}/files;
     add_header X-Powered-By bench; add_header Cache-Control no-store; add_header Vary Accept;
+    location = /fhir/.well-known/smart-configuration {{ default_type application/json; return 200 '{metadata}'; }}
+    location = /token {{ default_type application/json; return 200 '{answer}'; }}
     location / {{ if ($http_authorization != "Bearer {token}") {{ return 401; }} try_files $uri $uri.json =404; }}
   }}
 """
@@ -101,10 +104,23 @@ def _nginx(home: Path, core: int, port: int, body: str) -> Iterator[int]:
 
 
 @contextmanager
-def ehr(home: Path, token: str) -> Iterator[tuple[int, int]]:
-    """A FHIR server that gives files to whoever shows the raw token; gives its ports, without and with TLS."""
+def ehr(home: Path, token: str, *, answer: str) -> Iterator[tuple[int, int]]:
+    """A FHIR server that gives files to whoever shows the raw token; gives its ports, without and with TLS.
+
+    `answer` is what its token endpoint says to everybody.
+    """
     port, tls_port = free_port(), free_port()
-    with _nginx(home, OTHER_CORE, port, _EHR.format(home=home, port=port, tls_port=tls_port, token=token)):
+    metadata = json.dumps(
+        {
+            "token_endpoint": f"http://127.0.0.1:{port}/token",
+            "grant_types_supported": ["client_credentials"],
+            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
+            "capabilities": ["client-confidential-asymmetric", "permission-v2"],
+        }
+    )
+    body = _EHR.format(home=home, port=port, tls_port=tls_port, token=token, metadata=metadata, answer=answer)
+    with _nginx(home, OTHER_CORE, port, body):
         yield port, tls_port
 
 
@@ -166,7 +182,7 @@ def load(url: str, pid: int, *, connections: int, seconds: int, script: Path | N
 
 
 def _milliseconds(said: str, share: str) -> float:
-    ((number, unit),) = re.findall(rf"^\s+{share}\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
+    ((number, unit),) = re.findall(rf"^\s+{share}\s+([\d.]+)(us|ms|s) *$", said, re.MULTILINE)
     return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
 
