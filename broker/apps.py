@@ -26,6 +26,8 @@ class Allowance:
     """The operations whose reach the broker does not know, and that the app may ask for all the same."""
     limits: Limits | None = None
     """What every handle of the app is held to there."""
+    registered: Scopes = field(default_factory=Scopes)
+    """What the registration may have at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Directory:
             limit = Scopes.parse(registration.scopes)
             scopes = Scopes.parse(access.scopes).intersection(limit)
             limits = meet(table.value for table in (app.limits, access.limits) if table is not None)
-            yield Allowance(registration, scopes, frozenset(access.operations), limits)
+            yield Allowance(registration, scopes, frozenset(access.operations), limits, limit)
 
     @property
     def registrations(self) -> Iterable[RegistrationSettings]:

@@ -180,7 +180,9 @@ def backend_handle(rooms: Rooms) -> BackendHandle:
         gate=rooms.gate,
         signing_keys=rooms.signing_keys,
         grants=rooms.grants,
-        backend_grants=BackendGrants(rooms.redis, rooms.grants, rooms.keyed_hash, rooms.clock, rooms.entropy),
+        backend_grants=BackendGrants(
+            rooms.redis, rooms.lookups, rooms.grants, rooms.keyed_hash, rooms.clock, rooms.entropy
+        ),
         schedule=rooms.schedule,
         issue_handle=IssueHandle(rooms.directory, rooms.handles, _tell_identity(rooms), rooms.audit),
         audit=rooms.audit,

@@ -45,6 +45,7 @@ from broker.refresh.schedule import Schedule
 from broker.refresh.sending import Sending
 from broker.refresh.trail import RefreshTrail
 from broker.settings import Settings
+from broker.store.lookups import Lookups
 from broker.vault import Vault
 from broker.witness import Witness
 
@@ -62,6 +63,7 @@ class Rooms:
     keyed_hash: KeyedHash
     directory: Directory
     grants: Grants
+    lookups: Lookups
     handles: Handles
     exchanged_handles: ExchangedHandles
     codes: Codes
@@ -102,9 +104,9 @@ async def open_rooms(
     """Build the rooms. Raises `StoreUnavailable`, `SealBroken` (a wrong key-encryption key)."""
     tenant, directory = settings.tenant, Directory(settings)
     keyed_hash = await _keyed_hash(redis, vault, tenant, entropy)
-    grants = _grants(settings, redis, vault, witness, clock, entropy)
+    lookups, grants = Lookups(redis), _grants(settings, redis, vault, witness, clock, entropy)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
-    handles = Handles(redis, records, grants, clock=clock)
+    handles = Handles(redis, lookups, records, grants, clock=clock)
     sealed = SealedRecords(redis, vault, tenant)
     rings, client_secrets = Rings(sealed, signing, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
     signing_keys = SigningKeys(rings, signing, client_secrets, public_url=settings.public_url, clock=clock)
@@ -125,6 +127,7 @@ async def open_rooms(
         keyed_hash=keyed_hash,
         directory=directory,
         grants=grants,
+        lookups=lookups,
         handles=handles,
         exchanged_handles=ExchangedHandles(redis, records, clock=clock),
         codes=Codes(redis, records, handles),

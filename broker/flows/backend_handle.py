@@ -177,6 +177,6 @@ def _whole_types(scopes: Scopes, allowance: Allowance) -> Scopes:
     The handle keeps them, and each request is held to them. At the EHR each that an app thinks of would be one grant
     more.
     """
-    registered = Scopes.parse(allowance.registration.scopes)
     whole = (replace(scope, parameters=()) for scope in scopes.resources)
-    return scopes.union(Scopes(frozenset(scope for scope in whole if Scopes(frozenset({scope})).narrows(registered))))
+    known = (scope for scope in whole if Scopes(frozenset({scope})).narrows(allowance.registered))
+    return scopes.union(Scopes(frozenset(known)))

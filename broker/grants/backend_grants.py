@@ -5,18 +5,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 from redis.asyncio import Redis
 
 from broker.clock import Clock, Entropy
 from broker.credentials import KeyedHash, random_text
-from broker.errors import EhrUnreachable, NotFound, StoreUnavailable
+from broker.errors import EhrUnreachable, StoreUnavailable
 from broker.grants.record import Grant
 from broker.grants.records import Grants
 from broker.scopes import Scopes
 from broker.store import keys
-from broker.store.connection import Script, store_errors
+from broker.store.connection import Script
+from broker.store.lookups import Lookups
 from broker.store.scripts import script
 
 KNOWN_SECONDS: Final = 86_400
@@ -51,6 +52,7 @@ class BackendGrants:
     """Finds the grant of a purpose; where there is none, one replica has it made and the others wait for it."""
 
     redis: Redis
+    lookups: Lookups
     grants: Grants
     keyed_hash: KeyedHash
     clock: Clock
@@ -62,11 +64,7 @@ class BackendGrants:
     async def find(self, purpose: Purpose) -> Grant | None:
         """Return the grant there is. Raises `StoreUnavailable`."""
         pointer = keys.backend(self._digest(purpose))
-        with store_errors():
-            async with self.redis.pipeline(transaction=False) as pipe:
-                pipe.get(pointer)
-                pipe.pexpire(pointer, KNOWN_SECONDS * 1000)
-                tag = cast("bytes | None", (await pipe.execute())[0])
+        tag, _ = await self.lookups.read(("GET", pointer), ("PEXPIRE", pointer, str(KNOWN_SECONDS * 1000)))
         return None if tag is None else await self._usable(tag.decode(), purpose)
 
     async def once(self, purpose: Purpose, make: Callable[[], Awaitable[Grant]]) -> Grant:
@@ -109,10 +107,10 @@ class BackendGrants:
         return known.decode() if known else ""
 
     async def _usable(self, tag: str, purpose: Purpose) -> Grant | None:
-        try:
-            grant = await self.grants.read(tag)
-        except NotFound:
+        (fields,) = await self.lookups.read(("HGETALL", keys.grant(tag)))
+        if not fields:
             return None
+        grant = await self.grants.unpack(tag, fields)
         # The pointer is not sealed: whoever could write to the store could turn it to another grant.
         ours = grant.terms.flow == "backend" and grant.terms.registration == purpose.registration
         return grant if grant.state == "active" and ours else None

@@ -36,9 +36,9 @@ def require_well_formed(text: str) -> Presented:
 class Handles:
     """Issues, redeems and ends handles."""
 
-    def __init__(self, redis: Redis, records: IssuedRecords, grants: Grants, *, clock: Clock) -> None:
+    def __init__(self, redis: Redis, lookups: Lookups, records: IssuedRecords, grants: Grants, *, clock: Clock) -> None:
         self._redis = redis
-        self._lookups = Lookups(redis)
+        self._lookups = lookups
         self._opened: Remembered[tuple[str, bytes], Handle] = Remembered(REMEMBERED)
         self._records = records
         self._grants = grants
@@ -48,10 +48,6 @@ class Handles:
         self._end_family: Script = script("end_family")
         self._take_use: Script = script("take_use")
         self._redeem_with_proof: Script = script("redeem_with_proof")
-
-    async def close(self) -> None:
-        """Close the connection that redeeming reads on."""
-        await self._lookups.close()
 
     async def issue(
         self,

@@ -20,13 +20,13 @@ from broker.store.connection import store_errors
 from broker.store.pool import ANSWER_SECONDS, IDLE_SECONDS
 from broker.store.slots import slot_of
 
-Command = tuple[str, str]
-"""What to do, and the key."""
+Command = tuple[str, ...]
+"""What to do, the key, and what else the command takes."""
 _NOT_YET: Final = object()
 
 
 class Lookups:
-    """Reads keys. Commands that change anything do not belong here."""
+    """Reads keys. A command may be sent a second time, so it must not matter whether it is."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
