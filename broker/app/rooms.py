@@ -107,15 +107,14 @@ async def open_rooms(
     lookups, grants = Lookups(redis), _grants(settings, redis, vault, witness, clock, entropy)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
     handles = Handles(redis, lookups, records, grants, clock=clock)
-    sealed = SealedRecords(redis, vault, tenant)
+    sealed, schedule = SealedRecords(redis, vault, tenant), Schedule(redis)
     rings, client_secrets = Rings(sealed, signing, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
     signing_keys = SigningKeys(rings, signing, client_secrets, public_url=settings.public_url, clock=clock)
-    pins = Pins(redis, vault, keyed_hash, audit, clock, tenant)
-    dpop_proofs, gate = DpopProofs(clock=clock, entropy=entropy), Gate(redis, clock, entropy)
+    pins, gate = Pins(redis, vault, keyed_hash, audit, clock, tenant), Gate(redis, clock, entropy)
+    dpop_proofs, dynamic_clients = DpopProofs(clock=clock, entropy=entropy), DynamicClients(egress, clock)
     discovery, token_endpoint = Discovery(egress, clock, pins), TokenEndpoint(egress, dpop_proofs)
     scope_words, id_tokens = ScopeWords(egress, clock), IdTokens(discovery, IssuerKeys(egress, clock), clock)
     ehr_side = EhrSide(directory, discovery, scope_words, token_endpoint, signing_keys, gate)
-    dynamic_clients, schedule = DynamicClients(egress, clock), Schedule(redis)
     renewal = _renewal(redis, grants, ehr_side, Asking(ehr_side, dynamic_clients), id_tokens, audit, clock, entropy)
     return Rooms(
         settings=settings,
