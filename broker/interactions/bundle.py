@@ -66,6 +66,7 @@ def _read_entry(entry: Any, headers: RequestHeaders) -> Interaction:
     method, url = _text(request, "method"), _text(request, "url")
     path, _, query = url.encode("utf-8", "surrogatepass").partition(b"?")
     entry_headers = RequestHeaders(
+        media_type=None,
         if_none_exist=_text(request, "ifNoneExist") if "ifNoneExist" in request else None,
         if_none_match="ifNoneMatch" in request,
         returns_stored=headers.returns_stored,

@@ -20,12 +20,12 @@ _NOISE: Final = str.maketrans("", "", ' \t"')
 class RequestHeaders:
     """What the request, or an entry of a Bundle, says beside its URL."""
 
-    media_type: str | None = None
+    media_type: str | None
     """Of the body, in lower case, without parameters; the body is UTF-8 and not compressed."""
-    if_none_exist: str | None = None
+    if_none_exist: str | None
     """The criteria of a conditional create."""
-    if_none_match: bool = False
-    returns_stored: bool = False
+    if_none_match: bool
+    returns_stored: bool
     """`Prefer: return=representation`: the answer to a write shows the resource as it is stored."""
     responds_async: bool = False
     """`Prefer: respond-async`: of an export, the only interaction that may ask for it."""

@@ -55,9 +55,9 @@ def _known(request: Request, operation: Operation, type_: str, id_: str | None) 
     given = read_parameters(request, operation)
     confining = tuple(pair for pair in given.pairs if pair[0] == operation.bound_by)
     needs = tuple(Need(type_, letter, confining) for letter in operation.needs)
-    for other in listed_types(given.pairs) if operation.needs_of_others else ():
+    for other in listed_types(given.pairs):
         needs += letters_on(other, operation.needs_of_others)
-    if operation.about_patient and type_ == "Patient" and id_ is not None:
+    if operation.about_patient and type_ == "Patient":
         needs = tuple(replace(need, bound_to=id_) for need in needs)
     reach = Reach.union((_reach(type_, operation, given.pairs), *map(_reach_of_resource, given.resources)))
     interaction = interaction_of(request, "operation", type_, id_, needs=needs, reach=reach)
@@ -76,7 +76,7 @@ def _unknown(request: Request, type_: str, id_: str | None, letters: str) -> Int
 def _reach(type_: str, operation: Operation, pairs: Pairs) -> Reach:
     if operation.is_search:
         return read_search(type_, pairs)
-    named = tuple((name, value) for name, value in pairs if name in operation.parameters and name[0] != "_")
+    named = tuple((name, value) for name, value in pairs if not name.startswith("_"))
     return read_criteria(type_, named) if named else NOWHERE
 
 

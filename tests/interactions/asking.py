@@ -26,7 +26,7 @@ def ask_bundle(*entries: dict[str, Any], kind: str = "transaction", **headers: s
     return ask("POST ", json.dumps(bundle).encode(), **({"Content_Type": JSON} | headers))
 
 
-def entry(line: str, resource: dict[str, Any] | None = None, **members: str) -> dict[str, Any]:
+def entry(line: str, resource: dict[str, Any] | None = None, **members: Any) -> dict[str, Any]:
     """Write a Bundle entry: `entry("POST Patient", {"resourceType": "Patient"}, ifNoneExist="identifier=1")`."""
     method, _, url = line.partition(" ")
     request = {"request": {"method": method, "url": url, **members}}

@@ -75,6 +75,14 @@ def test_the_filter_of_one_entry_does_not_count_for_another() -> None:
         (entry("GET ?_type=Patient"), "search-system", "Patient.s"),
         (entry("GET ?_getpages=1"), "search-page", "*.s"),
         (entry("POST Patient", PATIENT, ifNoneExist="identifier=a"), "conditional-create", "Patient.c Patient.s"),
+        (entry("POST Patient", PATIENT | {"id": "1"}), "create", "Patient.c"),
+        (
+            entry("POST Patient", PATIENT | {"reference": {"a": "b"}, "link": {"reference": None}}),
+            "create",
+            "Patient.c",
+        ),
+        (entry("GET Patient/1", id="a", ifModifiedSince="2020-01-01T00:00:00Z"), "read", "Patient.r"),
+        (entry("GET Patient/1", extension=[]), "read", "Patient.r"),
         (entry("PUT Patient/1", PATIENT, ifMatch='W/"1"'), "update", "Patient.u"),
         (entry("PUT Patient/1", PATIENT | {"id": "1"}), "update", "Patient.u"),
         (entry("PUT Patient/1", PATIENT, ifNoneMatch="*"), "update", "Patient.u Patient.c"),
@@ -189,6 +197,7 @@ def test_a_conditional_reference_is_a_search_however_deep_it_lies() -> None:
         entry("POST Patient", PATIENT | {"link": {"reference": "?name=a"}}),
         entry("POST Patient", PATIENT | {"link": {"reference": "Patient?name=a&_include=*"}}),
         entry("POST Patient", PATIENT | {"link": {"reference": "Patient?name=é"}}),
+        entry("POST Patient", PATIENT | {"link": {"reference": "Patient?name=\ud800"}}),
     ],
 )  # fmt: skip
 def test_one_entry_that_cannot_be_checked_refuses_the_whole_bundle(written: Any) -> None:

@@ -127,6 +127,21 @@ def test_a_resource_may_be_the_body_itself(path: str) -> None:
     assert post(path, b'{"resourceType": "Patient", "id": "1"}').patients == ("1",)
 
 
+def test_a_resource_without_an_id_names_nobody_nor_does_one_that_is_no_patient() -> None:
+    assert post("Patient/$match", b'{"resourceType": "Patient"}').patients == ()
+    assert post("Task/$validate", b'{"resourceType": "Task", "id": "1"}').patients == ()
+
+
+def test_the_parameters_of_a_query_are_there_once() -> None:
+    assert ask("GET List/$find?patient=a&name=b").parameters == (("patient", "a"), ("name", "b"))
+
+
+def test_validating_a_patient_is_not_about_this_patient_alone() -> None:
+    """It tells whether what the resource refers to exists."""
+    interaction = post("Patient/a/$validate", b'{"resourceType": "Patient"}')
+    assert {need.bound_to for need in interaction.needs} == {None}
+
+
 def test_a_post_without_a_body_has_no_parameters() -> None:
     interaction = ask("POST Patient/a/$everything", b"")
     assert (needs(interaction), interaction.body, interaction.parameters) == ("Patient.r *.r *.s", b"", ())

@@ -404,6 +404,8 @@ def test_a_method_that_does_not_belong_to_the_path_is_refused(line: str) -> None
         ("GET Patient/1", {"X_Rewrite_URL": "/Patient/2"}),
         ("GET Patient", {"Prefer": "respond-async"}),
         ("GET Patient", {"Prefer": "handling=strict, Respond-Async; wait=10"}),
+        ("GET Patient", {"Prefer": "respond-async=true"}),
+        ("GET Patient", {"Prefer": '"respond-async" = ""'}),
         ("GET Patient", {"If_None_Exist": "identifier=a"}),
         ("PUT Patient/1", {"If_None_Exist": "identifier=a"}),
         ("PUT Patient?identifier=a", {"If_None_Exist": "identifier=a"}),

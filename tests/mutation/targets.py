@@ -18,6 +18,7 @@ _INTERACTIONS: Final = (
     "tests/interactions/test_bounds.py",
     "tests/interactions/test_refused.py",
     "tests/interactions/test_properties.py",
+    "tests/test_paging.py",
 )
 TARGETS: Final = {
     "broker/policy.py": _POLICY,
@@ -32,6 +33,7 @@ TARGETS: Final = {
     "broker/token_parameters.py": ("tests/release/test_token_parameters.py",),
     "broker/elements.py": ("tests/release/test_token_parameters.py", "tests/release/test_membership.py"),
     "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
+    "broker/interactions/interaction.py": (*_INTERACTIONS, "tests/limits"),
     "broker/interactions": _INTERACTIONS,
     "broker/flows/binding.py": ("tests/flows/test_binding.py",),
 }
@@ -50,4 +52,4 @@ def files(chosen: list[str]) -> list[str]:
         path = ROOT / target
         listed = sorted(path.glob("*.py")) if path.is_dir() else [path]
         found += [str(one.relative_to(ROOT)) for one in listed]
-    return found
+    return list(dict.fromkeys(found))
