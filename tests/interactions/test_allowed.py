@@ -83,7 +83,7 @@ def test_an_interaction_needs_its_letters(line: str, kind: str, needed: str, *, 
         ("patient._has:Group:member:code=x", "Patient.s Group.s"),
         ("subject:Patient=1", ""),
         ("_id=1&_tag=a&_profile=b&_security=c&_source=d&_text=e&_content=f&_language=en&_lastUpdated=gt2020", ""),
-        ("_elements=id,code&_summary=data&_pretty=true&_offset=20", ""),
+        ("_elements=id,code&_summary=data&_pretty=true&_offset=20&_totalMethod=count", ""),
         ("code:in=http://v.example/s&code:not=x&code:not-in=y&code:text=z&code:below=a&code:above=b", ""),
     ],
 )
