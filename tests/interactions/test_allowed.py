@@ -230,7 +230,7 @@ def test_every_patient_that_a_request_names_is_known(line: str, patients: tuple[
 
 
 def test_a_conditional_create_names_the_patients_of_its_criteria() -> None:
-    assert ask("POST Observation", If_None_Exist="patient=a&code=1").patients == ("a",)
+    assert ask("POST Observation", If_None_Exist=" patient=a&subject=Patient/x\t").patients == ("a", "x")
 
 
 def test_a_filter_counts_for_the_searched_type_and_for_nothing_that_comes_with_it() -> None:

@@ -2,9 +2,9 @@
 
 import importlib.util
 import os
+import resource
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 from tests.mutation.mutants import Mutant
 from tests.mutation.targets import ROOT, watchers_of
 
-SECONDS: Final = 40.0
-"""A mutant that runs for longer is one that a test would notice: it hangs."""
+CPU_SECONDS: Final = 60
+"""What all tests of a module take is less: a mutant that computes for longer hangs, which somebody would notice."""
 EXAMPLES: Final = 60
 _OPTIONS: Final = ("-x", "-q", "--noconftest", "-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider")
 Fate = Literal["killed", "hangs", "survived"]
@@ -52,27 +52,21 @@ class _Finder(MetaPathFinder):
 
 def fate_of(mutant: Mutant) -> Fate:
     """Say whether a test fails with this mutant."""
-    pid = os.fork()
-    if pid == 0:
-        _run(mutant, watchers_of(mutant.file))
-    give_up = time.monotonic() + SECONDS
-    while time.monotonic() < give_up:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return "hangs"
+    status = _status_of(mutant, watchers_of(mutant.file))
+    return "survived" if status == 0 else "hangs" if status == -signal.SIGXCPU else "killed"
 
 
 def passes(tests: Sequence[str]) -> bool:
     """Whether the tests pass as things are: else they would notice anything."""
+    return _status_of(None, tests) == 0
+
+
+def _status_of(mutant: Mutant | None, tests: Sequence[str]) -> int:
+    """Run the tests in a fork; returns its exit status, or the number of the signal that ended it, negated."""
     pid = os.fork()
     if pid == 0:
-        _run(None, tests)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) == 0
+        _run(mutant, tests)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _run(mutant: Mutant | None, tests: Sequence[str]) -> None:
@@ -80,6 +74,7 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> None:
     loaded = [name for name in sys.modules if name == "broker" or name.startswith("broker.")]
     if mutant is not None:
         sys.meta_path.insert(0, _Finder(mutant))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     os.chdir(ROOT)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
