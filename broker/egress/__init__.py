@@ -14,6 +14,7 @@ from broker.egress.egress import (
     Egress,
     StreamedAnswer,
 )
+from broker.egress.packing import Unpacker
 from broker.egress.trust import ClientCertificate, HostTls
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Handshake",
     "HostTls",
     "StreamedAnswer",
+    "Unpacker",
     "kind_of",
     "literal",
 ]

@@ -15,6 +15,7 @@ import httpx2 as httpx
 from broker.egress.addresses import AllowedHosts
 from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
 from broker.egress.http1 import Http1Connection
+from broker.egress.packing import stays_packed
 from broker.egress.trust import ClientCertificate, HostTls, Trust
 from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, body_of, dialling, exchange
 from broker.egress.urls import require_callable
@@ -52,6 +53,8 @@ class StreamedAnswer:
     headers: Mapping[str, str]
     chunks: AsyncIterator[bytes]
     """Raises `EhrAnswerLost` when the body breaks off."""
+    is_packed: bool = False
+    """The body is packed, because that was asked for; one that was packed unasked is unpacked."""
     whole: bytes | None = None
     """The body, where it arrived with the head; `chunks` gives nothing then."""
     close: Callable[[], None] = _nothing_to_close
@@ -150,7 +153,7 @@ class Egress:
         status, got, connection = await exchange(upstream, method, target, place.netloc, asked, content, timeout)
         packing = got if asked["accept-encoding"] == "identity" else {}
         try:
-            yield StreamedAnswer(status, got, body_of(connection, packing))
+            yield StreamedAnswer(status, got, body_of(connection, packing), stays_packed(headers, got))
         finally:
             upstream.give_back(connection)
             if not is_kept:
@@ -175,8 +178,10 @@ class Egress:
             place = self._bases[base] = require_callable(base, self._allowed)
         target = f"{place.path}{below}" or "/"
         upstream, (status, got, connection) = await self._exchange(place, method, target, headers, content, timeout)
+        is_packed = stays_packed(headers, got)
         whole = connection.whole() if got.get("content-encoding", "identity") == "identity" else None
-        return StreamedAnswer(status, got, body_of(connection, got), whole, lambda: upstream.give_back(connection))
+        chunks = body_of(connection, {} if is_packed else got)
+        return StreamedAnswer(status, got, chunks, is_packed, whole, lambda: upstream.give_back(connection))
 
     async def _exchange(
         self,

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import ssl
-import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -11,6 +10,7 @@ from typing import Final, Protocol
 from broker import __version__
 from broker.egress.addresses import Address
 from broker.egress.http1 import Http1Connection, StaleConnection
+from broker.egress.packing import Unpacker
 from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
 
 MOST_CONNECTIONS: Final = 200
@@ -19,8 +19,6 @@ IDLE_SECONDS: Final = 15.0
 """For how long an idle connection is used again; servers keep theirs longer, so a request seldom finds one closed."""
 POOL_SECONDS: Final = 2.0
 """How long a request waits for one of the connections to be free."""
-PIECE_BYTES: Final = 64 << 10
-"""Most that is unpacked at once: a few bytes may stand for very many."""
 REPEATABLE: Final = frozenset({"GET", "HEAD"})
 BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 _USER_AGENT: Final = f"user-agent: smart-token-broker/{__version__}"
@@ -179,23 +177,16 @@ def body_length(headers: Mapping[str, str], content: bytes | AsyncIterator[bytes
 
 
 async def body_of(connection: Http1Connection, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
-    """Give the body as it arrives, unpacked where it was packed unasked. Raises `EhrAnswerLost`."""
-    packing = headers.get("content-encoding", "identity").lower()
-    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packing in {"gzip", "deflate"} else None
+    """Give the body as it arrives, unpacked where its headers say that it is packed. Raises `EhrAnswerLost`."""
+    unpacker = Unpacker.of(headers)
     while piece := await connection.chunk():
-        if unpack is None:
+        if unpacker is None:
             yield piece
             continue
-        try:
-            while piece:
-                yield unpack.decompress(piece, PIECE_BYTES)
-                piece = unpack.unconsumed_tail
-        except zlib.error:
-            raise EhrAnswerLost("the answer broke off (it cannot be unpacked)") from None
-        if unpack.unused_data:  # zlib would keep all that follows
-            raise EhrAnswerLost("the answer cannot be unpacked (it goes on after its end)")
-    if unpack is not None and not unpack.eof and headers.get("content-length") != "0":
-        raise EhrAnswerLost("the answer broke off (it cannot be unpacked)")
+        for part in unpacker.feed(piece):
+            yield part
+    if unpacker is not None:
+        unpacker.finish()
 
 
 def request_head(method: str, target: str, host: str, headers: Mapping[str, str], *, length: int | None) -> bytes:

@@ -38,6 +38,8 @@ ExtendPage: TypeAlias = Callable[[str, str], str]
 WITHHELD: Final = "urn:smart-token-broker:link-withheld"
 """Instead of a link that leaves the EHR's base: whoever followed it would send its handle there."""
 REMOVED: Final = "[removed]"
+_BEGINNING: Final = 4
+"""Bytes of a token's beginning that are looked for: one byte alone is found everywhere."""
 
 
 class UrlRewriter:
@@ -149,10 +151,10 @@ class SecretRemover:
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be given out now; as much as could be the beginning of the token is held back."""
         window = (self._held + chunk).replace(self._token, REMOVED.encode())
-        held = _overlap(window, self._token)
+        held = overlap(window, self._token)
         if self._escaped != self._token:
             window = window.replace(self._escaped, REMOVED.encode())
-            held = max(_overlap(window, self._token), _overlap(window, self._escaped))
+            held = max(overlap(window, self._token), overlap(window, self._escaped))
         self._held = window[len(window) - held :]
         return window[: len(window) - held]
 
@@ -162,12 +164,11 @@ class SecretRemover:
         return rest
 
 
-def _overlap(window: bytes, token: bytes) -> int:
+def overlap(window: bytes, token: bytes) -> int:
     """Return how many bytes at the end of `window` are the beginning of `token`."""
-    start = max(0, len(window) - len(token) + 1)
-    position = window.find(token[:1], start)
+    position = window.find(token[:_BEGINNING], max(0, len(window) - len(token) + 1))
     while position != -1:
         if token.startswith(window[position:]):
             return len(window) - position
-        position = window.find(token[:1], position + 1)
-    return 0
+        position = window.find(token[:_BEGINNING], position + 1)
+    return next((length for length in range(_BEGINNING - 1, 0, -1) if window.endswith(token[:length])), 0)

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from broker.ehr.fhir_server import request_headers
 from broker.errors import InvalidHandle, InvalidRequest, TooLarge
-from broker.flows.relay import accept_for
+from broker.flows.relay import accept_for, takes_packed
 from broker.interactions import Interaction, wants_body
 from broker.policy import FindArrival, Permit
 
@@ -70,6 +70,8 @@ class FhirRequest:
         kept = request_headers(self.headers, accept=accept, preferences=preferences(permit))
         if permit.checks is not None:  # what is checked has to be answered: 304 would tell of what may not be read
             kept = {name: value for name, value in kept.items() if name not in _CONDITIONS}
+        elif takes_packed(permit.interaction, self.headers):
+            kept["accept-encoding"] = "gzip"
         return kept | self._announced_length(permit.interaction)
 
     def _announced_length(self, interaction: Interaction) -> dict[str, str]:

@@ -22,6 +22,7 @@ from broker.flows.at_ehr import at_ehr
 from broker.flows.binding import require_bound
 from broker.flows.check_dpop import CheckDpop
 from broker.flows.fhir_request import FhirRequest, require_no_token
+from broker.flows.follow_merge import REDIRECTS, merged_into, name_record
 from broker.flows.relay import FhirAnswer, accept_for, begun, relay
 from broker.flows.searchable import SearchableParameters
 from broker.grants import Grant
@@ -63,8 +64,17 @@ class Forward:
                 received = None  # closed once, whatever comes next
                 token = await self.refresher.replace_refused(permit, token)
                 received = await self._once_more(permit, request, token)
-            answer = self._relayed(permit, request, received, token)
-            if permit.checks is not None:
+            other = None
+            if received.status in REDIRECTS:
+                other = merged_into(received, permit, self.directory, request.find_arrival)
+            if other is not None:
+                received.close()
+                received = None
+                self._record(other, request, "handle.use", "allowed", reason="merged into another record (PX-15)")
+                received = await self._once_more(other, request, token)
+            answer = self._relayed(other or permit, request, received, token)
+            answer = answer if other is None else name_record(answer, other, self.directory)
+            if (other or permit).checks is not None:
                 answer = await begun(answer)
             self._record(permit, request, "handle.answer", "allowed", status=answer.status)
             yield answer
@@ -130,7 +140,7 @@ class Forward:
         return decide(handle, grant, self.directory.app, interaction, find_arrival, searchable)
 
     async def _once_more(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
-        """Replay what may be replayed, once, with the token that replaced the refused one (PX-08)."""
+        """Send once more what may be sent again: with a fresh token, or after a redirect (PX-08)."""
         if not permit.interaction.safe:
             raise EhrUnreachable("401 to a write", public="The EHR's token was renewed. Send the request again.")
         received = await self._to_ehr(permit, request, token)
@@ -159,7 +169,7 @@ class Forward:
         answer = relay(
             received,
             permit.interaction,
-            urls=self.directory.urls(request.ehr, permit.grant.terms.fhir_base),
+            urls=self.directory.urls(permit.grant.terms.ehr, permit.grant.terms.fhir_base),
             token=token.access_token,
             extend_page=partial(self.page_links.extend, permit),
             checks=permit.checks,

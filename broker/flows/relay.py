@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
+from broker.ehr.packed import passed_packed, unpacked
 from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter
 from broker.ehr.url_map import UrlMap
 from broker.errors import EhrMisbehaved, NotAcceptable
@@ -24,6 +25,8 @@ _DECODED = frozenset({"identity", "gzip", "deflate", ""})
 _UNNAMED = "the EHR answered a body without a Content-Type (OA-04)"
 _UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
+
+_NEVER = re.compile(r"q=0(?:\.0{0,3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,15 @@ def accept_for(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]])
     if asked and "json" not in asked.lower() and "*" not in asked:
         raise NotAcceptable("the app accepts no JSON")
     return FHIR_JSON
+
+
+def takes_packed(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the EHR may pack the body: it passes as it is, and the app takes gzip (PX-11)."""
+    if interaction.kind not in {"read", "vread"} or interaction.type not in _RAW_TYPES:
+        return False
+    asked = ",".join(value.decode("latin-1") for name, value in headers if name.lower() == b"accept-encoding")
+    words = (word.replace(" ", "").lower().partition(";") for word in asked.split(","))
+    return any(coding == "gzip" and not _NEVER.fullmatch(weight) for coding, _, weight in words)
 
 
 def relay(
@@ -76,6 +88,10 @@ def relay(
     if received.whole is not None:
         return FhirAnswer(received.status, clean, received.chunks, _whole_body(received, remover, checked, rewriter))
     chunks = received.chunks if "content-type" in received.headers else _nothing(received.chunks)
+    if raw and received.is_packed and checked is None:
+        return FhirAnswer(received.status, {**clean, "content-encoding": "gzip"}, passed_packed(chunks, token))
+    if received.is_packed:
+        chunks = unpacked(chunks)
     return FhirAnswer(received.status, clean, _body(chunks, remover, checked, rewriter))
 
 

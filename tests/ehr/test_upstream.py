@@ -269,6 +269,28 @@ async def test_few_packed_bytes_that_stand_for_very_many_are_unpacked_bit_by_bit
     assert (sum(sizes), max(sizes)) == (50_000_000, 65536)
 
 
+async def test_what_was_asked_for_packed_comes_as_it_is(egress: Egress, ehr: ScriptedServer) -> None:
+    """(PX-11)."""
+    packed = gzip.compress(b"x" * 1000)
+    ehr.answers["/a"] = reply(packed, "Content-Encoding: gzip")
+
+    async with egress.stream("GET", f"{ehr.url}/a", headers={"accept-encoding": "gzip"}, timeout=5) as answer:
+        assert (answer.is_packed, b"".join([chunk async for chunk in answer.chunks])) == (True, packed)
+    assert ehr.requests[0].headers["accept-encoding"] == "gzip"
+    async with egress.stream("GET", f"{ehr.url}/a", headers={}, timeout=5) as answer:
+        assert (answer.is_packed, b"".join([chunk async for chunk in answer.chunks])) == (False, b"x" * 1000)
+    assert ehr.requests[1].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
+async def test_an_answer_without_a_body_is_whole_though_it_would_be_packed(
+    egress: Egress, ehr: ScriptedServer, method: str, status: str
+) -> None:
+    ehr.answers["/a"] = f"HTTP/1.1 {status}\r\nContent-Encoding: gzip\r\nContent-Length: 90\r\n\r\n".encode()
+
+    assert await ask(egress, f"{ehr.url}/a", method=method) == (int(status[:3]), b"")
+
+
 @pytest.mark.parametrize(
     "packed",
     [

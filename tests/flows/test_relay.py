@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from broker.egress import StreamedAnswer
 from broker.ehr.url_map import UrlMap
 from broker.errors import AnswerWithheld, EhrAnswerLost, EhrMisbehaved, NotAcceptable
-from broker.flows.relay import FhirAnswer, accept_for, begun, relay
+from broker.flows.relay import FhirAnswer, accept_for, begun, relay, takes_packed
 from broker.interactions import Interaction
 from broker.membership import Patient
 from broker.release import Checks, Rule
@@ -215,6 +216,51 @@ async def test_an_echoed_token_is_cut_out_of_a_binary_too() -> None:
     answer = relayed(received(200, {"content-type": "text/plain"}, b"raw-t0ken"), interaction("read", "Binary"))
 
     assert await body_of(answer) == b"[removed]"
+
+
+def packed(media_type: str, body: bytes) -> StreamedAnswer:
+    headers = {"content-type": media_type, "content-encoding": "gzip"}
+    return replace(received(200, headers, gzip.compress(body, mtime=0)), is_packed=True)
+
+
+async def test_a_packed_binary_passes_as_it_is() -> None:
+    """PX-11."""
+    answer = relayed(packed("application/pdf", b"x" * 1000), interaction("read", "Binary"))
+
+    assert answer.headers == {"content-type": "application/pdf", "content-encoding": "gzip"}
+    assert await body_of(answer) == gzip.compress(b"x" * 1000, mtime=0)
+
+
+async def test_a_packed_binary_that_comes_as_fhir_json_is_unpacked_and_turned() -> None:
+    """PX-06."""
+    body = b'{"fullUrl":"' + EHR.encode() + b'/Binary/1"}'
+
+    answer = relayed(packed(FHIR, body), interaction("read", "Binary"))
+
+    assert "content-encoding" not in answer.headers
+    assert await body_of(answer) == b'{"fullUrl":"' + OURS.encode() + b'/Binary/1"}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_", "encodings", "takes"),
+    [
+        ("read", "Binary", [b"gzip"], True),
+        ("vread", "Binary", [b"br, GZIP ; q=0.5"], True),
+        ("read", "Binary", [b"br", b"gzip"], True),
+        ("read", "Binary", [b"gzip;q=0"], False),
+        ("read", "Binary", [b"gzip;q=0.000, br"], False),
+        ("read", "Binary", [b"*", b"x-gzip", b"br"], False),
+        ("read", "Binary", [], False),
+        ("read", "Patient", [b"gzip"], False),
+        ("search-type", "Binary", [b"gzip"], False),
+        ("update", "Binary", [b"gzip"], False),
+    ],
+)
+def test_only_what_need_not_be_read_is_asked_for_packed(
+    kind: str, type_: str, encodings: list[bytes], *, takes: bool
+) -> None:
+    """PX-11."""
+    assert takes_packed(interaction(kind, type_), [(b"Accept-Encoding", value) for value in encodings]) is takes
 
 
 async def test_a_body_that_breaks_off_is_not_ended_as_if_it_were_whole() -> None:

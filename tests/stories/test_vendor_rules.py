@@ -9,10 +9,11 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
+from tests.clients.patients import two_patients
 from tests.ehr.server import ScriptedServer, reply, scripted_server
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import EHR
-from tests.stories.held import Held, code_of, hold, upstream
+from tests.stories.held import Held, audit_of, code_of, hold, upstream
 
 SIBLING = """
 [[ehr]]
@@ -156,12 +157,48 @@ async def test_what_epic_says_of_breaking_the_glass_or_of_too_much_is_told_and_n
         assert held.refreshes() == 0
 
 
-async def test_where_a_patient_was_merged_the_redirect_is_not_followed(held: Held) -> None:
+async def test_a_patient_who_was_merged_is_not_read_with_a_handle_for_one_patient(held: Held) -> None:
     """(PX-05, PX-15): the other id may be another person's chart, which the handle was not given for."""
     held.stage.sandbox.fault("fhir_merged")
 
     answer = await held.read()
 
     assert (answer.status_code, code_of(answer)) == (502, "ehr_misbehaved")
+    assert "merged into another one" in answer.json()["issue"][0]["diagnostics"]
     assert "location" not in answer.headers
     assert held.stage.sandbox.counts()["fhir"] == 1
+
+
+async def test_a_patient_who_was_merged_is_read_where_the_handle_may_read_the_other_record(
+    stage: BrokerStage, reports: App
+) -> None:
+    """(PX-15): each request to the EHR has its record; which one was read stands in a header."""
+    one, other = await two_patients(stage)
+    form = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}
+    handle = (await reports.token(**form)).json()["access_token"]
+    before = upstream(stage.sandbox), len(audit_of(stage, "handle.use"))
+    stage.sandbox.fault("fhir_merged", into=other)
+
+    answer = await reports.fhir(handle, f"Patient/{one}")
+
+    assert (answer.status_code, answer.json()["id"]) == (200, other)
+    assert answer.headers["content-location"] == f"{stage.base}/Patient/{other}"
+    assert (upstream(stage.sandbox), len(audit_of(stage, "handle.use"))) == (before[0] + 2, before[1] + 2)
+
+
+@pytest.mark.parametrize("into", ["../../admin", "x?y=z", "x/_history/1", "SAME", ""])
+async def test_a_redirect_that_names_no_other_record_of_the_type_is_not_followed(
+    stage: BrokerStage, reports: App, into: str
+) -> None:
+    """(PX-05): one redirect is followed, and that to one more record alone."""
+    one, other = await two_patients(stage)
+    form = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}
+    handle = (await reports.token(**form)).json()["access_token"]
+    before = upstream(stage.sandbox)
+    for target in [one if into == "SAME" else into] if into else [other, one]:
+        stage.sandbox.fault("fhir_merged", into=target)
+
+    answer = await reports.fhir(handle, f"Patient/{one}")
+
+    assert (answer.status_code, code_of(answer)) == (502, "ehr_misbehaved")
+    assert upstream(stage.sandbox) == before + (1 if into else 2)

@@ -1,0 +1,51 @@
+"""Bodies that come packed (RFC 9110 §8.4.1): unpacked bit by bit, since a few bytes may stand for very many."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from broker.errors import EhrAnswerLost
+
+PIECE_BYTES: Final = 64 << 10
+"""Most that is unpacked at once."""
+_PACKED: Final = frozenset({"gzip", "deflate"})
+
+
+def packing_of(headers: Mapping[str, str]) -> str:
+    """Return how a body is packed, in lower case; `identity` where it is not."""
+    return headers.get("content-encoding", "identity").lower()
+
+
+def stays_packed(asked: Mapping[str, str], got: Mapping[str, str]) -> bool:
+    """Whether a body is packed as it was asked for, and so is given as it arrives."""
+    return "gzip" in asked.get("accept-encoding", "") and packing_of(got) == "gzip"
+
+
+class Unpacker:
+    """Unpacks one body."""
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> "Unpacker | None":
+        """Return what unpacks the body that these headers belong to; None where it is not packed."""
+        return cls() if packing_of(headers) in _PACKED else None
+
+    def __init__(self) -> None:
+        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._begun = False
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Give what a piece stands for, 64 KiB at a time. Raises `EhrAnswerLost`."""
+        self._begun = True
+        try:
+            while piece:
+                yield self._unpack.decompress(piece, PIECE_BYTES)
+                piece = self._unpack.unconsumed_tail
+        except zlib.error:
+            raise EhrAnswerLost("the answer broke off (it cannot be unpacked)") from None
+        if self._unpack.unused_data:  # zlib would keep all that follows
+            raise EhrAnswerLost("the answer cannot be unpacked (it goes on after its end)")
+
+    def finish(self) -> None:
+        """Raise `EhrAnswerLost` unless the body is whole. One of no bytes is: a 304's, or that of a HEAD."""
+        if self._begun and not self._unpack.eof:
+            raise EhrAnswerLost("the answer broke off (it cannot be unpacked)")

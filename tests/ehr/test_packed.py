@@ -1,0 +1,68 @@
+"""A packed body that passes as it is does not bring the raw token to an app either (HB-07)."""
+
+import gzip
+import zlib
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+
+from broker.ehr.packed import MOST_HELD, passed_packed, unpacked
+from broker.errors import EhrAnswerLost, EhrMisbehaved
+from broker.secret import Secret
+
+TOKEN = "eyJhbGciOi.abc/def~+" * 5
+
+
+async def arriving(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def passed(pieces: Iterable[bytes]) -> tuple[bytes, bool]:
+    """What passed, and whether the answer was whole."""
+    out = bytearray()
+    try:
+        async for piece in passed_packed(arriving(pieces), Secret(TOKEN)):
+            out += piece
+    except EhrMisbehaved:
+        return bytes(out), False
+    return bytes(out), True
+
+
+def cut(body: bytes, size: int) -> list[bytes]:
+    return [body[start : start + size] for start in range(0, len(body), size)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+async def test_a_body_passes_byte_for_byte(size: int) -> None:
+    packed = gzip.compress(bytes(range(256)) * 20 + TOKEN[:50].encode() + b"end")
+
+    assert await passed(cut(packed, size)) == (packed, True)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("token", [TOKEN, TOKEN.replace("/", r"\/")])
+async def test_a_token_does_not_pass_nor_does_most_of_it(size: int, token: str) -> None:
+    text = b"x" * 1000 + b'{"diagnostics":"' + token.encode() + b'"}'
+
+    out, whole = await passed(cut(gzip.compress(text, compresslevel=0), size))
+
+    assert not whole
+    assert token[:4].encode() not in zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(out)
+
+
+async def test_a_body_that_stands_for_hardly_anything_is_not_held_without_end() -> None:
+    pack = zlib.compressobj(0, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    begun = pack.compress(TOKEN[:10].encode()) + pack.flush(zlib.Z_SYNC_FLUSH)
+    empty = b"\x00\x00\x00\xff\xff" * 1000  # stored blocks of no bytes
+
+    out, whole = await passed([begun, *[empty] * (2 + MOST_HELD // len(empty))])
+
+    assert (out, whole) == (b"", False)
+
+
+@pytest.mark.parametrize("body", [gzip.compress(b"x" * 1000)[:-9], b"no gzip"])
+async def test_a_body_that_is_not_whole_is_lost(body: bytes) -> None:
+    for through in (passed_packed(arriving([body]), Secret(TOKEN)), unpacked(arriving([body]))):
+        with pytest.raises(EhrAnswerLost):
+            [piece async for piece in through]
