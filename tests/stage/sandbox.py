@@ -33,6 +33,10 @@ class Sandbox:
         """Arm a fault."""
         self._said(self._http.post("/__faults", json={"name": name, **parameters}))
 
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the faults that are armed, with how often each has struck."""
+        return list(self._said(self._http.get("/__faults")).json())
+
     def switch(self, **settings: Any) -> None:
         """Change its settings until the reset."""
         self._said(self._http.post("/__settings", json=settings))
