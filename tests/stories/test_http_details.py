@@ -1,0 +1,93 @@
+"""What HTTP offers beside a body goes both ways as if the broker were not there (PX-11)."""
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.stage import App, BrokerStage
+from tests.stories.held import upstream
+
+SCOPE = "launch/patient patient/Patient.rs patient/Observation.cruds"
+
+
+@pytest.fixture
+async def given(app: App) -> dict[str, Any]:
+    return await app.standalone(scope=SCOPE)
+
+
+def observation(given: dict[str, Any]) -> dict[str, Any]:
+    code = {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
+    subject = {"reference": f"Patient/{given['patient']}"}
+    return {"resourceType": "Observation", "status": "final", "code": code, "subject": subject}
+
+
+async def test_what_is_unchanged_is_not_sent_again(app: App, given: dict[str, Any]) -> None:
+    handle, path = given["access_token"], f"Patient/{given['patient']}"
+    first = await app.fhir(handle, path)
+
+    again = await app.fhir(handle, path, headers={"If-None-Match": first.headers["etag"]})
+
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert first.headers["last-modified"]
+
+
+async def test_a_head_has_the_headers_and_no_body(app: App, given: dict[str, Any]) -> None:
+    handle, path = given["access_token"], f"Patient/{given['patient']}"
+    read = await app.fhir(handle, path)
+
+    head = await app.fhir(handle, path, method="HEAD")
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert [head.headers[name] for name in ("etag", "content-type")] == [
+        read.headers[name] for name in ("etag", "content-type")
+    ]
+
+
+async def test_a_write_is_conditional_asks_for_little_and_may_answer_nothing(app: App, given: dict[str, Any]) -> None:
+    handle = given["access_token"]
+    created = await app.fhir(
+        handle, "Observation", method="POST", json=observation(given), headers={"Prefer": "return=minimal"}
+    )
+    assert (created.status_code, created.content) == (201, b"")
+    path = created.headers["location"].removeprefix(f"{app.base}/").partition("/_history")[0]
+    resource = observation(given) | {"id": path.partition("/")[2]}
+
+    stale = await app.fhir(handle, path, method="PUT", json=resource, headers={"If-Match": 'W/"99"'})
+    updated = await app.fhir(handle, path, method="PUT", json=resource, headers={"If-Match": created.headers["etag"]})
+    deleted = await app.fhir(handle, path, method="DELETE")
+
+    assert (stale.status_code, stale.json()["resourceType"]) == (412, "OperationOutcome")
+    assert updated.status_code == 200
+    assert (deleted.status_code, deleted.content) == (204, b"")
+
+
+async def asked_first(stage: BrokerStage, handle: str) -> bytes:
+    """Ask whether a body may come, and return what is said first."""
+    place = urlsplit(stage.base)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    lines = [
+        f"POST {place.path}/Observation HTTP/1.1",
+        f"Host: {place.netloc}",
+        f"Authorization: Bearer {handle}",
+        "Content-Type: application/fhir+json",
+        "Content-Length: 1000",
+        "Expect: 100-continue",
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        async with asyncio.timeout(5):
+            return (await reader.readline()).strip()
+    finally:
+        writer.close()
+
+
+async def test_a_body_is_asked_for_only_with_a_good_handle(stage: BrokerStage, given: dict[str, Any]) -> None:
+    """RFC 9110 §10.1.1."""
+    before = upstream(stage.sandbox)
+    assert await asked_first(stage, f"{given['access_token'][:-1]}!") == b"HTTP/1.1 401 Unauthorized"
+    assert upstream(stage.sandbox) == before
+
+    assert await asked_first(stage, given["access_token"]) == b"HTTP/1.1 100 Continue"
