@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from broker.ehr.members import LONGEST_KEY, Keys, Replaced, splice
-from broker.ehr.page_urls import LONGEST_URL, PageUrls
+from broker.ehr.page_urls import LONGEST_URL, PageUrls, Piece
 from broker.ehr.url_map import UrlMap
 from broker.secret import Secret
 
@@ -63,24 +63,29 @@ class UrlRewriter:
         """Return what can be given out now; at most 60 KiB are held back, so that none is looked at often."""
         self._gathered.append(chunk)
         self._size += len(chunk)
-        return self._take_gathered() if self._size >= _GATHERED else b""
+        if self._size < _GATHERED:
+            return b""
+        return self._take(self._page_urls.feed(self._gather()), hold=_LONGEST_MEMBER)
 
     def finish(self) -> bytes:
         """Return the rest."""
-        before = self._take_gathered()
-        self._window += self._page_urls.finish()
-        return before + self._advance(len(self._window))
+        pieces = self._page_urls.feed(self._gather())
+        return self._take([*pieces, (self._page_urls.finish(), False)], hold=0)
 
-    def _take_gathered(self) -> bytes:
+    def _gather(self) -> bytes:
         chunk = b"".join(self._gathered)
         self._gathered, self._size = [], 0
+        return chunk
+
+    def _take(self, pieces: list[Piece], *, hold: int) -> bytes:
+        """Turn pieces of the body, but for as many bytes at the end as a member may have."""
         out = []
-        for piece, is_url in self._page_urls.feed(chunk):
+        for piece, is_url in pieces:
             if is_url:
                 out += [self._advance(len(self._window)), b'"', self._turn_page_url(piece), b'"']
             else:
                 self._window += piece
-        out.append(self._advance(len(self._window) - _LONGEST_MEMBER))
+        out.append(self._advance(len(self._window) - hold))
         return b"".join(out)
 
     def _advance(self, until: int) -> bytes:
