@@ -27,6 +27,7 @@ REVEALING = {
     "broker/ehr/dynamic_client.py",
     "broker/ehr/fhir_server.py",
     "broker/ehr/id_token.py",
+    "broker/ehr/packed.py",
     "broker/ehr/rewriting.py",
     "broker/ehr/token_endpoint.py",
     "broker/ehr/unverified.py",
