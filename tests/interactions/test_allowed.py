@@ -11,6 +11,7 @@ SHOWN = "return=representation"
     [
         ("GET Patient/1", "read", "Patient.r", True),
         ("HEAD Patient/1", "read", "Patient.r", True),
+        ("GET Patient/x", "read", "Patient.r", True),
         ("GET Patient/1?_format=json&_summary=true", "read", "Patient.r", True),
         ("GET Observation/a-b.C.9/_history/7", "vread", "Observation.r", True),
         ("GET Observation/1/_history", "history-instance", "Observation.r", True),
