@@ -7,6 +7,7 @@ not be released makes the whole answer a refusal, before a byte of it went out.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -14,8 +15,10 @@ from broker.ehr.bundle_parts import MOST_CHARACTERS, BundleParts, Part, read_who
 from broker.errors import AnswerWithheld, EhrMisbehaved
 from broker.release import Checks
 
-_KEPT: Final = frozenset({"id", "implicitRules", "language", "meta", "resourceType", "timestamp", "type"})
+_KEPT: Final = frozenset({"id", "implicitRules", "language", "resourceType", "type"})
 """Members of a Bundle that say nothing of what was withheld; and `link`, in part."""
+_TELLING_HEADERS: Final = frozenset({"etag", "last-modified"})
+"""Of a Bundle they may be those of what was withheld."""
 _KEPT_LINKS: Final = frozenset({"self", "first", "previous", "prev", "next"})
 
 
@@ -49,6 +52,12 @@ def checker(checks: Checks, status: int) -> Checker:
     if status >= 400:
         return CheckedResource(replace(checks, shape="resource", rules=()))
     return CheckedResource(checks) if checks.shape == "resource" else CheckedBundle(checks)
+
+
+def harmless(headers: Mapping[str, str], checks: Checks) -> dict[str, str]:
+    """Return the headers that say nothing of what was withheld."""
+    is_all = checks.shape == "resource"
+    return {name: value for name, value in headers.items() if is_all or name not in _TELLING_HEADERS}
 
 
 class CheckedResource:

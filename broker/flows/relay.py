@@ -14,7 +14,7 @@ from broker.ehr.packed import passed_packed, unpacked
 from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter
 from broker.ehr.url_map import UrlMap
 from broker.errors import EhrMisbehaved, NotAcceptable
-from broker.flows.check_answer import Checker, checker
+from broker.flows.check_answer import Checker, checker, harmless
 from broker.interactions import Interaction
 from broker.release import Checks
 from broker.secret import Secret
@@ -84,7 +84,9 @@ def relay(
     remover = SecretRemover(token)
     clean = {name: remover.text(value) for name, value in headers.items() if value.isascii()}
     rewriter = None if raw else UrlRewriter(urls, extend_page)
-    checked = None if checks is None else checker(checks, received.status)
+    checked = None
+    if checks is not None:
+        checked, clean = checker(checks, received.status), harmless(clean, checks)
     if received.whole is not None:
         return FhirAnswer(received.status, clean, received.chunks, _whole_body(received, remover, checked, rewriter))
     chunks = received.chunks if "content-type" in received.headers else _nothing(received.chunks)

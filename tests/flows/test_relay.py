@@ -11,7 +11,7 @@ from broker.errors import AnswerWithheld, EhrAnswerLost, EhrMisbehaved, NotAccep
 from broker.flows.relay import FhirAnswer, accept_for, begun, relay, takes_packed
 from broker.interactions import Interaction
 from broker.membership import Patient
-from broker.release import Checks, Rule
+from broker.release import Checks, Rule, Shape
 from broker.secret import Secret
 
 EHR = "https://ehr.example/r4"
@@ -343,7 +343,8 @@ CHECKS = Checks("searchset", (Rule("Patient", (), Patient("me", EHR)),))
 
 
 def checked(checks: Checks, body: bytes, *, is_whole: bool, status: int = 200) -> FhirAnswer:
-    answer = received(status, None, *(() if is_whole else (body[:40], body[40:])))
+    headers = {"content-type": FHIR, "etag": 'W/"3"', "last-modified": "Sun, 01 Nov 2026 00:00:00 GMT"}
+    answer = received(status, headers, *(() if is_whole else (body[:40], body[40:])))
     return relay(
         replace(answer, whole=body) if is_whole else answer,
         interaction(),
@@ -352,6 +353,16 @@ def checked(checks: Checks, body: bytes, *, is_whole: bool, status: int = 200) -
         extend_page=lambda _path, _query: "",
         checks=checks,
     )
+
+
+@pytest.mark.parametrize(("shape", "kept"), [("resource", True), ("searchset", False), ("history", False)])
+def test_the_version_of_a_bundle_tells_of_what_was_withheld(shape: Shape, *, kept: bool) -> None:
+    """PX-14."""
+    body = MINE if shape == "resource" else b'{"resourceType":"Bundle"}'
+    answer = checked(replace(CHECKS, shape=shape), body, is_whole=True)
+
+    assert (set(answer.headers) == {"content-type", "etag", "last-modified"}) is kept
+    assert set(answer.headers) >= {"content-type"}
 
 
 async def released(checks: Checks, body: bytes, *, is_whole: bool, status: int = 200) -> bytes:

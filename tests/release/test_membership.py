@@ -109,73 +109,96 @@ def test_nothing_is_both_one_patients_and_everybodys() -> None:
     assert not may_be_owned("Group")
 
 
-PATIENTS = [
-    "Account",
-    "AdverseEvent",
-    "AllergyIntolerance",
-    "Appointment",
-    "AppointmentResponse",
-    "AuditEvent",
-    "Basic",
-    "BodyStructure",
-    "CarePlan",
-    "CareTeam",
-    "ChargeItem",
-    "Claim",
-    "ClaimResponse",
-    "ClinicalImpression",
-    "Communication",
-    "CommunicationRequest",
-    "Composition",
-    "Condition",
-    "Consent",
-    "Coverage",
-    "CoverageEligibilityRequest",
-    "CoverageEligibilityResponse",
-    "DetectedIssue",
-    "DeviceRequest",
-    "DeviceUseStatement",
-    "DiagnosticReport",
-    "DocumentManifest",
-    "DocumentReference",
-    "Encounter",
-    "EnrollmentRequest",
-    "EpisodeOfCare",
-    "ExplanationOfBenefit",
-    "FamilyMemberHistory",
-    "Flag",
-    "Goal",
-    "ImagingStudy",
-    "Immunization",
-    "ImmunizationEvaluation",
-    "ImmunizationRecommendation",
-    "Invoice",
-    "List",
-    "MeasureReport",
-    "Media",
-    "MedicationAdministration",
-    "MedicationDispense",
-    "MedicationRequest",
-    "MedicationStatement",
-    "MolecularSequence",
-    "NutritionOrder",
-    "Observation",
-    "Patient",
-    "Procedure",
-    "Provenance",
-    "QuestionnaireResponse",
-    "RelatedPerson",
-    "RequestGroup",
-    "ResearchSubject",
-    "RiskAssessment",
-    "Schedule",
-    "ServiceRequest",
-    "Specimen",
-    "SupplyDelivery",
-    "SupplyRequest",
-    "VisionPrescription",
-]
-"""The types of CompartmentDefinition/patient of FHIR R4 that have parameters there, without Group and Person."""
+ELEMENTS = """
+Account: subject
+AdverseEvent: subject
+AllergyIntolerance: patient | recorder asserter
+Appointment: participant.actor
+AppointmentResponse: actor
+AuditEvent: agent.who entity.what
+Basic: subject | author
+BodyStructure: patient
+CarePlan: subject | activity.detail.performer
+CareTeam: subject | participant.member
+ChargeItem: subject
+Claim: patient | payee.party
+ClaimResponse: patient
+ClinicalImpression: subject
+Communication: subject | sender recipient
+CommunicationRequest: subject | sender recipient requester
+Composition: subject | author attester.party
+Condition: subject | asserter
+Consent: patient
+Coverage: beneficiary | policyHolder subscriber payor
+CoverageEligibilityRequest: patient
+CoverageEligibilityResponse: patient
+DetectedIssue: patient
+Device: patient
+DeviceRequest: subject | performer
+DeviceUseStatement: subject
+DiagnosticReport: subject
+DocumentManifest: subject | author recipient
+DocumentReference: subject | author
+Encounter: subject
+EnrollmentRequest: candidate
+EpisodeOfCare: patient
+ExplanationOfBenefit: patient | payee.party
+FamilyMemberHistory: patient
+Flag: subject
+Goal: subject
+ImagingStudy: subject
+Immunization: patient
+ImmunizationEvaluation: patient
+ImmunizationRecommendation: patient
+Invoice: subject | recipient
+List: subject | source
+MeasureReport: subject
+Media: subject
+MedicationAdministration: subject | performer.actor
+MedicationDispense: subject | receiver
+MedicationRequest: subject
+MedicationStatement: subject
+MolecularSequence: patient
+NutritionOrder: patient
+Observation: subject | performer
+Procedure: subject | performer.actor
+Provenance: target
+QuestionnaireResponse: subject | author
+RelatedPerson: patient
+RequestGroup: subject | action.participant
+ResearchSubject: individual
+RiskAssessment: subject
+Schedule: actor
+ServiceRequest: subject | performer
+Specimen: subject
+SupplyDelivery: patient
+SupplyRequest: deliverTo
+VisionPrescription: patient
+"""
+"""CompartmentDefinition/patient of FHIR R4, with the elements that its search parameters look at: those that say whom a
+resource is about, and after the bar who else stands in it. Without Group and Person; with Device."""
+TABLE = [tuple(part.split() for part in line.replace(":", "").split("|")) for line in ELEMENTS.strip().splitlines()]
+ROWS = [(first[0], path, True) for first, *_ in TABLE for path in first[1:]]
+ROWS += [(first[0], path, False) for first, *more in TABLE for path in (more[0] if more else ())]
+PATIENTS = ["Patient", *(first[0] for first, *_ in TABLE if first[0] != "Device")]
+
+
+def nested(path: str, reference: dict[str, Any]) -> dict[str, Any]:
+    """A resource's member with a reference at a dotted path, each step in a list."""
+    name, _, rest = path.partition(".")
+    return {name: [nested(rest, reference)] if rest else [reference]}
+
+
+@pytest.mark.parametrize(("type_", "path", "is_about"), ROWS)
+def test_each_element_of_the_definition_puts_a_resource_into_the_compartment(
+    type_: str, path: str, *, is_about: bool
+) -> None:
+    """PX-14: one that says whom it is about puts it there alone."""
+    assert ME.owns({"resourceType": type_, **nested(path, MINE)})
+    assert not ME.owns({"resourceType": type_, **nested(path, OTHER)})
+    beside = nested(path, OTHER)
+    beside[path.partition(".")[0]] += nested(path, MINE)[path.partition(".")[0]]
+    assert ME.owns({"resourceType": type_, **beside}) is not is_about
 
 
 @pytest.mark.parametrize("type_", PATIENTS)
