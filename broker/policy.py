@@ -21,6 +21,7 @@ in order, the first refusal wins:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -34,9 +35,12 @@ from broker.interactions import Interaction, Need
 from broker.limits import Arrival, Limits, applied, meet, require_met
 from broker.part import Held
 from broker.release import Checks
+from broker.remembered import Remembered
 from broker.scopes import Scopes
 
 _DECIDED: Final = object()
+REMEMBERED: Final = 4096
+"""For how many handles and grants it is known what is left of their scopes."""
 
 FindApp: TypeAlias = Callable[[str], App | None]
 FindArrival: TypeAlias = Callable[[], Arrival]
@@ -68,6 +72,22 @@ class Permit:
 def effective_scopes(handle: Handle, grant: Grant, find_app: FindApp) -> Scopes:
     """Return what is left of the handle after its grant and the policies. Raises `InsufficientScope`."""
     return allowed_to(handle.apps, grant, find_app, held=handle.scopes)
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveScopes:
+    """`effective_scopes`, remembered: an app that reads a patient's record asks with the same handle many times."""
+
+    find_app: FindApp
+    known: Remembered[object, Scopes] = field(default_factory=partial(Remembered, REMEMBERED))
+
+    def __call__(self, handle: Handle, grant: Grant) -> Scopes:
+        """Return them. Raises `InsufficientScope`, which is not remembered."""
+        terms = grant.terms
+        depends_on = handle.scopes, handle.apps, terms.scopes, terms.ehr, terms.flow, terms.registration
+        if (known := self.known.get(depends_on)) is not None:
+            return known
+        return self.known.keep(depends_on, effective_scopes(handle, grant, self.find_app))
 
 
 def allowed_to(apps: Sequence[str], grant: Grant, find_app: FindApp, *, held: Scopes | None = None) -> Scopes:
@@ -119,14 +139,17 @@ def decide(
     interaction: Interaction,
     find_arrival: FindArrival | None = None,
     searchable: Searchable | None = None,
+    *,
+    effective: EffectiveScopes | None = None,
 ) -> Permit:
     """Return the permit. Raises `InsufficientScope` or another refusal whose `detail` names the rule.
 
     `find_arrival` is asked only where it makes a difference, and without it that is refused. `searchable` is what the
     EHR says that it can be searched by; where that makes a difference and is not given, `SearchableWanted` is raised.
+    `effective` remembers what is left of scopes, by the same `find_app`.
     """
     grant.require_usable()
-    scopes = effective_scopes(handle, grant, find_app)
+    scopes = effective(handle, grant) if effective else effective_scopes(handle, grant, find_app)
     if not interaction.understood:
         _require_named(interaction, handle, grant, find_app)
     limits = effective_limits(handle, grant, find_app)

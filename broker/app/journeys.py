@@ -39,6 +39,7 @@ from broker.flows.token import Token
 from broker.grants.backend_grants import BackendGrants
 from broker.grants.reauthorizing import Reauthorizing
 from broker.paging import PageLinks
+from broker.policy import EffectiveScopes
 from broker.refresh.trail import RefreshTrail
 from broker.settings.deployment import CertificateHeader
 from broker.store.connection import store_errors
@@ -81,7 +82,10 @@ def application(
     describe_ehr = DescribeEhr(directory, rooms.egress, rooms.clock)
     page_links, fhir_server = PageLinks(rooms.keyed_hash, rooms.entropy), FhirServer(rooms.egress, rooms.dpop_proofs)
     searchable = SearchableParameters(describe_ehr)
-    forward = Forward(directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, searchable, audit)
+    effective = EffectiveScopes(directory.app)
+    forward = Forward(
+        directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, searchable, effective, audit
+    )
     begin_launch, finish_launch = BeginLaunch(directory, ask_ehr, audit), _finish_launch(rooms, answer_app)
     begin_reauthorization = BeginReauthorization(directory, rooms.grants, rooms.reauthorizations, ask_ehr, audit)
     public_url, parameters = rooms.settings.public_url, Parameters(_report_to(audit, "request.unreadable"))

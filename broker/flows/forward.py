@@ -29,7 +29,7 @@ from broker.grants import Grant
 from broker.handles import Handle, Handles, require_well_formed
 from broker.interactions import Interaction, parse_interaction, parse_page
 from broker.paging import PageLinks
-from broker.policy import FindArrival, Permit, decide
+from broker.policy import EffectiveScopes, FindArrival, Permit, decide
 from broker.refresh.current_token import CurrentToken, Refresher
 
 
@@ -44,6 +44,7 @@ class Forward:
     page_links: PageLinks
     check_dpop: CheckDpop
     searchable: SearchableParameters
+    effective: EffectiveScopes
     audit: AuditTrail
 
     @asynccontextmanager
@@ -134,7 +135,7 @@ class Forward:
     ) -> Permit:
         """Decide; ask what the EHR can search by only where a search has to be made to say more (SC-05)."""
         try:
-            return decide(handle, grant, self.directory.app, interaction, find_arrival)
+            return decide(handle, grant, self.directory.app, interaction, find_arrival, effective=self.effective)
         except SearchableWanted:
             searchable = await self.searchable(grant.terms.ehr)
         return decide(handle, grant, self.directory.app, interaction, find_arrival, searchable)
