@@ -31,7 +31,7 @@ def test_what_is_left_of_scopes_is_the_same_remembered_or_not(asked: list[tuple[
     effective = EffectiveScopes(find_app)
     for held, granted, flow in asked * 2:
         of_grant = grant(granted)
-        of_grant = replace(of_grant, terms=replace(of_grant.terms, flow=flow))
+        of_grant = replace(of_grant, terms=replace(of_grant.terms, flow=flow))  # type: ignore[arg-type]  # one of the two
         try:
             expected = effective_scopes(handle(held), of_grant, find_app)
         except InsufficientScope:
