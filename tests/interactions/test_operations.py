@@ -247,6 +247,7 @@ PATIENT = {"resourceType": "Patient"}
         "GET Patient/1/$meta?_type=Task",
         "GET Patient/1/$everything?_format=json&_format=xml",
         "GET $graphql?_format=json&_format=xml",
+        "GET $graphql?=a",
     ],
 )
 def test_an_operation_asked_for_as_it_is_not_defined_is_refused(line: str) -> None:

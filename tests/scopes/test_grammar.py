@@ -296,6 +296,11 @@ def test_more_filters_for_one_type_than_can_be_compared_are_refused() -> None:
         Scopes.parse(_many(MOST_FILTERS + 1))
 
 
+def test_too_many_scopes_are_too_many_though_one_of_them_says_it_all() -> None:
+    with pytest.raises(InvalidScope, match="more than"):
+        Scopes.parse(f"user/*.cruds patient/*.cruds system/*.cruds {_types(MOST_RESOURCE_SCOPES)}")
+
+
 def test_an_ehr_that_answers_too_many_scopes_gives_the_first_of_them() -> None:
     scopes = Scopes.parse(_many(MOST_FILTERS + 1) + " patient/Observation.s?code=0 openid", lenient=True)
     assert len(scopes.resources) == MOST_FILTERS
