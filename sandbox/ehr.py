@@ -13,7 +13,7 @@ from sandbox.discovery import Discovery
 from sandbox.distortion import distorted
 from sandbox.faults import Armed
 from sandbox.fhir import page_links
-from sandbox.fhir.exports import JOBS, Presigned
+from sandbox.fhir.exports import JOBS, MadeUp, Presigned
 from sandbox.fhir.outcome import outcome
 from sandbox.fhir.routes import fhir_routes
 from sandbox.interference import interfere
@@ -60,6 +60,7 @@ class Ehr:
                 page_links=lambda: server.settings.page_links,
                 one_export=lambda: server.settings.one_bulk_job,
                 presigned=self._presigned,
+                made_up=lambda: MadeUp(server.settings.bulk_files, server.settings.bulk_lines),
                 in_parts=lambda client_id: server.faults.next("bulk.parts", client_id) is not None,
             )
         )

@@ -77,6 +77,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="refuse a refresh this soon after another (default: %(default)s)")  # fmt: skip
     parser.add_argument("--jwks-lag", type=int, default=0, metavar="SECONDS",
                         help="go on with a client's key set this long (default: %(default)s)")  # fmt: skip
+    for name, default, says in (("files", 0, "large files in each bulk export"), ("lines", 1000, "kilobytes of each")):
+        parser.add_argument(f"--bulk-{name}", type=int, default=default, metavar="N",
+                            help=f"{says} (default: %(default)s)")  # fmt: skip
     parser.add_argument("--clock-ahead", type=int, default=0, metavar="SECONDS",
                         help="how far its clock is ahead (default: %(default)s)")  # fmt: skip
     parser.add_argument("--tls", type=Path, metavar="DIR", help="serve https; ca.pem is written into this directory")

@@ -90,6 +90,10 @@ class Settings:
     """Grant no scope with a wildcard type (OR-06)."""
     one_bulk_job: bool = False
     """Answer 429 to a client whose bulk export is still running (OR-08)."""
+    bulk_files: int = 0
+    """Files of made-up Observations that each bulk export holds besides; they are made as they are sent."""
+    bulk_lines: int = 1000
+    """Observations in each of them, of a kilobyte each."""
 
     @property
     def fhir_base(self) -> str:

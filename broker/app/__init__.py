@@ -17,6 +17,7 @@ from broker.app.way_out import open_egress
 from broker.app.webhooks import telling_of
 from broker.apps import Directory
 from broker.audit import AuditTrail
+from broker.bulk import Jobs
 from broker.clock import Clock, Entropy, system_entropy
 from broker.errors import ConfigurationError
 from broker.flows.bulk.abandon import EndAbandoned
@@ -73,6 +74,7 @@ class Broker:
     forecast_grants: ForecastGrants
     keeper: Keeper
     telling: Telling
+    exports: Jobs
     end_abandoned: EndAbandoned
     audit: AuditTrail
     pins: Pins
@@ -173,6 +175,7 @@ def _broker(rooms: Rooms, application: FastAPI, keeper: Keeper, telling: Telling
         ForecastGrants(rooms.directory, rooms.grants, rooms.refresher.renewal.ends, rooms.clock),
         keeper,
         telling,
+        rooms.exports,
         end_abandoned(rooms),
         rooms.audit,
         rooms.pins,

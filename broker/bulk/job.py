@@ -101,6 +101,10 @@ class Job:
         """How many files all its manifests list."""
         return sum(listing.files for listing in self.listings)
 
+    def asked_for(self) -> "Job":
+        """The EHR is asked for it; what becomes of that is not known yet."""
+        return replace(self, state="starting")
+
     def accepted(self, status_url: str) -> "Job":
         """The EHR took it on; nothing of what was asked is needed any more."""
         return replace(self, state="running", listings=(Listing(status_url),), parameters="", query="")

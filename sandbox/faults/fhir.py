@@ -31,6 +31,8 @@ FHIR_FAULTS = (
     Fault("bulk_retry_after", "bulk.status", "running", "an export that goes on for hours, says Retry-After (BD-05)",
           {"retry_after": 14_400}),
     Fault("bulk_429", "bulk.kick_off", "outcome", "429 to a new export (OR-08)", {"status": 429, "retry_after": 120}),
+    Fault("bulk_kick_off_503", "bulk.kick_off", "outcome", "503 to a new export, for a while",
+          {"status": 503, "retry_after": 1}),
     Fault("bulk_transient", "bulk.status", "outcome", "the status fails for a while, with a transient issue (BD-07)",
           {"status": 503, "retry_after": 1}),
     Fault("bulk_failed", "bulk.status", "json", "the status says that the export failed, for good (BD-07)",

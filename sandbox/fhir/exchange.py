@@ -1,7 +1,7 @@
 """One FHIR call and its answer, apart from HTTP: a request from outside and a Bundle's entry become the same thing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class Answer:
     resource: Resource | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
+    stream: Iterator[bytes] | None = None
+    """Content that is made while it is sent."""
     media_type: str = FHIR_JSON
 
     @property

@@ -21,6 +21,8 @@ RETRY_AFTER = 1
 """Seconds between two looks at a job; the second finds it complete."""
 NDJSON = "application/fhir+ndjson"
 _FORMATS = {NDJSON, "application/ndjson", "ndjson"}
+_LINES_AT_ONCE = 64
+_LINE_BYTES = 1024
 _KNOWN = {"_type", "_since", "_outputFormat", "allowPartialManifests"}
 
 
@@ -34,6 +36,19 @@ class Presigned:
     """What the manifest says nevertheless."""
 
 
+@dataclass(frozen=True, slots=True)
+class MadeUp:
+    """Large files that an export holds besides, of Observations that are made while they are sent."""
+
+    files: int = 0
+    lines: int = 0
+
+    def content(self, number: int) -> Iterator[bytes]:
+        """Give one of the files, some lines at a time: always the same ones."""
+        for start in range(0, self.lines, _LINES_AT_ONCE):
+            yield b"".join(_line(number, n) for n in range(start, min(start + _LINES_AT_ONCE, self.lines)))
+
+
 @dataclass(slots=True)
 class Job:
     """One export; what it holds was settled when it was begun."""
@@ -43,6 +58,7 @@ class Job:
     begun: datetime
     files: list[tuple[str, bytes]]
     """Type and NDJSON."""
+    made_up: MadeUp
     looks_left: int = 1
     """How often the status still says that it is running."""
 
@@ -67,6 +83,7 @@ class Exports:
         one_at_a_time: Callable[[], bool],
         presigned: Callable[[str], Presigned | None],
         in_parts: Callable[[str], bool],
+        made_up: Callable[[], MadeUp],
     ) -> None:
         self._repository = repository
         self._base_url = base_url
@@ -75,6 +92,7 @@ class Exports:
         self._one_at_a_time = one_at_a_time
         self._presigned = presigned
         self._in_parts = in_parts
+        self._made_up = made_up
         self._jobs: dict[str, Job] = {}
 
     def answer(self, call: Call) -> Answer:
@@ -104,6 +122,7 @@ class Exports:
             request=f"{self._base_url()}/{'/'.join(call.segments)}{query}",
             begun=datetime.fromtimestamp(self._clock(), UTC),
             files=list(self._files(call, pairs)),
+            made_up=self._made_up(),
         )
         return Answer(202, headers={"Content-Location": f"{self._base_url()}/{JOBS}/{id_}"})
 
@@ -171,19 +190,28 @@ class Exports:
             "request": job.request,
             "requiresAccessToken": presigned.requires_access_token if presigned else True,
             "output": [
-                {"type": type_, "url": url, "count": content.count(b"\n")}
-                for (type_, content), url in zip(job.files, urls, strict=True)
+                *(
+                    {"type": type_, "url": url, "count": content.count(b"\n")}
+                    for (type_, content), url in zip(job.files, urls, strict=True)
+                ),
+                *(
+                    {"type": "Observation", "url": f"{self._base_url()}/{JOBS}/{id_}/{n}", "count": job.made_up.lines}
+                    for n in range(len(job.files), len(job.files) + job.made_up.files)
+                ),
             ],
             "deleted": [],
             "error": [],
         }
 
     def _file(self, call: Call, id_: str, number: str) -> Answer:
-        files = self._own(call, id_).files
+        job = self._own(call, id_)
+        files, made_up = job.files, job.made_up
         if call.method != "GET":
             raise method_not_allowed(call.method, "GET")
-        if not number.isascii() or not number.isdigit() or int(number) >= len(files):
+        if not number.isascii() or not number.isdigit() or int(number) >= len(files) + made_up.files:
             raise FhirError(404, "not-found", "There is no such file.")
+        if int(number) >= len(files):
+            return Answer(200, stream=made_up.content(int(number)), media_type=NDJSON)
         return Answer(200, content=files[int(number)][1], media_type=NDJSON)
 
     def _own(self, call: Call, id_: str) -> Job:
@@ -222,3 +250,10 @@ def _moment(text: str) -> datetime:
 
 def _ndjson(resources: Iterable[Resource]) -> bytes:
     return b"".join(json.dumps(resource, separators=(",", ":")).encode() + b"\n" for resource in resources)
+
+
+def _line(number: int, n: int) -> bytes:
+    """Return one made-up Observation, a kilobyte with the end of its line."""
+    head = f'{{"resourceType":"Observation","id":"made-up-{number}-{n}","status":"final","note":[{{"text":"'.encode()
+    tail = b'"}]}\n'
+    return head + b"x" * (_LINE_BYTES - len(head) - len(tail)) + tail

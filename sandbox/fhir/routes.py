@@ -5,13 +5,13 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from sandbox.access import Access
 from sandbox.fhir.capability import Publication, capability_statement
 from sandbox.fhir.exchange import Answer, Call
-from sandbox.fhir.exports import Exports, Presigned
+from sandbox.fhir.exports import Exports, MadeUp, Presigned
 from sandbox.fhir.interactions import answer
 from sandbox.fhir.outcome import FhirError
 from sandbox.fhir.paging import Paging
@@ -44,6 +44,7 @@ def fhir_routes(
     one_export: Callable[[], bool] = lambda: False,
     presigned: Callable[[str], Presigned | None] = lambda _client_id: None,
     in_parts: Callable[[str], bool] = lambda _client_id: False,
+    made_up: Callable[[], MadeUp] = MadeUp,
 ) -> list[BaseRoute]:
     """Return the routes of one FHIR server with its own copy of `population`.
 
@@ -51,12 +52,12 @@ def fhir_routes(
     Authorization header and answers None when it opens nothing. `clock` is in seconds since 1970.
     `publication` is asked what to say to whom the Epic-Client-ID header names, or to nobody in particular (EP-08).
     With `one_export` a client has one bulk export at a time (OR-08); `presigned` says whether its files lie elsewhere,
-    `in_parts` whether its manifest comes in parts.
+    `in_parts` whether its manifest comes in parts, `made_up` what it holds besides.
     Batches and page links use the base without a slash at its end: whoever mounts the routes sees to that.
     """
     repository = Repository(population, clock)
     paging = Paging(repository, base_url, new_id, style=page_links)
-    exports = Exports(repository, base_url, clock, new_id, one_export, presigned, in_parts)
+    exports = Exports(repository, base_url, clock, new_id, one_export, presigned, in_parts, made_up)
     server = Server(repository, paging, exports, base_url, new_id)
 
     async def metadata(request: Request) -> Response:
@@ -97,6 +98,8 @@ def _response(request: Request, sent: Answer) -> Response:
     headers = {"Cache-Control": "no-store", **sent.headers}
     if "x-request-id" in request.headers:
         headers["X-Request-Id"] = request.headers["x-request-id"]
+    if sent.stream is not None:
+        return StreamingResponse(sent.stream, sent.status, headers, sent.media_type)
     if sent.body:
         headers["Content-Type"] = sent.media_type
     return Response(sent.body, sent.status, headers)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from tests.chaos import clocks, failover, herd, kill, machine, outage, rotate, stop
+from tests.chaos import bulk, clocks, failover, herd, kill, machine, outage, rotate, stop
 from tests.chaos.outcome import Outcome
 
 Proof = Callable[[Path, int, int], Coroutine[None, None, Outcome]]
@@ -26,6 +26,7 @@ PROOFS: dict[str, tuple[int, Proof]] = {
     "clocks": (4, lambda folder, rounds, _: clocks.prove(folder, rounds=rounds)),
     "machine": (1500, lambda folder, rounds, seed: machine.prove(folder, rounds=rounds, seed=seed)),
     "rotate": (1, lambda folder, *_: rotate.prove(folder)),
+    "bulk": (1, lambda folder, *_: bulk.prove(folder)),
 }
 """By name: how many rounds there are, if nobody says, and what is run."""
 

@@ -62,7 +62,7 @@ class BeginAtEhr:
         line, limit = await self.jobs.line(job), self.directory.ehr(job.ehr).bulk_jobs
         if not line.is_next(job.member, limit, self.clock()) or not await self.jobs.take_turn(job, limit):
             return await self._wait(stored, self._until_turn(line))
-        stored = await self.jobs.write(stored, replace(job, state="starting"), next_at=self.clock() + LINE_SECONDS)
+        stored = await self.jobs.write(stored, job.asked_for(), next_at=self.clock() + LINE_SECONDS)
         try:
             return await self._begin(permit, stored, request_id)
         except EhrUnreachable as error:
