@@ -39,6 +39,7 @@ Event = Literal[
     "handle.answer",
     "handle.introspect",
     "handle.revoke",
+    "bulk.accept",
     "bulk.begin",
     "bulk.poll",
     "bulk.file",

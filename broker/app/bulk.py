@@ -6,7 +6,7 @@ from broker.app.rooms import Rooms
 from broker.ehr.bulk_server import BulkServer
 from broker.flows.bulk.abandon import EndAbandoned
 from broker.flows.bulk.admit import Admit
-from broker.flows.bulk.answers import ExportAnswers
+from broker.flows.bulk.answers import ExportAnswers, telling_nonce
 from broker.flows.bulk.ask import AskEhrBulk
 from broker.flows.bulk.begin import BeginAtEhr
 from broker.flows.bulk.cancel import CancelExport
@@ -17,6 +17,7 @@ from broker.flows.bulk.trail import BulkTrail
 from broker.flows.check_dpop import CheckDpop
 from broker.web.arrival import Arrivals
 from broker.web.bulk import bulk_routes
+from broker.web.fhir import FhirProxy
 
 
 def export_routes(rooms: Rooms, check_dpop: CheckDpop, arrivals: Arrivals) -> APIRouter:
@@ -27,11 +28,11 @@ def export_routes(rooms: Rooms, check_dpop: CheckDpop, arrivals: Arrivals) -> AP
     ask = AskEhrBulk(directory, rooms.refresher, BulkServer(rooms.egress, rooms.dpop_proofs))
     answers, begin = ExportAnswers(directory, files), BeginAtEhr(directory, jobs, ask, trail, clock)
     return bulk_routes(
-        KickOff(directory, admit, jobs, begin, answers, clock, rooms.entropy),
+        KickOff(directory, admit, jobs, begin, answers, trail, clock, rooms.entropy),
         Status(directory, admit, jobs, files, begin, ask, answers, trail, clock),
         ExportFile(directory, admit, jobs, files, ask, trail, clock),
         CancelExport(admit, jobs, files, ask, trail),
-        arrivals,
+        lambda journey: FhirProxy(telling_nonce(journey, check_dpop), arrivals),
     )
 
 

@@ -111,15 +111,14 @@ class Job:
 
     def with_listing(self, number: int, listing: Listing, next_url: str | None) -> "Job":
         """Return it with one manifest as it is now, and another to come if that one links to it."""
-        kept = [*self.listings[:number], listing, *self.listings[number + 1 :]]
-        known = {one.url for one in kept}
-        if next_url is not None and next_url not in known:
-            kept.append(Listing(next_url))
-        return replace(self, listings=tuple(kept))
-
-    def number_of(self, url: str) -> int | None:
-        """Return which of its manifests lies at an EHR's URL."""
-        return next((number for number, listing in enumerate(self.listings) if listing.url == url), None)
+        before, after = (*self.listings[:number], listing), self.listings[number + 1 :]
+        if next_url is None or next_url in {one.url for one in before}:  # a link back leads nowhere new
+            return replace(self, listings=before)
+        if not after:
+            after = (Listing(next_url),)
+        elif after[0].url != next_url:  # signed anew, perhaps: what it lists is known again once it was fetched
+            after = (replace(after[0], url=next_url, head=""), *after[1:])
+        return replace(self, listings=(*before, *after))
 
     def dump(self) -> bytes:
         """Return it as it is sealed."""

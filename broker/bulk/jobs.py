@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 from broker.bulk.file_lists import FileLists
 from broker.bulk.job import KEPT_SECONDS, Job, is_job_id, no_such_export
 from broker.bulk.turns import UNSEEN_SECONDS, Line
+from broker.bulk.waits import FIRST_SECONDS
 from broker.clock import Clock
-from broker.errors import NotFound, TooManyExports
+from broker.errors import EhrUnreachable, NotFound, TooManyExports
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
@@ -21,8 +22,6 @@ from broker.vault import RecordContext, Vault
 MOST_WAITING: Final = 100
 """Exports in line of one registration at one EHR; and all there are of it, done ones too:"""
 MOST_JOBS: Final = 1000
-TURN_SECONDS: Final = 60.0
-"""How long others wait for the answer that one replica is fetching: should that one die, somebody else asks."""
 LEARNED_SECONDS: Final = 3600
 """How long after the end of a refusal it is known that this EHR does not take any number of exports."""
 _SEPARATOR: Final = "/"
@@ -109,13 +108,15 @@ class Jobs:
             lasts = LEARNED_SECONDS + max(0, math.ceil(until - self.clock()))
             await self.redis.set(self._list(job, "held"), repr(until), ex=lasts)
 
-    async def claim(self, job: Job, number: int = 0) -> float:
+    async def claim(self, job: Job, number: int = 0, *, lasts: float) -> float:
         """Become the one who asks the EHR for one of the job's manifests; return 0, or when somebody may (seconds).
+
+        Should the one die, somebody else may after `lasts` seconds.
 
         Raises `NotFound`, `StoreUnavailable`.
         """
         now = self.clock()
-        args = [_next(number), repr(now), repr(now + TURN_SECONDS)]
+        args = [_next(number), repr(now), repr(now + lasts)]
         said = cast("bytes | None", await self.claiming(self.redis, [keys.bulk_job(job.ehr, job.id)], args))
         if said is None:
             raise no_such_export(f"export {job.id} ended meanwhile")
@@ -124,7 +125,8 @@ class Jobs:
     async def write(self, stored: StoredJob, job: Job, *, next_at: float, number: int = 0) -> StoredJob:
         """Write a job as it is now; one of its manifests may be asked for again at `next_at` (seconds).
 
-        Raises `NotFound` when it was ended or written by somebody else since it was read, `StoreUnavailable`.
+        Raises `NotFound` when it was ended since it was read, `EhrUnreachable` when somebody else has written it, which
+        only happens to who took too long; `StoreUnavailable`.
         """
         place = {"waiting": "waiting", "starting": "running", "running": "running"}.get(job.state, "")
         args: list[str | int | bytes] = [
@@ -138,8 +140,11 @@ class Jobs:
             place,
             KEPT_SECONDS * 1000,
         ]
-        if not await self.writing(self.redis, self._keys(job), args):
-            raise no_such_export(f"export {job.id} was ended, or went on elsewhere, meanwhile")
+        said = await self.writing(self.redis, self._keys(job), args)
+        if said is None:
+            raise no_such_export(f"export {job.id} was ended meanwhile")
+        if not said:
+            raise EhrUnreachable(f"export {job.id} went on elsewhere meanwhile", retry_after=FIRST_SECONDS, ours=True)
         return replace(stored, job=job, version=stored.version + 1)
 
     async def end(self, job: Job) -> None:
@@ -186,6 +191,11 @@ class Jobs:
 
     def _keys(self, job: Job) -> list[str]:
         return [keys.bulk_job(job.ehr, job.id), *(self._list(job, kind) for kind in ("jobs", "waiting", "running"))]
+
+
+def turn_seconds(timeout: float) -> float:
+    """Return how long one who asks the EHR may take: it asks twice at most, and may have a token renewed before."""
+    return 2 * timeout + 60.0
 
 
 def _next(number: int) -> str:

@@ -11,6 +11,8 @@ from broker.errors import EhrMisbehaved
 
 MOST_FILES: Final = 50_000
 """Of one job."""
+MOST_MANIFESTS: Final = 1000
+"""Of one job, from link to link."""
 MANIFEST_BYTES: Final = 32 << 20
 """Most that a manifest may be."""
 HEAD_BYTES: Final = 64 << 10

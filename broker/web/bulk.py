@@ -1,11 +1,13 @@
 """Bulk Data exports below `/fhir/{ehr}`: the same way in and out as other FHIR requests, to other journeys."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from fastapi import APIRouter
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from broker.flows.bulk.cancel import CancelExport
 from broker.flows.bulk.file import ExportFile
@@ -13,8 +15,7 @@ from broker.flows.bulk.kick_off import KickOff
 from broker.flows.bulk.status import Status
 from broker.flows.fhir_request import FhirRequest
 from broker.flows.relay import FhirAnswer
-from broker.web.arrival import Arrivals
-from broker.web.fhir import FhirProxy
+from broker.web.fhir import Journey
 
 KICK_OFFS: Final = ("/fhir/{ehr}/$export", "/fhir/{ehr}/Patient/$export", "/fhir/{ehr}/Group/{id}/$export")
 JOB: Final = "/fhir/{ehr}/_bulk/{job}"
@@ -39,16 +40,18 @@ class ExportParts:
 
 
 def bulk_routes(
-    kick_off: KickOff, status: Status, file: ExportFile, cancel: CancelExport, arrivals: Arrivals
+    kick_off: KickOff, status: Status, file: ExportFile, cancel: CancelExport, serve: Callable[[Journey], ASGIApp]
 ) -> APIRouter:
-    """Build the routes."""
-    routes = [Route(path, FhirProxy(kick_off, arrivals), methods=["GET", "POST"]) for path in KICK_OFFS]
+    """Build the routes; `serve` makes of a journey what answers requests."""
+    of_job = {
+        "GET": serve(lambda request: status(request, _below(request)[0])),
+        "DELETE": serve(lambda request: cancel(request, _below(request)[0])),
+    }
     return APIRouter(
         routes=[
-            *routes,
-            Route(JOB, FhirProxy(lambda request: status(request, _below(request)[0]), arrivals), methods=["GET"]),
-            Route(JOB, FhirProxy(lambda request: cancel(request, _below(request)[0]), arrivals), methods=["DELETE"]),
-            Route(PART, FhirProxy(ExportParts(status, file), arrivals), methods=["GET"]),
+            *(Route(path, serve(kick_off), methods=["GET", "POST"]) for path in KICK_OFFS),
+            *(Route(JOB, application, methods=[method]) for method, application in of_job.items()),
+            Route(PART, serve(ExportParts(status, file)), methods=["GET"]),
         ]
     )
 

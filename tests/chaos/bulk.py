@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx2
 
 from sandbox.fhir.exports import MadeUp
-from tests.chaos.fleet import Fleet, fleet
+from tests.chaos.fleet import Fleet, Replica, fleet
 from tests.chaos.outcome import Outcome
 from tests.stage import App
 from tests.stories.exporting import ASYNC, SCOPE, SECRET, app_toml
@@ -115,12 +115,14 @@ async def prove(
     outcome = Outcome({"files": files, "file_megabytes": lines / 1024, "token_seconds": lifetime, "restarts": 0})
     async with fleet(folder) as stage, _exporter(stage, outcome, rest) as app:
         stage.sandbox.switch(bulk_files=files, bulk_lines=lines)
-        began, watch = time.monotonic(), _Watch(stage)
+        began, watch = time.monotonic(), _Watch(stage.replicas[-1])
         manifest = await _manifest(app)
         large = [entry for entry in manifest["output"] if entry["count"] == lines]
         outcome.must(len(large) == files, f"{len(large)} large files are listed")
         async with asyncio.timeout(MOST_SECONDS):
-            fetched, _ = await asyncio.gather(_fetched(app, large, watch), _killed_half_way(stage, outcome, files))
+            fetched, _ = await asyncio.gather(
+                _fetched(app, large, watch), _killed_half_way(stage, outcome, watch, files)
+            )
         expected = [_hash(MadeUp(files, lines), entry) for entry in large]
         outcome.must(fetched == expected, "a file is not what the EHR made")
         seconds = time.monotonic() - began
@@ -146,21 +148,21 @@ async def _exporter(stage: Fleet, outcome: Outcome, rest: float) -> AsyncIterato
     await http.aclose()
 
 
-async def _restarted(stage: Fleet, outcome: Outcome) -> None:
-    """Kill the broker, and start another one in its place."""
+async def _restarted(stage: Fleet, outcome: Outcome) -> Replica:
+    """Kill the broker, and start another one in its place; return it once it serves."""
     last = stage.replicas[-1]
     last.kill()
     outcome.count("restarts")
     listener = socket.create_server(("127.0.0.1", int(last.origin.rpartition(":")[2])))
-    await (await stage.start(listener=listener)).ready()
+    return await (await stage.start(listener=listener)).ready()
 
 
-async def _killed_half_way(stage: Fleet, outcome: Outcome, files: int) -> None:
+async def _killed_half_way(stage: Fleet, outcome: Outcome, watch: "_Watch", files: int) -> None:
     """Kill the broker while the second half of the files is under way."""
     while outcome.results.get("fetched", 0) < files // 2:  # noqa: ASYNC110  # what is fetched says it in no other way
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.2)
-    await _restarted(stage, outcome)
+    watch.look_at(await _restarted(stage, outcome))
 
 
 async def _manifest(app: Fetcher) -> dict[str, Any]:
@@ -194,19 +196,21 @@ async def _fetched(app: Fetcher, entries: list[dict[str, Any]], watch: "_Watch")
 
 
 class _Watch:
-    """Watches how much more memory the broker takes than it did when it began to serve."""
+    """Watches how much more memory a broker takes than it did when it was ready to serve."""
 
-    def __init__(self, stage: Fleet) -> None:
-        self._stage = stage
-        self._before: dict[int, float] = {}
+    def __init__(self, replica: Replica) -> None:
         self.grown = [0.0]
+        self.look_at(replica)
+
+    def look_at(self, replica: Replica) -> None:
+        """Watch another one from now on."""
+        self._replica, self._before = replica, _megabytes(replica.process_id)
 
     async def go_on(self) -> None:
+        """Look again and again, until cancelled."""
         while True:
-            replica = self._stage.replicas[-1]
-            if not replica.ended:
-                now = _megabytes(replica.process_id)
-                self.grown.append(now - self._before.setdefault(replica.process_id, now))
+            if not self._replica.ended:
+                self.grown.append(_megabytes(self._replica.process_id) - self._before)
             await asyncio.sleep(0.25)
 
 

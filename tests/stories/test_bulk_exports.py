@@ -10,7 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.stage import BrokerStage, Sandbox, open_stage
-from tests.stories.exporting import APPS, ASYNC, Exporter, exporter, sent, with_token
+from tests.stage.prover import Prover
+from tests.stories.exporting import APPS, ASYNC, SCOPE, SECRET, Exporter, exporter, sent, with_token
 
 TYPES = "Patient/$export?_type=Patient,Condition"
 
@@ -443,6 +444,44 @@ async def test_a_patient_s_scopes_export_nothing(bulk_stage: BrokerStage) -> Non
     await app.close()
 
 
+async def test_a_handle_that_was_narrowed_to_one_patient_exports_nothing(nightly: Exporter) -> None:
+    """(BD-14) (PX-14)"""
+    bundle = (await nightly.app.fhir(nightly.handle, "Patient?_count=1")).json()
+    given = await nightly.app.token(
+        grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+        subject_token=nightly.handle,
+        subject_token_type="urn:ietf:params:oauth:token-type:access_token",
+        patient=bundle["entry"][0]["resource"]["id"],
+    )
+    assert given.status_code == 200, given.text
+    nightly.handle = given.json()["access_token"]
+    before = sent(nightly.stage.sandbox)
+
+    answer = await nightly.kick_off(TYPES)
+
+    assert (answer.status_code, code_of(answer)) == (403, "insufficient_scope")
+    assert sent(nightly.stage.sandbox) == before
+
+
+async def test_a_bound_handle_exports_with_proofs_alone_and_is_told_the_next_nonce(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """(BD-14) (HB-03)"""
+    async with open_stage(sandbox, redis, tmp_path, more=APPS, top="dpop_nonce = true") as stage:
+        app = Prover(stage.base, "nightly", auth=("nightly", SECRET))
+        asked = {"grant_type": "client_credentials", "scope": SCOPE, "resource": stage.base}
+        app.nonce = (await app.token(**asked)).headers["dpop-nonce"]
+        handle = (await app.token(**asked)).json()["access_token"]
+
+        url, proof = f"{stage.base}/{TYPES}", app.proof("GET", f"{stage.base}/Patient/$export", token=handle)
+        stolen = await app.http.get(url, headers={**ASYNC, "Authorization": f"Bearer {handle}"})
+        begun = await app.http.get(url, headers={**ASYNC, "Authorization": f"DPoP {handle}", "DPoP": proof})
+
+        assert (stolen.status_code, begun.status_code) == (401, 202)
+        assert begun.headers["dpop-nonce"] == app.nonce
+        await app.close()
+
+
 @pytest.mark.parametrize(
     ("path", "options"),
     [
@@ -553,6 +592,7 @@ async def test_each_call_to_the_ehr_is_written_down_first_and_no_patient_in_it(n
     events = [json.loads(line) for line in nightly.stage.audit_lines()]
     told = [(event["event"], event.get("status")) for event in events if event["event"].startswith("bulk.")]
     assert told == [
+        ("bulk.accept", None),
         ("bulk.begin", None),
         ("bulk.answer", 202),
         ("bulk.poll", None),

@@ -56,7 +56,7 @@ class Admit:
             export = parse_export(request.method, request.raw_path, request.raw_query, request.headers, body)
             return export.interaction, export
 
-        return await self._admit(request, "bulk.begin", understand)
+        return await self._admit(request, "bulk.accept", understand)
 
     async def job(self, request: FhirRequest, event: Event, job_id: str, *, method: str) -> Admitted[StoredJob]:
         """`method` is the one that this is asked for by.

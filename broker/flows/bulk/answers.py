@@ -1,15 +1,18 @@
 """What apps are told of their exports: where they are, that they go on, and the manifest with the broker's URLs."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
 
 from broker.apps import Directory
 from broker.bulk import FileLists, Job, ListedFile, render_manifest
 from broker.bulk.waits import retry_after
 from broker.ehr.fhir_server import FHIR_JSON
 from broker.flows.bulk.ask import once
+from broker.flows.check_dpop import CheckDpop
+from broker.flows.fhir_request import FhirRequest
 from broker.flows.relay import FhirAnswer
 
 _MANIFEST: Final = "application/json"
@@ -55,6 +58,20 @@ class ExportAnswers:
 
     def _job_url(self, job: Job) -> str:
         return f"{self.directory.fhir_base(job.ehr)}/_bulk/{job.id}"
+
+
+Journey: TypeAlias = Callable[[FhirRequest], AbstractAsyncContextManager[FhirAnswer]]
+
+
+def telling_nonce(journey: Journey, check_dpop: CheckDpop) -> Journey:
+    """Return the journey whose answers tell a client that proves itself the nonce to use next (RFC 9449 §8.2)."""
+
+    @asynccontextmanager
+    async def told(request: FhirRequest) -> AsyncIterator[FhirAnswer]:
+        async with journey(request) as answer:
+            yield replace(answer, headers={**answer.headers, **check_dpop.headers(request.proofs)})
+
+    return told
 
 
 def _told(job: Job, status: int, headers: Mapping[str, str], body: bytes) -> FhirAnswer:

@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 from broker.apps import Directory
 from broker.bulk import Jobs, StoredJob
+from broker.bulk.jobs import turn_seconds
 from broker.bulk.turns import Line
 from broker.bulk.waits import is_transient, next_wait
 from broker.clock import Clock
@@ -62,7 +63,8 @@ class BeginAtEhr:
         line, limit = await self.jobs.line(job), self.directory.ehr(job.ehr).bulk_jobs
         if not line.is_next(job.member, limit, self.clock()) or not await self.jobs.take_turn(job, limit):
             return await self._wait(stored, self._until_turn(line))
-        stored = await self.jobs.write(stored, job.asked_for(), next_at=self.clock() + LINE_SECONDS)
+        lasts = turn_seconds(self.directory.ehr(job.ehr).fhir_timeout)
+        stored = await self.jobs.write(stored, job.asked_for(), next_at=self.clock() + lasts)
         try:
             return await self._begin(permit, stored, request_id)
         except EhrUnreachable as error:

@@ -12,6 +12,7 @@ from broker.flows.at_ehr import at_ehr
 from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.answers import ExportAnswers
 from broker.flows.bulk.begin import BeginAtEhr
+from broker.flows.bulk.trail import BulkTrail
 from broker.flows.fhir_request import FhirRequest
 from broker.flows.relay import FhirAnswer
 from broker.interactions import Export
@@ -27,6 +28,7 @@ class KickOff:
     jobs: Jobs
     begin: BeginAtEhr
     answers: ExportAnswers
+    trail: BulkTrail
     clock: Clock
     entropy: Entropy
 
@@ -38,6 +40,7 @@ class KickOff:
         permit, export = admitted.permit, admitted.what
         ehr = self.directory.ehr(permit.handle.ehr)
         job = self._job(permit, export, request, by_post=ehr.profile.bulk_kickoff == "post")
+        self.trail.allowed("bulk.accept", permit, job, request.request_id)
         abandoned_at = self.clock() + ehr.bulk_abandon_seconds
         stored = await self.jobs.begin(job, abandoned_at=abandoned_at)
         try:

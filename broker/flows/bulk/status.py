@@ -12,7 +12,8 @@ from typing import Final
 from broker.apps import Directory
 from broker.bulk import FileLists, Job, Jobs, Listing, Manifest, StoredJob, parse_manifest
 from broker.bulk.job import no_such_export
-from broker.bulk.manifest import MANIFEST_BYTES, MOST_FILES
+from broker.bulk.jobs import turn_seconds
+from broker.bulk.manifest import MANIFEST_BYTES, MOST_FILES, MOST_MANIFESTS
 from broker.bulk.waits import FIRST_SECONDS, clean_progress, is_transient, next_wait, retry_after
 from broker.clock import Clock
 from broker.ehr.fhir_server import is_json
@@ -56,12 +57,12 @@ class Status:
         job = stored.job
         if number and number >= len(job.listings):
             raise no_such_export(f"export {job.id} has no manifest {number}")
-        abandon = self.directory.ehr(job.ehr).bulk_abandon_seconds
         if job.state == "failed":
             yield self.answers.failed(job)
             return
-        at = await self.jobs.claim(job, number)
-        await self.jobs.postpone(job, abandoned_at=max(at, self.clock()) + abandon)
+        ehr = self.directory.ehr(job.ehr)
+        at = await self.jobs.claim(job, number, lasts=turn_seconds(ehr.fhir_timeout))
+        await self.jobs.postpone(job, abandoned_at=max(at, self.clock()) + ehr.bulk_abandon_seconds)
         if at:
             yield await self._early(job, number, at)
             return
@@ -161,6 +162,8 @@ class Status:
         others = job.listed - job.listings[number].files
         if others + len(manifest.files) > MOST_FILES:
             raise EhrMisbehaved(f"the manifests of an export list more than {MOST_FILES} files")
+        if manifest.next_url and number + 1 >= MOST_MANIFESTS:
+            raise EhrMisbehaved(f"an export has more than {MOST_MANIFESTS} manifests")
         if manifest.next_url and origin(manifest.next_url) not in self.ask.token_origins(permit.grant):
             raise EhrMisbehaved("the next manifest lies where no token may go; see bulk_file_hosts (PX-03)")
 

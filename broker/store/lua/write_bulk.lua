@@ -2,7 +2,10 @@
 -- KEYS: job, the registration's jobs, those in line, those running
 -- ARGV: version that was read, the sealed record, field of a time, that time, its name, since when it is in line,
 --       until when its app is waited for, its list: 'waiting', 'running' or neither, ms
-if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
+-- 1: done. 0: somebody else has written it. Nothing: it is gone.
+local version = redis.call('HGET', KEYS[1], 'version')
+if not version then return false end
+if version ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'sealed', ARGV[2], 'version', ARGV[1] + 1, ARGV[3], ARGV[4])
 redis.call('ZADD', KEYS[2], 'XX', ARGV[7], ARGV[5])
 redis.call('ZREM', KEYS[3], ARGV[5])
