@@ -34,7 +34,10 @@ _REQUEST_HEADERS: Final = (
 )
 _EXPOSED: Final = (
     b"access-control-expose-headers",
-    b"Content-Location, DPoP-Nonce, ETag, Last-Modified, Location, Retry-After, WWW-Authenticate, X-Request-Id",
+    (
+        b"Content-Location, DPoP-Nonce, ETag, Expires, Last-Modified, Location, Preference-Applied, Retry-After, "
+        b"WWW-Authenticate, X-Export-Status, X-Progress, X-Request-Id"
+    ),
 )
 _MAX_AGE: Final = (b"access-control-max-age", b"600")
 _VARY: Final = (b"vary", b"Origin")

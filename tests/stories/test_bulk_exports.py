@@ -463,6 +463,20 @@ async def test_a_handle_that_was_narrowed_to_one_patient_exports_nothing(nightly
     assert sent(nightly.stage.sandbox) == before
 
 
+async def test_a_scope_with_search_parameters_exports_nothing(nightly: Exporter) -> None:
+    """(BD-14) (SC-05) What a file holds is not looked into, and a filter may be ignored."""
+    await nightly.renew("system/Condition.rs?category=problem-list-item")
+    before = sent(nightly.stage.sandbox)
+
+    answers = [
+        await nightly.kick_off(f"$export?_type=Condition{more}")
+        for more in ("", "&_typeFilter=Condition%3Fcategory%3Dproblem-list-item")
+    ]
+
+    assert [(answer.status_code, code_of(answer)) for answer in answers] == [(403, "insufficient_scope")] * 2
+    assert sent(nightly.stage.sandbox) == before
+
+
 async def test_a_bound_handle_exports_with_proofs_alone_and_is_told_the_next_nonce(
     sandbox: Sandbox, redis: Redis, tmp_path: Path
 ) -> None:

@@ -97,16 +97,21 @@ class Admit:
             request.tell_app(handle.app)
             require_bound(handle, self.directory.app)
             interaction, what = await understand(handle, grant)
-            permit = decide(handle, grant, self.directory.app, interaction, request.find_arrival)
-            self._require_wide(permit)
+            permit = decide(handle, grant, self.directory.app, interaction, request.find_arrival, searchable=())
+            self._require_whole(permit, interaction)
             await self.handles.take_use(handle)
         except (Refusal, ReauthorizationRequired) as error:
             BulkTrail(self.audit).denied(event, request, handle, grant, error)
             raise
         return Admitted(permit, what)
 
-    def _require_wide(self, permit: Permit) -> None:
-        """Raise unless the export is covered by scopes that are of no patient: it is bound to none (BD-14)."""
+    def _require_whole(self, permit: Permit, asked: Interaction) -> None:
+        """Raise unless the export is covered as it is, by scopes that are of no patient: it is bound to none (BD-14).
+
+        Files are not looked into, and nothing is added to what is asked, so what would take that is refused.
+        """
+        if permit.checks is not None or permit.relies_on_search or permit.interaction != asked:
+            raise InsufficientScope("what a bulk export holds is not checked, and it is not covered as a whole")
         scopes = effective_scopes(permit.handle, permit.grant, self.directory.app)
         for need in permit.interaction.needs:
             if not scopes.covers(need.type, need.letter, levels=_WIDE):
