@@ -37,6 +37,7 @@ Event = Literal[
     "handle.mint",
     "handle.use",
     "handle.answer",
+    "handle.throttle",
     "handle.introspect",
     "handle.revoke",
     "bulk.accept",

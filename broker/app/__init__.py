@@ -138,6 +138,7 @@ async def open_broker(
         closing.push_async_callback(rooms.signing_keys.close)
         closing.push_async_callback(rooms.client_secrets.close)
         closing.push_async_callback(rooms.gate.close)
+        closing.push_async_callback(rooms.fair_use.close)
         closing.push_async_callback(rooms.refresher.close)
         closing.push_async_callback(rooms.last_used.close)
         telling, handle_backend = telling_of(rooms), backend_handle(rooms)

@@ -81,11 +81,7 @@ def application(
     describe_server = DescribeServer(directory, rooms.discovery, rooms.clock)
     describe_ehr = DescribeEhr(directory, rooms.egress, rooms.clock)
     page_links, fhir_server = PageLinks(rooms.keyed_hash, rooms.entropy), FhirServer(rooms.egress, rooms.dpop_proofs)
-    searchable = SearchableParameters(describe_ehr)
-    effective = EffectiveScopes(directory.app)
-    forward = Forward(
-        directory, handles, rooms.refresher, fhir_server, page_links, check_dpop, searchable, effective, audit
-    )
+    forward = _forward(rooms, fhir_server, page_links, check_dpop, describe_ehr)
     begin_launch, finish_launch = BeginLaunch(directory, ask_ehr, audit), _finish_launch(rooms, answer_app)
     begin_reauthorization = BeginReauthorization(directory, rooms.grants, rooms.reauthorizations, ask_ehr, audit)
     public_url, parameters = rooms.settings.public_url, Parameters(_report_to(audit, "request.unreadable"))
@@ -104,6 +100,23 @@ def application(
         FhirProxy(forward, arrivals),
         Cors(directory.apps),
         certificates,
+    )
+
+
+def _forward(
+    rooms: Rooms, fhir_server: FhirServer, page_links: PageLinks, check_dpop: CheckDpop, describe_ehr: DescribeEhr
+) -> Forward:
+    return Forward(
+        rooms.directory,
+        rooms.handles,
+        rooms.refresher,
+        fhir_server,
+        page_links,
+        check_dpop,
+        SearchableParameters(describe_ehr),
+        EffectiveScopes(rooms.directory.app),
+        rooms.fair_use,
+        rooms.audit,
     )
 
 

@@ -18,6 +18,7 @@ from broker.ehr.id_token import IdTokens
 from broker.ehr.issuer_keys import IssuerKeys
 from broker.ehr.scope_words import ScopeWords
 from broker.ehr.token_endpoint import TokenEndpoint
+from broker.fair_use import FairUse
 from broker.flows.proof.last_used import LastUsed
 from broker.grants import Grants, Untold
 from broker.handles import ExchangedHandles, Handles
@@ -83,6 +84,7 @@ class Rooms:
     scope_words: ScopeWords
     ehr_side: EhrSide
     gate: Gate
+    fair_use: FairUse
     id_tokens: IdTokens
     refresher: Refresher
     schedule: Schedule
@@ -102,12 +104,11 @@ async def open_rooms(
     entropy: Entropy,
 ) -> Rooms:
     """Build the rooms. Raises `StoreUnavailable`, `SealBroken` (a wrong key-encryption key)."""
-    tenant, directory = settings.tenant, Directory(settings)
-    keyed_hash = await _keyed_hash(redis, vault, tenant, entropy)
-    lookups, grants = Lookups(redis), _grants(settings, redis, vault, witness, clock, entropy)
+    tenant, keyed_hash = settings.tenant, await _keyed_hash(redis, vault, settings.tenant, entropy)
+    directory, grants = Directory(settings), _grants(settings, redis, vault, witness, clock, entropy)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
+    sealed, schedule, lookups = SealedRecords(redis, vault, tenant), Schedule(redis), Lookups(redis)
     handles = Handles(redis, lookups, records, grants, clock=clock)
-    sealed, schedule = SealedRecords(redis, vault, tenant), Schedule(redis)
     rings, client_secrets = Rings(sealed, signing, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
     signing_keys = SigningKeys(rings, signing, client_secrets, public_url=settings.public_url, clock=clock)
     pins, gate = Pins(redis, vault, keyed_hash, audit, clock, tenant), Gate(redis, clock, entropy)
@@ -146,6 +147,7 @@ async def open_rooms(
         scope_words=scope_words,
         ehr_side=ehr_side,
         gate=gate,
+        fair_use=FairUse.of(settings, redis, audit, clock),
         id_tokens=id_tokens,
         refresher=Refresher(grants, renewal, schedule, clock),
         schedule=schedule,

@@ -33,6 +33,7 @@ LEFT_OUT: Final = (
     re.compile(r"sb:used:\{.+\}:.+"),
     re.compile(r"sb:(audit|witness|restoring|untold|swept)"),
     re.compile(r"sb:gate:\{[^}]+\}(:slots)?"),
+    re.compile(r"sb:pace:(app|ehr):\{[^}]+\}"),
     re.compile(r"sb:due:.+"),
     re.compile(r"sb:webhook:.+"),
     re.compile(r"sb:bulk.*"),

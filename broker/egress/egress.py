@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import SplitResult
@@ -59,6 +59,17 @@ class StreamedAnswer:
     """The body, where it arrived with the head; `chunks` gives nothing then."""
     close: Callable[[], None] = _nothing_to_close
     """Ends the exchange: what has not arrived by then never does."""
+
+    def closing(self, then: Callable[[], None]) -> "StreamedAnswer":
+        """Return the answer, with something more to do when it is closed."""
+
+        def close() -> None:
+            try:
+                self.close()
+            finally:
+                then()
+
+        return replace(self, close=close)
 
 
 class Egress:

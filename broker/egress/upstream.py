@@ -14,7 +14,9 @@ from broker.egress.packing import Unpacker
 from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
 
 MOST_CONNECTIONS: Final = 200
-"""To one origin at once."""
+"""To one origin at once, for what is fetched whole."""
+MOST_STREAMS: Final = 1000
+"""The same for what is streamed: the end of it. What is right for an EHR is kept in `broker/fair_use/`."""
 IDLE_SECONDS: Final = 15.0
 """For how long an idle connection is used again; servers keep theirs longer, so a request seldom finds one closed."""
 POOL_SECONDS: Final = 2.0
@@ -31,7 +33,7 @@ Dial = Callable[[float], Awaitable[Http1Connection]]
 class Upstream:
     """Lends connections to one origin."""
 
-    def __init__(self, dial: Dial, *, most: int = MOST_CONNECTIONS) -> None:
+    def __init__(self, dial: Dial, *, most: int = MOST_STREAMS) -> None:
         self._dial = dial
         self._most = most
         self._idle: list[Http1Connection] = []

@@ -10,7 +10,7 @@
     │   │   └── AnswerWithheld          here the EHR was asked, and its answer stays
     │   ├── InvalidDpopProof                                                       (RFC 9449)
     │   │   └── UseDpopNonce
-    │   └── NotFound · NotAcceptable · TooLarge · TooManyExports
+    │   └── NotFound · NotAcceptable · TooLarge · TooManyExports · TooManyRequests
     ├── ReauthorizationRequired     the grant cannot be used until the EHR authorizes again
     │   └── RelaunchRequired            it was granted for a session at the EHR, which has ended
     ├── EhrError                    the EHR failed us
@@ -50,6 +50,7 @@ from broker.errors.refusals import (
     Refusal,
     TooLarge,
     TooManyExports,
+    TooManyRequests,
     UnauthorizedClient,
     UninterpretableInteraction,
     UnsupportedGrantType,
@@ -111,6 +112,7 @@ __all__ = [
     "StoreUnavailable",
     "TooLarge",
     "TooManyExports",
+    "TooManyRequests",
     "UnauthorizedClient",
     "Unavailable",
     "UninterpretableInteraction",

@@ -178,6 +178,22 @@ class NotAcceptable(Refusal):
     says = "Only FHIR JSON is answered here. Ask for application/fhir+json."
 
 
+class TooManyRequests(Refusal):
+    """The app sends, or the EHR is asked, more than it may be at the moment (RFC 6585 §4)."""
+
+    code = "too_many_requests"
+    status = 429
+    oauth = "temporarily_unavailable"
+    issue = "throttled"
+    says = "Too many requests. Try again after the seconds in Retry-After."
+    retry_after = 0.0
+    """Seconds until one more is allowed."""
+
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class TooLarge(Refusal):
     """A body or header is over its limit."""
 

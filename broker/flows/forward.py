@@ -1,7 +1,7 @@
 """One FHIR request, from handle to streamed answer. Read this first.
 
-    check the handle's form, and the proof where one comes along  →  redeem  →  parse the interaction  →  decide
-                       →  take a use, where uses are counted  →  record  →  current token  →  send  →  relay
+    check the handle's form, and the proof where one comes along  →  redeem  →  count  →  parse the interaction
+         →  decide  →  admit  →  take a use, where uses are counted  →  record  →  current token  →  send  →  relay
 
 Each step takes the last one's result. No token can be asked for without the permit that `decide` gives, and nothing is
 sent before the audit record is with the kernel.
@@ -17,7 +17,15 @@ from broker.audit import AuditRecord, AuditTrail, Event, Outcome
 from broker.deciding import SearchableWanted
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer
-from broker.errors import AnswerWithheld, BrokerError, EhrUnreachable, ReauthorizationRequired, Refusal
+from broker.errors import (
+    AnswerWithheld,
+    BrokerError,
+    EhrUnreachable,
+    ReauthorizationRequired,
+    Refusal,
+    TooManyRequests,
+)
+from broker.fair_use import FairUse
 from broker.flows.at_ehr import at_ehr
 from broker.flows.binding import require_bound
 from broker.flows.check_dpop import CheckDpop
@@ -45,6 +53,7 @@ class Forward:
     check_dpop: CheckDpop
     searchable: SearchableParameters
     effective: EffectiveScopes
+    fair_use: FairUse
     audit: AuditTrail
 
     @asynccontextmanager
@@ -99,6 +108,7 @@ class Forward:
             )
             handle, grant = await self.handles.redeem(request.handle, request.ehr, proof)
             request.tell_app(handle.app)
+            await self.fair_use.count(handle)
             require_bound(handle, self.directory.app)
             query, link = self.page_links.take(request.raw_query)
             body = await request.decided_body()
@@ -110,7 +120,10 @@ class Forward:
             require_no_token(interaction)
             accept_for(interaction, request.headers)
             permit = await self._decide(handle, grant, interaction, request.find_arrival)
+            await self.fair_use.admit(handle)
             await self.handles.take_use(handle)
+        except TooManyRequests:
+            raise  # recorded by `fair_use`, which counts where it would be a flood
         except (Refusal, ReauthorizationRequired) as error:
             self.audit.record(
                 AuditRecord(
@@ -152,7 +165,8 @@ class Forward:
 
     async def _to_ehr(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
         interaction, terms = permit.interaction, permit.grant.terms
-        return await self.fhir_server.send(
+        send = partial(
+            self.fhir_server.send,
             fhir_base=terms.fhir_base,
             token=token.access_token,
             method=interaction.method,
@@ -163,6 +177,7 @@ class Forward:
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
             proof_key=token.proof_key,
         )
+        return await self.fair_use.send(send, permit.handle, "interactive" if terms.flow == "launch" else "background")
 
     def _relayed(
         self, permit: Permit, request: FhirRequest, received: StreamedAnswer, token: CurrentToken

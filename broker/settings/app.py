@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from broker.origins import origin
-from broker.settings.fields import Identifier, OperationName, Origin, ScopeText, Table, Url
+from broker.settings.fields import Identifier, OperationName, Origin, ScopeText, Table, Url, burst_fault
 from broker.settings.limits import LimitSettings
 from broker.settings.proof import (
     CERTIFICATE_METHODS,
@@ -66,6 +66,10 @@ class AppSettings(Table):
     """Seconds a refresh handle lives unused."""
     refresh_grace: int = Field(default=0, ge=0, le=60)
     """Seconds in which a spent refresh handle is forgiven once, if the answer was lost; 0: never."""
+    requests_per_minute: int | None = Field(default=60_000, ge=1, le=6_000_000)
+    """Requests at `/fhir` that the app may send in the long run, over all replicas; denied ones count, too."""
+    burst: int | None = Field(default=None, ge=1)
+    """Requests that it may send at once after a pause; None: a quarter of a minute's."""
     exchange_from: tuple[Identifier, ...] = ()
     """The apps whose handles this one may exchange for its own (RFC 8693)."""
     limits: LimitSettings | None = None
@@ -100,6 +104,8 @@ class AppSettings(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> "AppSettings":
+        if (fault := burst_fault("burst", self.burst, "requests_per_minute", self.requests_per_minute)) is not None:
+            raise ValueError(fault)
         given = {key for keys in PROOFS.values() for key in keys if getattr(self, key)}
         if (fault := misfit(self.authentication, given)) is not None:
             raise ValueError(fault)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from broker.profiles import Profile, profile, profile_names
 from broker.profiles.profile import GENERIC
-from broker.settings.fields import BaseUrl, Host, Identifier, Origin, Table, Url
+from broker.settings.fields import BaseUrl, Host, Identifier, Origin, Table, Url, burst_fault
 
 Environment = Literal["production", "non_production"]
 
@@ -48,6 +48,15 @@ class EhrSettings(Table):
     """Seconds of its `Retry-After` that the EHR is left alone for by everybody; a single grant, for all of it."""
     fhir_timeout: float = Field(default=30.0, gt=0, le=300)
     """Seconds the FHIR server may be silent."""
+    fhir_requests_per_minute: int | None = Field(default=None, ge=1, le=6_000_000)
+    """Requests to the FHIR server that all replicas together send in the long run; None: no limit."""
+    fhir_burst: int | None = Field(default=None, ge=1)
+    """Requests that they may send at once after a pause; None: a quarter of a minute's."""
+    fhir_concurrency: int = Field(default=200, ge=2, le=1000)
+    """Requests to the FHIR server that each replica has under way; one app three quarters of them at most, and so has
+    work that nobody waits for."""
+    fhir_longest_pause: float = Field(default=60.0, ge=0, le=3600)
+    """Seconds of the FHIR server's `Retry-After` that nobody asks it for."""
     bulk_jobs: int = Field(default=0, ge=0, le=100)
     """Bulk exports that one registration may have running here (OR-08); the others wait in line. 0: until the EHR
     refuses one."""
@@ -79,6 +88,9 @@ class EhrSettings(Table):
     def _consistent(self) -> "EhrSettings":
         if (self.certificate is None) != (self.certificate_key is None):
             raise ValueError("certificate and certificate_key are needed together, or neither")
+        fault = burst_fault("fhir_burst", self.fhir_burst, "fhir_requests_per_minute", self.fhir_requests_per_minute)
+        if fault is not None:
+            raise ValueError(fault)
         if self.tls_hosts and not any(self.tls_files):
             raise ValueError("tls_hosts belongs to ca_file, or to certificate and certificate_key")
         return self

@@ -13,6 +13,7 @@ from broker.origins import origin
 from broker.scopes import Scopes
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_MINUTES_OF_A_BURST: Final = 60
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
@@ -86,6 +87,15 @@ Origin = Annotated[str, AfterValidator(_origin)]
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine's loopback, by name or address."""
     return urlsplit(url).hostname in LOOPBACK
+
+
+def burst_fault(key: str, burst: int | None, of: str, per_minute: int | None) -> str | None:
+    """Say what is wrong with the number of requests that may come at once, if anything is."""
+    if burst is None:
+        return None
+    if per_minute is None:
+        return f"{key} belongs to {of}"
+    return f"{key} is more than an hour of {of} makes" if burst > per_minute * _MINUTES_OF_A_BURST else None
 
 
 class Table(BaseModel):

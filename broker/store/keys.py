@@ -1,7 +1,7 @@
 """Names of keys in Redis. Everything of one grant shares its routing tag in braces, so it lies in one cluster slot."""
 
 import zlib
-from typing import Final
+from typing import Final, Literal
 
 ANY_GRANT: Final = "sb:{*}:grant"
 ANY_DOMAIN: Final = "sb:domain:{*}"
@@ -54,6 +54,11 @@ def gate(ehr: str) -> str:
 def gate_slots(ehr: str) -> str:
     """A sorted set: the requests under way to that endpoint, by when their slots are free in any case, in seconds."""
     return f"sb:gate:{{{ehr}}}:slots"
+
+
+def pace(of: Literal["app", "ehr"], name: str) -> str:
+    """A hash: up to when the requests of an app, or to an EHR's FHIR server, are paid for, and until when to wait."""
+    return f"sb:pace:{of}:{{{name}}}"
 
 
 def untold(tag: str) -> str:

@@ -54,6 +54,7 @@ NOTHING_SEALED: Final = (
     re.compile(r"sb:webhook:.+"),
     re.compile(r"sb:gate:.+"),
     re.compile(r"sb:bulk(:\{[^}]+\}:(jobs|waiting|running|turns|held):.+)?"),
+    re.compile(r"sb:pace:.+"),
 )
 """By the name of the key."""
 

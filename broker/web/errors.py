@@ -14,7 +14,15 @@ import structlog
 from starlette.responses import Response
 
 from broker.dpop import ALGORITHMS
-from broker.errors import BrokerError, EhrUnreachable, InvalidClient, InvalidHandle, TooManyExports, UseDpopNonce
+from broker.errors import (
+    BrokerError,
+    EhrUnreachable,
+    InvalidClient,
+    InvalidHandle,
+    TooManyExports,
+    TooManyRequests,
+    UseDpopNonce,
+)
 
 log = structlog.get_logger()
 
@@ -82,10 +90,10 @@ def _nonce(error: BrokerError) -> dict[str, str]:
 
 
 def _pause(error: BrokerError) -> dict[str, str]:
-    """What comes again may be tried again: after the seconds that the EHR asked for, else after one."""
+    """What comes again may be tried again: after the seconds that are known, the EHR's or ours, else after one."""
     if error.status not in {429, 503}:
         return {}
-    asked = error.retry_after if isinstance(error, EhrUnreachable | TooManyExports) else None
+    asked = error.retry_after if isinstance(error, EhrUnreachable | TooManyExports | TooManyRequests) else None
     return {"Retry-After": str(max(1, math.ceil(asked or 0)))}
 
 

@@ -77,6 +77,7 @@ scopes = "{scopes}"
 id = "bench"
 authentication = "none"
 redirect_uris = ["http://127.0.0.1:1/callback"]
+requests_per_minute = 6000000
 [[app.access]]
 registration = "launch"
 scopes = "{scopes}"

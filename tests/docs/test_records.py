@@ -10,6 +10,7 @@ from broker import audit, codes, dpop, launches, reauthorizations
 from broker.app.trail import AUDIT_STREAM_LENGTH
 from broker.bulk.job import KEPT_SECONDS
 from broker.bulk.jobs import LEARNED_SECONDS
+from broker.fair_use import bucket
 from broker.flows import introspect_grant
 from broker.flows.proof import last_used
 from broker.grants import backend_grants, records, untold
@@ -33,6 +34,8 @@ LIVES: Final = {
     "sb:{TAG}:introspected": (introspect_grant.EVERY_SECONDS,),
     "sb:gate:{EHR}": (gate.GATE_SECONDS,),
     "sb:gate:{EHR}:slots": (gate.GATE_SECONDS,),
+    "sb:pace:app:{APP}": (bucket.KEPT_SECONDS,),
+    "sb:pace:ehr:{EHR}": (bucket.KEPT_SECONDS,),
     "sb:due:{N}:EHR": (schedule.FORGOTTEN_SECONDS,),
     "sb:ends:{EHR}": (ends.KEPT_SECONDS,),
     "sb:{TAG}:untold": (untold.MARK_SECONDS,),
@@ -59,7 +62,7 @@ def test_every_key_in_redis_is_documented() -> None:
     named = {keys.grant("TAG"), keys.lease("TAG"), keys.handles("TAG"), keys.launch("HASH"), keys.backend("HASH")}
     named |= {keys.backend_lease("HASH"), keys.asked("APP")}
     named |= {keys.pin("HASH"), keys.introspected("TAG"), keys.due(0, "EHR").replace("0", "N"), keys.domain("ID")}
-    named |= {keys.gate("EHR"), keys.gate_slots("EHR")}
+    named |= {keys.gate("EHR"), keys.gate_slots("EHR"), keys.pace("app", "APP"), keys.pace("ehr", "EHR")}
     named |= {keys.WITNESS, keys.RESTORING, keys.UNTOLD, keys.SWEPT, keys.untold("TAG")}
     named |= {keys.ends("EHR")}
     named |= {keys.BULK_DUE, keys.bulk_job("EHR", "ID"), keys.bulk_files("EHR", "PAGE")}
@@ -87,7 +90,7 @@ def test_every_key_in_redis_is_documented() -> None:
 
     assert made_by == {
         *("grant", "lease", "introspected", "handles", "issued", "launch", "backend", "pin", "sealed_key", "replay"),
-        *("secret_used", "due", "part", "domain", "backend_lease", "asked", "gate", "gate_slots"),
+        *("secret_used", "due", "part", "domain", "backend_lease", "asked", "gate", "gate_slots", "pace"),
         *("untold", "webhook_due", "webhook_dead", "webhook_event", "ends"),
         *("bulk_job", "bulk_files", "bulk_list"),
     }

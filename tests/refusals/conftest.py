@@ -143,7 +143,9 @@ async def stage(
         newer_ends=days_ahead(30),
     )
     more += "".join(FETCHED.format(id=id_, jwks_uri=running_keys.url) for id_ in ("fetched", "rotated", "lone"))
-    async with open_stage(sandbox_process, redis, tmp_path_factory.mktemp("stage"), more=more) as stage:
+    async with open_stage(
+        sandbox_process, redis, tmp_path_factory.mktemp("stage"), ehr="fhir_longest_pause = 0", more=more
+    ) as stage:  # else the EHR would be left alone in the next test
         yield stage
     await redis.aclose()
 
