@@ -40,11 +40,20 @@ async def streamed(egress: Egress, url: str) -> object:
         return answer.status
 
 
+async def sent(egress: Egress, url: str) -> object:
+    """As FHIR requests go out, which do not take the URL apart each time."""
+    answer = await egress.send("GET", url, "", headers={"authorization": "Bearer canary"}, content=None, timeout=2)
+    answer.close()
+    return answer.status
+
+
 async def shaken_hands(egress: Egress, url: str) -> object:
     return await egress.handshake(url, timeout=2)
 
 
-WAYS = pytest.mark.parametrize("way", [fetched, streamed, shaken_hands], ids=["fetch", "stream", "handshake"])
+WAYS = pytest.mark.parametrize(
+    "way", [fetched, streamed, sent, shaken_hands], ids=["fetch", "stream", "send", "handshake"]
+)
 
 
 @pytest.fixture
@@ -297,7 +306,7 @@ SANDBOX_URLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("way", [fetched, streamed], ids=["fetch", "stream"])
+@pytest.mark.parametrize("way", [fetched, streamed, sent], ids=["fetch", "stream", "send"])
 @pytest.mark.parametrize("url", SANDBOX_URLS)
 async def test_a_sandbox_that_is_allowed_on_loopback_opens_its_three_names_and_no_others(
     machine: Watched, url: str, way: Way
@@ -433,7 +442,7 @@ async def test_a_key_set_inside_is_not_fetched(strict: Egress, machine: Watched,
 
 
 @pytest.mark.parametrize("status", ["302 Found", "307 Temporary"])
-@pytest.mark.parametrize("way", [fetched, streamed], ids=["fetch", "stream"])
+@pytest.mark.parametrize("way", [fetched, streamed, sent], ids=["fetch", "stream", "send"])
 @EACH_INSIDE
 async def test_a_redirect_leads_nowhere_whatever_it_says(
     sandboxed: Egress, machine: Watched, way: Way, status: str, inside: str
