@@ -153,6 +153,31 @@ async def test_an_export_that_failed_stays_so_and_the_ehr_is_not_asked_again(nig
     assert sent(nightly.stage.sandbox) == before
 
 
+@pytest.mark.parametrize("fault", ["fhir_403", "fhir_429", "fhir_500", "bulk_failed"])
+async def test_what_is_complete_stays_so_whatever_the_ehr_says_of_it_later(nightly: Exporter, fault: str) -> None:
+    """(BD-07)"""
+    job = await nightly.begun(TYPES)
+    first = await nightly.manifest(job)
+    nightly.wait(61)
+    nightly.stage.sandbox.fault(fault)
+
+    assert (await nightly.app.fhir(nightly.handle, job)).json() == first
+
+    nightly.wait(301)
+    await nightly.renew()
+    assert (await nightly.app.fhir(nightly.handle, job)).json() == first
+
+
+async def test_a_status_that_is_refused_says_nothing_of_the_export(nightly: Exporter) -> None:
+    """(BD-07) (PX-09)"""
+    job = await nightly.begun(TYPES)
+    nightly.stage.sandbox.fault("fhir_403")
+
+    assert (await nightly.look(job)).status_code == 403
+
+    assert (await nightly.manifest(job))["output"]
+
+
 async def test_an_ehr_that_is_asked_too_often_says_so_to_the_app(nightly: Exporter) -> None:
     """(BD-06)"""
     job = await nightly.begun(TYPES)

@@ -1,16 +1,18 @@
 """Ask the EHR about an export, with its token: renewed when it is due, and when the EHR refuses it (PX-08)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from broker.apps import Directory
+from broker.bulk.jobs import turn_seconds
 from broker.egress import StreamedAnswer
 from broker.ehr.bulk_server import BulkServer, Credentials
 from broker.ehr.fhir_server import FHIR_JSON, is_json
 from broker.ehr.rewriting import SecretRemover
-from broker.errors import EhrMisbehaved, ReauthorizationRequired
+from broker.errors import EhrAnswerLost, EhrMisbehaved, ReauthorizationRequired
 from broker.flows.relay import FhirAnswer
 from broker.grants import Grant
 from broker.origins import origin
@@ -37,9 +39,10 @@ class Heard:
 
     def passed_on(self, **headers: str) -> FhirAnswer:
         """Return it for the app: status and OperationOutcome. Raises `EhrMisbehaved` for HTML (OA-04) and redirects."""
-        if not 400 <= self.status < 600 or (self.body and not is_json(self.headers)):
-            raise EhrMisbehaved(f"the EHR answered {self.status} with something that is no OperationOutcome (OA-04)")
-        return FhirAnswer(self.status, {"content-type": FHIR_JSON, **headers}, once(self.body))
+        status = self.export_status
+        if not 400 <= status < 600 or (self.body and not is_json(self.headers)):
+            raise EhrMisbehaved(f"the EHR answered {status} with something that is no OperationOutcome (OA-04)")
+        return FhirAnswer(status, {"content-type": FHIR_JSON, **headers}, once(self.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,19 @@ class AskEhrBulk:
 
         Raises `EhrError`, `ReauthorizationRequired`.
         """
-        async with self._with_token(permit, method, url, headers, content) as (answer, token):
-            remover, body = SecretRemover(token.access_token), bytearray()
-            async for chunk in answer.chunks:
-                body += remover.feed(chunk)
-                if len(body) > limit:
-                    raise EhrMisbehaved(f"an answer about an export of more than {limit} bytes")
-            return Heard(answer.status, answer.headers, bytes(body) + remover.finish())
+        try:
+            async with (
+                asyncio.timeout(turn_seconds(self._timeout(permit.grant))),
+                self._with_token(permit, method, url, headers, content) as (answer, token),
+            ):
+                remover, body = SecretRemover(token.access_token), bytearray()
+                async for chunk in answer.chunks:
+                    body += remover.feed(chunk)
+                    if len(body) > limit:
+                        raise EhrMisbehaved(f"an answer about an export of more than {limit} bytes")
+                return Heard(answer.status, answer.headers, bytes(body) + remover.finish())
+        except TimeoutError:
+            raise EhrAnswerLost("an answer about an export that does not end") from None
 
     @asynccontextmanager
     async def file(

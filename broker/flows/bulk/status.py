@@ -118,17 +118,16 @@ class Status:
                 going_on = replace(job, polls=job.polls + 1, progress=clean_progress(heard.headers.get("x-progress")))
                 await self._again(stored, going_on, number, wait)
                 return self.answers.going_on(going_on, wait)
-            case 429:
-                await self._again(stored, replace(job, polls=job.polls + 1), number, wait)
-                return heard.passed_on(**{"retry-after": retry_after(wait)})
-            case 404 | 410:
+            case 404 | 410 if number == 0:
                 await forget(self.jobs, self.files, job)
                 raise no_such_export(f"the EHR has forgotten export {job.id}")
-            case _ if status >= 500 and is_transient(heard.body):
-                await self._again(stored, replace(job, polls=job.polls + 1), number, wait)
-                raise EhrUnreachable(f"the EHR answered {status} to a status", retry_after=wait)
-            case _ if status >= 400:
-                return await self._failed(stored, job, number, heard)
+        if status >= 400 and status not in {403, 429} and job.state == "running" and not _may_pass(heard):
+            return await self._failed(stored, job, number, heard)
+        await self._again(stored, replace(job, polls=job.polls + 1), number, wait)
+        if status in {403, 429} and job.state == "running":  # it says nothing of the export
+            return heard.passed_on(**{"retry-after": retry_after(wait)})
+        if status >= 400:
+            raise EhrUnreachable(f"the EHR answered {status} to a status", retry_after=wait)
         raise EhrMisbehaved(f"the EHR answered {status} to a status")
 
     async def _again(self, stored: StoredJob, job: Job, number: int, wait: float) -> None:
@@ -166,6 +165,11 @@ class Status:
             raise EhrMisbehaved(f"an export has more than {MOST_MANIFESTS} manifests")
         if manifest.next_url and origin(manifest.next_url) not in self.ask.token_origins(permit.grant):
             raise EhrMisbehaved("the next manifest lies where no token may go; see bulk_file_hosts (PX-03)")
+
+
+def _may_pass(heard: Heard) -> bool:
+    """Whether an error may be of the moment, and the export goes on (BD-07)."""
+    return heard.export_status >= 500 and is_transient(heard.body)
 
 
 def _expires(said: str | None) -> str | None:
