@@ -45,5 +45,5 @@ def can_search(searchable: Searchable, type_: str, pairs: Parameters) -> bool:
 
     One that it does not list may be a page of another search, whatever else is said beside it.
     """
-    names = {_HEAD.split(name, maxsplit=1)[0] for name, _ in pairs}
+    names = {_HEAD.split(name)[0] for name, _ in pairs}
     return all((type_, name) in searchable or ("*", name) in searchable for name in names)

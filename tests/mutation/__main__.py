@@ -13,10 +13,9 @@ from collections import Counter
 import pydantic  # noqa: F401  # what every test imports is imported once, before the forks
 import structlog  # noqa: F401  # as above
 
-from tests.mutation.mutants import mutants_of
-from tests.mutation.running import fate_of, passes
+from tests.mutation.running import fates
 from tests.mutation.survivors import reasons
-from tests.mutation.targets import ROOT, TARGETS, files, watchers_of
+from tests.mutation.targets import TARGETS, files
 
 
 def main() -> None:
@@ -25,20 +24,17 @@ def main() -> None:
     parser.add_argument("target", nargs="*", help=f"a file, or one of {', '.join(TARGETS)}")
     chosen = files(parser.parse_args().target)
     os.nice(10)
-    began, known, fates = time.monotonic(), reasons(), Counter[str]()
+    began, known, total = time.monotonic(), reasons(), Counter[str]()
     for file in chosen:
-        if not passes(watchers_of(file)):
-            sys.exit(f"{file}: its tests fail without any mutant")
-        for mutant in mutants_of(file, ROOT):
-            fate: str = fate_of(mutant)
-            if fate == "survived" and (mutant.file, mutant.line, mutant.mutation) in known:
-                fate = "excused"
+        counts = Counter[str]()
+        for mutant, fate in fates(file, known):
             if fate == "survived":
                 print(f"{mutant.file}:{mutant.number}: {mutant.line}\n    {mutant.mutation}", flush=True)
-            fates[fate] += 1
-        print(f"{file}: {dict(fates)}, {time.monotonic() - began:.0f} s", flush=True)
-    print(json.dumps({"mutation": chosen, "seconds": round(time.monotonic() - began), "results": fates}))
-    sys.exit(1 if fates["survived"] else 0)
+            counts[fate] += 1
+        total += counts
+        print(f"{file}: {dict(counts)}, {time.monotonic() - began:.0f} s", flush=True)
+    print(json.dumps({"mutation": chosen, "seconds": round(time.monotonic() - began), "results": total}))
+    sys.exit(1 if total["survived"] else 0)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,20 @@ NAMES: Final = {
     "endswith": "startswith",
 }
 _TALK: Final = frozenset(
-    {"refuse", "InsufficientScope", "UninterpretableInteraction", "InvalidScope", "TypeError", "ValueError"}
+    {
+        "InsufficientScope",
+        "InvalidHandle",
+        "InvalidRequest",
+        "InvalidScope",
+        "TypeError",
+        "UninterpretableInteraction",
+        "ValueError",
+        "refuse",
+    }
 )
 """What is called with a text for people: which text makes no difference to what is decided."""
+_UNDECIDING: Final = frozenset({"public", "repr", "compare"})
+"""Arguments by name that decide nothing: a text for people, and what a dataclass shows and compares itself by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +139,11 @@ def _is_talk(parent: ast.AST, child: ast.AST) -> bool:
         return True
     if isinstance(child, ast.Import | ast.ImportFrom):
         return True
-    if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__all__":
-        return True
+    if isinstance(child, ast.Assign):
+        return ast.unparse(child.targets[0]) == "__all__" or ast.unparse(child.value).startswith("TypeVar(")
     if isinstance(child, ast.AnnAssign) and ast.unparse(child.annotation).endswith("TypeAlias"):
+        return True
+    if isinstance(child, ast.keyword) and child.arg in _UNDECIDING:
         return True
     called = parent.func if isinstance(parent, ast.Call) else None
     return isinstance(called, ast.Name) and called.id in _TALK and isinstance(child, ast.Constant | ast.JoinedStr)

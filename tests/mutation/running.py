@@ -1,11 +1,11 @@
-"""Run the tests against one mutant: in a fork of this process, so that nothing of it stays."""
+"""Run the tests against mutants: in forks of this process, so that nothing of them stays."""
 
 import importlib.util
 import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType
@@ -14,14 +14,14 @@ from typing import Any, Final, Literal
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.mutation.mutants import Mutant
+from tests.mutation.mutants import Mutant, mutants_of
+from tests.mutation.session import EXAMPLES, KILLED, Examples, Session
 from tests.mutation.targets import ROOT, watchers_of
 
 CPU_SECONDS: Final = 60
 """What all tests of a module take is less: a mutant that computes for longer hangs, which somebody would notice."""
-EXAMPLES: Final = 60
 _OPTIONS: Final = ("-x", "-q", "--noconftest", "-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider")
-Fate = Literal["killed", "hangs", "survived"]
+Fate = Literal["killed", "hangs", "excused", "survived"]
 
 
 class _Loader(SourceFileLoader):
@@ -50,18 +50,40 @@ class _Finder(MetaPathFinder):
         )
 
 
+def fates(file: str, excused: Container[tuple[str, str, str]]) -> Iterator[tuple[Mutant, Fate]]:
+    """Say of each mutant of a file whether a test fails with it: by the fast way, and where none does, by the sure one.
+
+    Raises `RuntimeError` where a test fails without any mutant: it would notice anything.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _prepare()
+        session = Session(file, lambda status: os.write(writer, f"{status}\n".encode()))
+        pytest.main([*_OPTIONS, *watchers_of(file)], plugins=[session, Examples()])
+        os._exit(pytest.ExitCode.OK)
+    os.close(writer)
+    with os.fdopen(reader) as statuses:
+        for mutant in mutants_of(file, ROOT):
+            status = statuses.readline()
+            if not status:
+                raise RuntimeError(f"{file}: its tests fail without any mutant")
+            if int(status) == KILLED:
+                yield mutant, "killed"
+            elif (mutant.file, mutant.line, mutant.mutation) in excused:
+                yield mutant, "excused"
+            else:
+                yield mutant, fate_of(mutant)
+    os.waitpid(pid, 0)
+
+
 def fate_of(mutant: Mutant) -> Fate:
     """Say whether a test fails with this mutant."""
     status = _status_of(mutant, watchers_of(mutant.file))
     return "survived" if status == 0 else "hangs" if status == -signal.SIGXCPU else "killed"
 
 
-def passes(tests: Sequence[str]) -> bool:
-    """Whether the tests pass as things are: else they would notice anything."""
-    return _status_of(None, tests) == 0
-
-
-def _status_of(mutant: Mutant | None, tests: Sequence[str]) -> int:
+def _status_of(mutant: Mutant, tests: Sequence[str]) -> int:
     """Run the tests in a fork; returns its exit status, or the number of the signal that ended it, negated."""
     pid = os.fork()
     if pid == 0:
@@ -69,12 +91,21 @@ def _status_of(mutant: Mutant | None, tests: Sequence[str]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _run(mutant: Mutant | None, tests: Sequence[str]) -> None:
+def _run(mutant: Mutant, tests: Sequence[str]) -> None:
     """Run in the fork, and end it: status 0 if all tests pass."""
     loaded = [name for name in sys.modules if name == "broker" or name.startswith("broker.")]
-    if mutant is not None:
-        sys.meta_path.insert(0, _Finder(mutant))
+    sys.meta_path.insert(0, _Finder(mutant))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+    _prepare()
+    if loaded:
+        os._exit(pytest.ExitCode.INTERNAL_ERROR)
+    for test in tests:  # one file after the other: most mutants fall with the first
+        if status := pytest.main([*_OPTIONS, test], plugins=[Examples()]):
+            os._exit(int(status))
+    os._exit(pytest.ExitCode.OK)
+
+
+def _prepare() -> None:
     os.chdir(ROOT)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
@@ -85,9 +116,3 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> None:
     )  # fmt: skip
     settings.load_profile("mutation")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and looking for them takes as long as a test
-    if loaded:
-        os._exit(pytest.ExitCode.INTERNAL_ERROR)
-    for test in tests:  # one file after the other: most mutants fall with the first
-        if status := pytest.main([*_OPTIONS, test]):
-            os._exit(int(status))
-    os._exit(pytest.ExitCode.OK)

@@ -33,8 +33,10 @@ from tests.mutation.targets import ROOT, TARGETS, files, watchers_of
         ("y: int = x", []),
         ("import a", []),
         ("__all__ = ['a']", []),
+        ("T = TypeVar('T')", []),
         ("refuse('a')", ["drop expr"]),
-        ("raise InsufficientScope(f'a {b}')", ["drop raise"]),
+        ("raise InsufficientScope(f'a {b}', public='c')", ["drop raise"]),
+        ("y = field(repr=False, compare=False)", []),
     ],
 )
 def test_every_place_is_broken_in_every_way(tmp_path: Path, code: str, made: list[str]) -> None:

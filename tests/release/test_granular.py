@@ -221,6 +221,34 @@ def test_a_search_that_says_it_finds_nothing_else(
         assert holds(found, said)
 
 
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        (["code=a"], "code=a"),
+        (["code=a", "code=b"], "code=a,b"),
+        (["code=a", "code=a&category=x"], "code=a"),
+        (["code=a&category=x", "code=a&category=y"], "code=a&category=x,y"),
+        (["code=a", "category=x"], None),
+        (["code=a&category=x", "code=b&category=y"], None),
+        (["_count=1"], None),
+        (["category=x&_count=1"], None),
+        (["category:in=x"], None),
+        (["subject.name=x"], None),
+    ],
+)
+def test_scopes_are_one_search_where_they_differ_in_one_value_at_most(filters: list[str], said: str | None) -> None:
+    """SC-05, SC-06."""
+    pairs = [tuple(sorted(parse_qsl(group))) for group in filters]
+    found = as_search(pairs)
+    assert (None if found is None else sorted(found)) == (None if said is None else sorted(parse_qsl(said)))
+
+
+def test_a_search_has_to_say_every_pair() -> None:
+    """SC-05."""
+    assert is_said((("category", "x"), ("code", "a")), (("code", "a"), ("category", "x")))
+    assert not is_said((("category", "x"), ("code", "a")), (("code", "a"),))
+
+
 @pytest.mark.parametrize("value", ["a\\", "a\\,b"])
 def test_alternatives_with_escapes_are_not_joined(value: str) -> None:
     assert as_search([(("code", value),), (("code", "x"),)]) is None
