@@ -22,12 +22,14 @@ def main() -> None:
     """Run the mutants of the files that were named, of all if none was."""
     parser = argparse.ArgumentParser(prog="./run python -m tests.mutation", description=__doc__)
     parser.add_argument("target", nargs="*", help=f"a file, or one of {', '.join(TARGETS)}")
-    chosen = files(parser.parse_args().target)
+    parser.add_argument("--fast", action="store_true", help="do not try again what survives the fast way")
+    given = parser.parse_args()
+    chosen = files(given.target)
     os.nice(10)
     began, known, total = time.monotonic(), reasons(), Counter[str]()
     for file in chosen:
         counts = Counter[str]()
-        for mutant, fate in fates(file, known):
+        for mutant, fate in fates(file, known, sure=not given.fast):
             if fate == "survived":
                 print(f"{mutant.file}:{mutant.number}: {mutant.line}\n    {mutant.mutation}", flush=True)
             counts[fate] += 1
