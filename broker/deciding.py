@@ -9,7 +9,7 @@ beyond the patient that the handle is for (PX-14). Then, in this order:
 4. else it is refused
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -114,10 +114,23 @@ def check(part: Part) -> None:
             public="Ask without _elements and _summary: the answer has to be checked.",
         )
     rules = [_rules(part, need) for need in interaction.needs]
+    for number in part.unsaid:
+        _require_none_wider(part, rules, number)
     part.rules = tuple(dict.fromkeys(chain.from_iterable(rules)))
 
 
-def _rules(part: Part, need: Need) -> Iterable[Rule]:
+def _require_none_wider(part: Part, rules: Sequence[Sequence[Rule]], number: int) -> None:
+    """Raise where what a search finds would be released because it may be read: an answer does not tell them apart."""
+    searched = part.interaction.needs[number]
+    own = {replace(rule, type="*") for rule in rules[number]}
+    for need, others in zip(part.interaction.needs, rules, strict=True):
+        is_of_same = need.type == searched.type or "*" in {need.type, searched.type}
+        is_wider = not own.issuperset(replace(rule, type="*") for rule in others)
+        if (searched.letter, need.letter) == ("s", "r") and is_of_same and is_wider:
+            raise InsufficientScope(f"of {searched.type} more may be read than searched, and the answer may hold both")
+
+
+def _rules(part: Part, need: Need) -> Sequence[Rule]:
     """Return what opens resources to one need: where the request says all, the search has filtered already."""
     rules = part.held.rules(need)
     told = rules if part.unsaid else tuple(replace(rule, filters=()) for rule in rules)
@@ -141,7 +154,7 @@ def _is_for_all(part: Part, need: Need) -> bool:
 def _looks_around(part: Interaction, patient: str, number: int) -> bool:
     """Whether the EHR would look at other patients' data for it, so that even an empty answer tells of them."""
     if part.kind == "operation":
-        return part.id is None and part.patients != (patient,)
+        return part.id is None and not binding_pairs(part.needs[number].type, patient) & set(part.parameters)
     return part.needs[number].letter == "s" and (number == 0 or part.kind == "search-system")
 
 

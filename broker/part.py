@@ -115,8 +115,7 @@ class Part:
         """What an answer looks like that can be looked at."""
         part = self.interaction
         if part.kind == "operation":
-            is_known = part.method == "GET" and part.operation in _OPERATIONS
-            return "searchset" if is_known else None
+            return "searchset" if part.operation in _OPERATIONS else None
         return _SHAPES.get(part.kind)
 
     def add(self, pairs: Parameters, *, patient: str | None = None) -> None:

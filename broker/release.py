@@ -70,7 +70,10 @@ class Checks:
         type_ = resource.get("resourceType") if isinstance(resource, dict) else None
         if not isinstance(type_, str) or type_ in _HOLDERS or not _is_plain(resource):
             return False
-        return type_ == _OUTCOME or any(rule.allows(type_, resource) for rule in self.rules)
+        try:
+            return type_ == _OUTCOME or any(rule.allows(type_, resource) for rule in self.rules)
+        except RecursionError:  # lists in lists, nearly as deep as can be read at all
+            return False
 
     def allow_entry(self, entry: Any) -> bool:
         """Whether an entry of the Bundle may be released. One without a resource tells of one that is hidden.
@@ -84,12 +87,18 @@ class Checks:
             return False
         if "resource" in entry:
             return self.allow(entry["resource"])
-        return self.shape == "batch" and "response" in entry
+        return self.shape == "batch" and _is_error(response)
 
     def _is_outcome(self, outcome: Any) -> bool:
         return outcome is None or (
             isinstance(outcome, dict) and outcome.get("resourceType") == _OUTCOME and _is_plain(outcome)
         )
+
+
+def _is_error(response: dict[str, Any]) -> bool:
+    """Whether it says that nothing is answered, and no more. *Not modified* tells of what may not be read."""
+    status = response.get("status")
+    return isinstance(status, str) and status[:1] in {"4", "5"} and response.keys() <= {"id", "outcome", "status"}
 
 
 def _is_plain(resource: dict[str, Any]) -> bool:

@@ -98,6 +98,7 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _TOKEN: Final = re.compile(r"(?:((?:[^\\|]|\\.)*)(\|))?((?:[^\\|]|\\.)*)", re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+_COMMA_OR_ESCAPED: Final = re.compile(r",|\\.", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +160,9 @@ def read_tokens(value: str) -> tuple[Token, ...] | None:
 
 def alternatives(value: str) -> list[str]:
     """Return what stands between the commas of a value, escapes intact (FHIR R4 §3.1.1.4.0.1)."""
-    parts, is_escaped = [""], False
-    for character in value:
-        if character == "," and not is_escaped:
-            parts.append("")
-        else:
-            parts[-1] += character
-        is_escaped = character == "\\" and not is_escaped
-    return parts
+    ends = [found.start() for found in _COMMA_OR_ESCAPED.finditer(value) if found[0] == ","]
+    begins = [0, *(end + 1 for end in ends)]
+    return [value[begin:end] for begin, end in zip(begins, [*ends, len(value)], strict=True)]
 
 
 def _read_token(text: str) -> Token | None:

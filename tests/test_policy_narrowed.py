@@ -100,6 +100,9 @@ NOT_SURELY_MINE = [
     "Patient/pat-2/Observation",
     "Patient/pat-2/$everything",
     "Patient/$everything",
+    f"Observation/$lastn?code=1,Patient/{ME}",
+    f"Observation/$lastn?performer=Patient/{ME}",
+    f"DocumentReference/$docref?type=x,Patient/{ME}",
     "Patient?_id=pat-2",
     f"Patient?_id={ME},pat-2",
     f"Patient?_id={ME}&_id=pat-2",
@@ -173,6 +176,26 @@ def test_where_only_the_answer_says_whose_it_is_the_permit_wants_it_checked(url:
     assert permit.rule.endswith("checked")
     for rule in permit.checks.rules:
         assert rule.patient == Patient(ME, "https://ehr.example/R4")
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        (f"Patient/{ME}/$everything", []),
+        ("Encounter/e1/$everything", []),
+        ("DocumentReference/$docref", [{"name": "patient", "valueId": ME}]),
+    ],
+)
+def test_an_operation_is_checked_by_whatever_method_it_is_asked_for(path: str, parameters: list[object]) -> None:
+    """HB-02, PX-14."""
+    body = json.dumps({"resourceType": "Parameters", "parameter": parameters}).encode()
+    headers = [(b"content-type", b"application/fhir+json")]
+    query = "".join(f"?patient={ME}" for _ in parameters)
+
+    posted = narrowed(parse_interaction("POST", path.encode(), b"", headers, body))
+
+    assert posted.checks is not None
+    assert posted.checks == narrowed(ask("GET", path + query)).checks
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def request_headers(
             raise InvalidRequest(f"{name} is too long or not ASCII", public=f"The header {name} cannot be passed on.")
         kept[name] = f"{kept[name]}, {value.decode()}" if name in kept else value.decode()
     asked = [word.strip() for word in kept.pop("prefer", "").split(",")]
-    prefer = ", ".join([*(word for word in asked if word and not word.lower().startswith("handling")), *preferences])
+    prefer = ", ".join([*(word for word in asked if word and "handling" not in word.lower()), *preferences])
     kept["accept"] = accept
     if prefer:
         kept["prefer"] = prefer

@@ -90,6 +90,7 @@ class CheckedBundle:
         self._parts = BundleParts()
         self._is_bundle = False
         self._held: list[str] = []
+        self._held_length = 0
         self._has_members = self._has_entries = False
 
     def feed(self, chunk: bytes) -> bytes:
@@ -101,12 +102,13 @@ class CheckedBundle:
         return self._pass(self._parts.finish())
 
     def _pass(self, parts: list[Part]) -> bytes:
-        self._held += map(self._write, parts)
+        self._held.append("".join(map(self._write, parts)))
+        self._held_length += len(self._held[-1])
         if not self._is_bundle:
-            if sum(map(len, self._held)) > MOST_CHARACTERS:
+            if self._held_length > MOST_CHARACTERS:
                 raise EhrMisbehaved("an answer that has to be checked does not say that it is a Bundle")
             return b""
-        text, self._held = "".join(self._held), []
+        text, self._held, self._held_length = "".join(self._held), [], 0
         return text.encode()
 
     def _write(self, part: Part) -> str:
@@ -157,5 +159,5 @@ class CheckedBundle:
 def _kept_links(part: Part) -> str:
     """Return the member without links by which the withheld could be counted, as written where there are none."""
     links = part.value if isinstance(part.value, list) else []
-    kept = [link for link in links if isinstance(link, dict) and link.get("relation") in _KEPT_LINKS]
+    kept = [link for link in links if isinstance(link, dict) and str(link.get("relation")) in _KEPT_LINKS]
     return part.text.strip() if kept == part.value else '"link":' + json.dumps(kept)

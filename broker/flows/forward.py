@@ -120,6 +120,7 @@ class Forward:
             require_no_token(interaction)
             accept_for(interaction, request.headers)
             permit = await self._decide(handle, grant, interaction, request.find_arrival)
+            request.headers_for_ehr(permit)  # what cannot go on is refused before a use is taken
             await self.fair_use.admit(handle)
             await self.handles.take_use(handle)
         except TooManyRequests:

@@ -15,7 +15,7 @@ from broker.interactions.interaction import LIMITABLE, Interaction, Need
 from broker.interactions.operations import NAMES, is_defined
 from broker.interactions.request import Request
 from broker.interactions.requests import interpret, read_page
-from broker.interactions.syntax import decode_pairs, decode_query, refuse, split_path
+from broker.interactions.syntax import decode_form, decode_query, refuse, split_path
 
 _DECIDED_BY_BODY: Final = frozenset({b"_search", *(name.encode() for name in NAMES)})
 
@@ -57,7 +57,7 @@ def parse_interaction(
         return interpret(replace(request, body=body))
     if request.headers.media_type != "application/x-www-form-urlencoded":
         refuse("a search by POST is a form in UTF-8")
-    return interpret(replace(request, form=decode_pairs(body)))
+    return interpret(replace(request, form=decode_form(body)))
 
 
 def parse_page(method: str, raw_path: bytes, raw_query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Interaction:

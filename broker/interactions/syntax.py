@@ -10,6 +10,7 @@ from broker.interactions.interaction import Pairs
 
 LONGEST_PATH: Final = 2048
 LONGEST_QUERY: Final = 8192
+LONGEST_FORM: Final = 256 << 10
 MOST_PAIRS: Final = 256
 
 _PATH: Final = re.compile(rb"[A-Za-z0-9\-._$*/]*")
@@ -43,6 +44,13 @@ def decode_query(raw: bytes) -> Pairs:
     """Return the decoded pairs of a URL's query, in order; at most 8192 bytes."""
     if len(raw) > LONGEST_QUERY:
         refuse("the query is too long")
+    return decode_pairs(raw)
+
+
+def decode_form(raw: bytes) -> Pairs:
+    """Return the decoded pairs of a search by POST, in order; at most 256 KiB, since other requests wait meanwhile."""
+    if len(raw) > LONGEST_FORM:
+        refuse("the form is too long")
     return decode_pairs(raw)
 
 

@@ -202,3 +202,13 @@ async def test_a_request_goes_to_the_fhir_base_with_the_token(
     assert request.headers["authorization"] == "Bearer t0ken"
     assert "t0ken" not in request.target
     assert request.body == b""
+
+
+@pytest.mark.parametrize(
+    "said", [b"handling=lenient", b"return=minimal; handling=lenient", b'x;"handling"=lenient', b"HANDLING = lenient"]
+)
+def test_an_apps_word_on_handling_does_not_go_on(said: bytes) -> None:
+    """SC-05: some servers take the first that they find, and split at a semicolon, too."""
+    sent = request_headers([(b"prefer", said)], accept="x", preferences=["handling=strict"])
+
+    assert sent["prefer"] == "handling=strict"

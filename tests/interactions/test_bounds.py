@@ -3,7 +3,7 @@
 import pytest
 
 from broker.errors import UninterpretableInteraction
-from broker.interactions import bundle, parameters, search, syntax
+from broker.interactions import bundle, parameters, parse_interaction, search, syntax
 from tests.docs.pages import read
 from tests.interactions.asking import ask, ask_bundle, entry
 
@@ -14,17 +14,29 @@ def test_the_bounds_are_those_that_are_documented() -> None:
     found = (
         syntax.LONGEST_PATH,
         syntax.LONGEST_QUERY,
+        syntax.LONGEST_FORM,
         syntax.MOST_PAIRS,
         parameters.MOST_PARAMETERS,
         bundle.MOST_ENTRIES,
         bundle.MOST_CONDITIONAL_REFERENCES,
         search.MOST_HOPS,
     )
-    assert found == (2048, 8192, 256, 256, 500, 20, 8)
+    assert found == (2048, 8192, 262144, 256, 256, 500, 20, 8)
     page = read("docs/interactions.md")
-    said = "paths over 2048 bytes, queries over 8192, more than 256 parameters, more than 500 entries"
+    said = "paths over 2048 bytes, queries over 8192, forms over 262144, more than 256 parameters, more than 500"
     assert said in page
     assert "more than 8 hops" in page
+
+
+@pytest.mark.parametrize(("length", "allowed"), [(262144, True), (262145, False)])
+def test_a_form_has_so_many_bytes(length: int, *, allowed: bool) -> None:
+    headers = [(b"content-type", b"application/x-www-form-urlencoded")]
+    form = b"code=".ljust(length, b"x")
+    if allowed:
+        assert parse_interaction("POST", b"Observation/_search", b"", headers, form).body == form
+    else:
+        with pytest.raises(UninterpretableInteraction, match="too long"):
+            parse_interaction("POST", b"Observation/_search", b"", headers, form)
 
 
 @pytest.mark.parametrize(("count", "allowed"), [(20, True), (21, False)])

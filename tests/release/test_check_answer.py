@@ -1,6 +1,7 @@
 """What of an answer goes on to the app, held against an oracle that reads it whole."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -98,7 +99,12 @@ def test_an_entry_is_released_as_the_resource_in_it_is(shape: Shape, resource: A
 @pytest.mark.parametrize(
     ("entry", "released"),
     [
-        ({"response": {"status": "201 Created", "location": "Observation/1"}}, True),
+        ({"response": {"status": "201 Created", "location": "Observation/1"}}, False),
+        ({"response": {"status": "304 Not Modified", "etag": 'W/"1"', "lastModified": "2027-01-01T00:00:00Z"}}, False),
+        ({"response": {"status": "304 Not Modified"}}, False),
+        ({"response": {"status": "410 Gone", "lastModified": "2027-01-01T00:00:00Z"}}, False),
+        ({"response": {"status": ["404"]}}, False),
+        ({"response": {"status": "404 Not Found"}}, True),
         ({"response": {"status": "404", "outcome": {"resourceType": "OperationOutcome", "issue": []}}}, True),
         ({"resource": MINE, "response": {"status": "200", "etag": 'W/"1"'}}, True),
         ({"response": {"status": "200", "outcome": OTHERS}}, False),
@@ -266,6 +272,32 @@ def test_an_error_is_an_outcome_or_nothing(shape: Shape, status: int) -> None:
     for body in (json.dumps(MINE).encode(), b'{"resourceType":"Bundle"}', b'{"error":"x"}'):
         with pytest.raises(AnswerWithheld):
             passed(body, shape, status=status)
+
+
+@pytest.mark.parametrize("relation", ["[]", "{}", '["self"]', "null", "1"])
+def test_a_link_whose_relation_is_no_text_is_left_out(relation: str) -> None:
+    body = f'{{"resourceType":"Bundle","link":[{{"relation":{relation},"url":"u"}}]}}'.encode()
+
+    assert json.loads(passed(body, "history")) == {"resourceType": "Bundle", "link": []}
+
+
+@pytest.mark.parametrize("depth", range(900, 1000))
+def test_what_is_nested_nearly_too_deep_is_withheld(depth: int) -> None:
+    body = b'{"resourceType":"Observation","subject":' + b"[" * depth + b"]" * depth + b"}"
+
+    with pytest.raises((AnswerWithheld, EhrMisbehaved)):
+        passed(body, "resource")
+
+
+def test_what_is_withheld_before_it_is_known_to_be_a_bundle_takes_no_memory() -> None:
+    stage = checker(Checks("searchset", RULES), 200)
+    stage.feed(b'{"entry":[1')
+    tracemalloc.start()
+    for _ in range(16):
+        assert stage.feed(b",1" * (8 << 10)) == b""
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 256 << 10
 
 
 def test_a_resource_that_is_too_long_is_not_held() -> None:

@@ -149,6 +149,22 @@ def test_what_neither_can_show_is_refused(method: str, url: str, held: str) -> N
         decided(ask(method, url), held)
 
 
+@pytest.mark.parametrize(
+    ("url", "held"),
+    [
+        ("Observation?code=x&_include=Observation:has-member:Observation", "user/Observation.s?category=x"),
+        ("Observation?code=x&_include=Observation:has-member", "user/Observation.s?category=x"),
+        ("Patient/p/$everything?_type=Observation", "user/Observation.s?category=x"),
+        (f"Observation?patient={ME}&_include=Observation:has-member:Observation", "patient/Observation.s?category=x"),
+    ],
+)
+def test_what_may_be_read_is_not_found_by_a_search_for_less(url: str, held: str) -> None:
+    """SC-05: of each entry nobody knows whether it was searched or included."""
+    with pytest.raises(InsufficientScope, match="more may be read than searched"):
+        decided(url, f"{held} user/*.r", frozenset())
+    assert decided(url, f"{held} user/*.s user/*.r", frozenset()).checks is None
+
+
 def test_what_the_ehr_can_search_by_is_asked_only_where_that_matters() -> None:
     """SC-05."""
     with pytest.raises(SearchableWanted):

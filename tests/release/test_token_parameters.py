@@ -130,9 +130,19 @@ def test_it_is_known_beforehand_what_can_be_told(type_: str, name: str, value: s
         ("a,b", ["a", "b"]),
         (r"a\,b", [r"a\,b"]),
         (r"a\\,b", [r"a\\", "b"]),
+        ("a\\", ["a\\"]),
+        ("a,\\", ["a", "\\"]),
+        ("a\\\n,b", ["a\\\n", "b"]),
         (",", ["", ""]),
         ("", [""]),
     ],
 )
 def test_alternatives_stand_between_commas_that_are_not_escaped(value: str, parts: list[str]) -> None:
     assert alternatives(value) == parts
+
+
+def test_a_long_value_is_read_once_not_once_for_each_of_its_characters() -> None:
+    """What an app wrote is compared with its scope while others wait; quadratic, this takes half an hour."""
+    long = "x" * (8 << 20)
+
+    assert alternatives(f"{long},b") == [long, "b"]

@@ -196,12 +196,14 @@ async def test_a_handle_with_uses_works_that_many_times_over_all_replicas(
     assert (await app.fhir(given["access_token"], path)).status_code == 200
 
 
-async def test_what_the_policy_refuses_takes_no_use(app: App) -> None:
+async def test_what_is_refused_takes_no_use(app: App, stage: BrokerStage) -> None:
     """HB-05."""
     given = await app.standalone()
     narrow = (await exchanged(app, given["access_token"], uses="1", scope="patient/Patient.r"))["access_token"]
 
     assert await statuses(app, "Patient/somebody-else", narrow, narrow) == [403, 403]
+    unsendable = await app.fhir(narrow, f"Patient/{given['patient']}", headers={"If-Match": "x" * 5000})
+    assert (unsendable.status_code, records(stage, "handle.use")[-1]["outcome"]) == (400, "denied")
     assert await statuses(app, f"Patient/{given['patient']}", narrow, narrow) == [200, 401]
 
 

@@ -112,6 +112,22 @@ async def test_of_another_patients_resource_nothing_comes_back(two: Two) -> None
     assert two.stage.sandbox.counts()["fhir"] == calls
 
 
+async def test_in_a_batch_no_condition_tells_of_another_patients_resource(two: Two) -> None:
+    """PX-14, HB-02: *not modified* would say that the app guessed its version."""
+    narrow = await two.narrowed(patient=two.me)
+    path = f"Observation/{two.others[0]['id']}"
+    etag = (await two.read(two.wide, path)).headers["etag"]
+    requests = [{"method": "GET", "url": path, "ifNoneMatch": tag} for tag in (etag, 'W/"99"')]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": [{"request": request} for request in requests]}
+
+    answer = await two.app.fhir(narrow, "", method="POST", json=bundle)
+
+    assert answer.status_code == 200
+    first, second = answer.json()["entry"]
+    assert first == second
+    assert first["response"]["status"] == "403 Forbidden"
+
+
 async def test_a_search_by_a_handle_for_one_patient_finds_this_patients_alone(two: Two) -> None:
     """PX-14, HB-02: whatever it asks; what goes to the EHR says whom."""
     narrow = await two.narrowed(patient=two.me)
