@@ -190,8 +190,7 @@ class Http1Connection(asyncio.Protocol):
             await self._happening()
         piece = self._chunks.popleft()
         self._held -= len(piece)
-        if self._held <= HELD_BYTES and not self._transport.is_reading() and not self.closed:
-            self._transport.resume_reading()
+        self._read_on()
         return piece
 
     def whole(self) -> bytes | None:
@@ -201,6 +200,7 @@ class Http1Connection(asyncio.Protocol):
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._held = 0
+        self._read_on()
         return body
 
     @property
@@ -217,6 +217,11 @@ class Http1Connection(asyncio.Protocol):
         """Close without waiting for anything."""
         self.closed = True
         self._transport.abort()
+
+    def _read_on(self) -> None:
+        """Go on reading, once enough was taken: also for the next exchange, which would hear nothing."""
+        if self._held <= HELD_BYTES and not self._transport.is_reading() and not self.closed:
+            self._transport.resume_reading()
 
     async def _send_pieces(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
         """Send a body as it comes (RFC 9112 §7.1), until the answer is there: an EHR may have heard enough."""

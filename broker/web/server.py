@@ -18,19 +18,24 @@ TAKING_SECONDS: Final = 30.0
 """How long a caller may take nothing of an answer: meanwhile it holds a connection to an EHR that others wait for."""
 MOST_CONNECTIONS: Final = 1000
 KEEP_ALIVE_SECONDS: Final = 20
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _NO_REQUEST: Final = "Invalid HTTP request received."
 
 
 class _Punctual(HttpToolsProtocol):
     """llhttp, Node's parser, with what it leaves open: a limit to a head, one `Host`, and connections that stand still.
 
+    And what it or uvicorn takes for something else: trailers for headers, the body of an Upgrade for the next request.
+
     Each connection counts toward `MOST_CONNECTIONS`, and anybody can open them. Once a request has begun, whoever reads
     its body watches the clock.
     """
 
-    _in_head = False
     _in_body = False
     _head_bytes = 0
+    """Of what was told of a head."""
+    _untold_bytes = 0
+    """Bytes that arrived since a head ended or something of a body came: of a header, a chunk's extension, trailers."""
     _give_up: asyncio.TimerHandle | None = None
     _not_taken: asyncio.TimerHandle | None = None
 
@@ -39,12 +44,10 @@ class _Punctual(HttpToolsProtocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        is_head = not self._in_body
+        self._untold_bytes += len(data)
         super().data_received(data)
-        if is_head and self._in_head:  # of a header that has not ended the parser has told nothing yet
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response(_NO_REQUEST)
+        if self._untold_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(_NO_REQUEST)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -54,19 +57,21 @@ class _Punctual(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_body, self._head_bytes = False, 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._head_bytes += len(name) + len(value)
+        """Keep a header, and no trailer: it would be one that no proxy has looked at (RFC 9110 §6.5.1)."""
+        if not self._in_body:
+            super().on_header(name, value)
+            self._head_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
         """Go on to the application. Raises `ValueError`, which is answered 400."""
-        self._in_head, self._in_body = False, True
+        self._in_body, self._untold_bytes = True, 0
         if self._head_bytes > HEAD_BYTES:
             raise ValueError("a head that is too long")
         if b"#" in self.url:
@@ -74,10 +79,16 @@ class _Punctual(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("no Host, or two (RFC 9112 §3.2)")
+        if self.parser.should_upgrade() and (self.parser.get_method() == b"CONNECT" or self._has_body()):
+            raise ValueError("what follows would be taken for the next request (RFC 9112 §11.2)")
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._untold_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._in_body = False
+        self._untold_bytes = 0
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -88,6 +99,9 @@ class _Punctual(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._was_taken()
+
+    def _has_body(self) -> bool:
+        return any(name in _FRAMING for name, _ in self.headers)
 
     def _watch(self) -> None:
         """Set the clock, or leave it as it is, while no request is under way."""

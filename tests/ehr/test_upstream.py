@@ -184,6 +184,33 @@ async def test_an_answer_that_is_not_taken_to_its_end_leaves_nothing_for_the_nex
     assert ehr.connections == 2
 
 
+async def test_a_long_answer_that_is_read_at_once_leaves_a_connection_that_is_read_on() -> None:
+    """It is more than is read ahead, so reading stops; it goes on once the answer is taken."""
+    body, head = b"x" * (HELD_BYTES + 1), b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
+
+    async def answer_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply("next"))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer_the_second, "127.0.0.1", 0)
+    place = server.sockets[0].getsockname()
+    _, connection = await asyncio.get_running_loop().create_connection(Http1Connection, *place)
+    asked = asyncio.create_task(connection.exchange(head, None, length=0, silence=5, is_head=False))
+    await asyncio.sleep(0)
+    connection.data_received(reply(body))
+    await asked
+    assert connection.whole() == body
+    assert connection.is_reusable
+
+    await connection.exchange(head, None, length=0, silence=1, is_head=False)
+    assert await connection.chunk() == b"next"
+    connection.close()
+    server.close()
+
+
 # Never twice
 
 

@@ -145,6 +145,88 @@ async def test_a_head_that_is_too_long_or_names_no_one_host_is_refused(port: int
     writer.close()
 
 
+async def test_a_head_may_be_as_long_however_it_is_cut(port: int) -> None:
+    reader, writer = await open_to(port)
+    head = b"GET /" + b"a" * (server.HEAD_BYTES - 100) + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    for begin in range(0, len(head), 8 << 10):
+        writer.write(head[begin : begin + (8 << 10)])
+        await asyncio.sleep(SOON / 100)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"0\r\nX-A: ", b"0\r\n" + b"X-A: b\r\n" * server.HEAD_BYTES, b"1;a=", b"1\r\nx\r\n0\r\nX-A: "],
+    ids=["a trailer", "trailers", "an extension of a chunk", "a trailer after a body"],
+)
+async def test_what_is_no_part_of_a_body_is_bounded_after_the_head_too(port: int, rest: bytes) -> None:
+    """Also while nobody reads the body, because the request was refused."""
+    reader, writer = await open_to(port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+    writer.write(rest + b"a" * (2 * server.HEAD_BYTES))
+    with suppress(ConnectionResetError):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+async def test_a_trailer_is_no_header() -> None:
+    """(RFC 9110 §6.5.1): proxies that take a header away, such as a forged certificate, look at the head alone."""
+    seen: list[tuple[bytes, list[bytes]]] = []
+
+    async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        seen.append((body, [name for name, _ in scope["headers"]]))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(reading) as port:
+        reader, writer = await open_to(port)
+        trailers = b"X-Client-Cert: forged\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + trailers)
+        writer.write(HEAD + b"\r\n")
+        for _ in range(2):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        writer.close()
+    assert seen == [(b"x", [b"host", b"transfer-encoding"]), (b"", [b"host"])]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"CONNECT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nUpgrade: a\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n",
+    ],
+    ids=["CONNECT", "a length", "chunks"],
+)
+async def test_the_body_of_an_upgrade_is_not_the_next_request(port: int, head: bytes) -> None:
+    """(RFC 9112 §11.2): a proxy that passes it on takes it for a body, and gives the answer to somebody else."""
+    reader, writer = await open_to(port)
+    smuggled = HEAD + b"\r\n"
+    writer.write(head % len(smuggled))
+    await asyncio.sleep(SOON / 4)
+    writer.write(smuggled)
+    with suppress(ConnectionResetError):
+        answers = await reader.read()
+        assert (answers[:13], answers.count(b"HTTP/1.1 ")) == (b"HTTP/1.1 400 ", 1)
+    writer.close()
+
+
+async def test_an_upgrade_without_a_body_is_answered_as_if_it_were_none(port: int) -> None:
+    """(RFC 9110 §7.8)."""
+    reader, writer = await open_to(port)
+    writer.write(HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+    writer.write(HEAD + b"\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+    writer.close()
+
+
 async def test_a_long_body_before_the_next_head_is_not_counted_as_head(port: int) -> None:
     reader, writer = await open_to(port)
     size = 4 * server.HEAD_BYTES
