@@ -67,24 +67,11 @@ class Forward:
         self._record(permit, request, "handle.use", "allowed", reason=permit.rule)
         received: StreamedAnswer | None = None
         try:
-            token = await self.refresher.current_token(permit)
-            received = await self._to_ehr(permit, request, token)
-            if received.status == 401:
-                received.close()
-                received = None  # closed once, whatever comes next
-                token = await self.refresher.replace_refused(permit, token)
-                received = await self._once_more(permit, request, token)
-            other = None
-            if received.status in REDIRECTS:
-                other = merged_into(received, permit, self.directory, request.find_arrival)
-            if other is not None:
-                received.close()
-                received = None
-                self._record(other, request, "handle.use", "allowed", reason="merged into another record (PX-15)")
-                received = await self._once_more(other, request, token)
-            answer = self._relayed(other or permit, request, received, token)
-            answer = answer if other is None else name_record(answer, other, self.directory)
-            if (other or permit).checks is not None:
+            answered, received, token = await self._ask(permit, request)
+            answer = self._relayed(answered, request, received, token)
+            if answered is not permit:
+                answer = name_record(answer, answered, self.directory)
+            if answered.checks is not None:
                 answer = await begun(answer)
             self._record(permit, request, "handle.answer", "allowed", status=answer.status)
             yield answer
@@ -153,6 +140,34 @@ class Forward:
         except SearchableWanted:
             searchable = await self.searchable(grant.terms.ehr)
         return decide(handle, grant, self.directory.app, interaction, find_arrival, searchable)
+
+    async def _ask(self, permit: Permit, request: FhirRequest) -> tuple[Permit, StreamedAnswer, CurrentToken]:
+        """Return the EHR's answer, the permit that it is for, and the token that it was given for.
+
+        It is the same permit, unless a patient was merged into another record that the handle may read (PX-15).
+        """
+        token, received = await self._send(permit, request)
+        if received.status not in REDIRECTS:
+            return permit, received, token
+        try:
+            other = merged_into(received, permit, self.directory, request.find_arrival)
+        except BrokerError:
+            received.close()
+            raise
+        if other is None:
+            return permit, received, token
+        received.close()
+        self._record(other, request, "handle.use", "allowed", reason="merged into another record (PX-15)")
+        return other, await self._once_more(other, request, token), token
+
+    async def _send(self, permit: Permit, request: FhirRequest) -> tuple[CurrentToken, StreamedAnswer]:
+        token = await self.refresher.current_token(permit)
+        received = await self._to_ehr(permit, request, token)
+        if received.status == 401:
+            received.close()
+            token = await self.refresher.replace_refused(permit, token)
+            received = await self._once_more(permit, request, token)
+        return token, received
 
     async def _once_more(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
         """Send once more what may be sent again: with a fresh token, or after a redirect (PX-08)."""
