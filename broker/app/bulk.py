@@ -24,8 +24,8 @@ def export_routes(rooms: Rooms, check_dpop: CheckDpop, arrivals: Arrivals) -> AP
     """Build the journeys of exports, and the routes that lead to them."""
     directory, jobs, files, clock = rooms.directory, rooms.exports, rooms.exports.files, rooms.clock
     trail = BulkTrail(rooms.audit)
-    admit = Admit(directory, rooms.handles, check_dpop, jobs, rooms.audit)
-    ask = AskEhrBulk(directory, rooms.refresher, BulkServer(rooms.egress, rooms.dpop_proofs))
+    admit = Admit(directory, rooms.handles, check_dpop, jobs, rooms.fair_use, rooms.audit)
+    ask = AskEhrBulk(directory, rooms.refresher, BulkServer(rooms.egress, rooms.dpop_proofs), rooms.fair_use)
     answers, begin = ExportAnswers(directory, files), BeginAtEhr(directory, jobs, ask, trail, clock)
     return bulk_routes(
         KickOff(directory, admit, jobs, begin, answers, trail, clock, rooms.entropy),

@@ -5,7 +5,8 @@ looked at once a request is allowed, before anything else happens for it. Neithe
 `rate`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -75,6 +76,18 @@ class FairUse:
         if answer.status in _ASKS_FOR_A_PAUSE:
             self.ehrs[handle.ehr].hold(parse_retry_after(answer.headers))
         return answer.closing(leave)
+
+    @asynccontextmanager
+    async def place(self, handle: Handle, lane: Lane) -> AsyncIterator[None]:
+        """Hold a place at the handle's EHR. A pause that is asked for meanwhile is of this exchange alone.
+
+        Raises `EhrUnreachable` where none is free in time.
+        """
+        leave = await self.places[handle.ehr].enter(handle.app, lane)
+        try:
+            yield
+        finally:
+            leave()
 
     async def close(self) -> None:
         """Tell the audit trail and the store what they do not know yet."""

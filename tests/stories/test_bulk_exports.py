@@ -646,3 +646,22 @@ async def test_each_call_to_the_ehr_is_written_down_first_and_no_patient_in_it(n
     bulk = [event for event in events if event["event"].startswith("bulk.")]
     assert {event["job"] for event in bulk} == {job.removeprefix("_bulk/")}
     assert {event["interaction"] for event in bulk} == {"operation Patient $export"}
+
+
+async def test_what_an_app_asks_about_exports_counts_toward_its_limit(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """Polls too, whoever answers them; over it the EHR hears nothing (PX-11)."""
+    limited = APPS.replace('id = "nightly"\n', 'id = "nightly"\nrequests_per_minute = 6\nburst = 3\n')
+    assert limited != APPS
+    async with open_stage(sandbox, redis, tmp_path, more=limited) as stage:
+        nightly = await exporter(stage)
+        job = await nightly.begun(TYPES)
+        before = sandbox.counts()
+
+        answers = [await nightly.app.fhir(nightly.handle, job) for _ in range(4)]
+
+        assert [answer.status_code for answer in answers] == [202, 202, 429, 429]
+        assert code_of(answers[-1]) == "too_many_requests"
+        assert sandbox.counts() == before
+        await nightly.app.close()

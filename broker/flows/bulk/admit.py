@@ -14,7 +14,15 @@ from broker.apps import Directory
 from broker.audit import AuditTrail, Event
 from broker.bulk import Jobs, StoredJob
 from broker.bulk.job import no_such_export
-from broker.errors import InsufficientScope, InvalidRequest, ReauthorizationRequired, Refusal, TooLarge
+from broker.errors import (
+    InsufficientScope,
+    InvalidRequest,
+    ReauthorizationRequired,
+    Refusal,
+    TooLarge,
+    TooManyRequests,
+)
+from broker.fair_use import FairUse
 from broker.flows.binding import require_bound
 from broker.flows.bulk.trail import BulkTrail
 from broker.flows.check_dpop import CheckDpop
@@ -46,6 +54,7 @@ class Admit:
     handles: Handles
     check_dpop: CheckDpop
     jobs: Jobs
+    fair_use: FairUse
     audit: AuditTrail
 
     async def kick_off(self, request: FhirRequest) -> Admitted[Export]:
@@ -95,11 +104,14 @@ class Admit:
             )
             handle, grant = await self.handles.redeem(request.handle, request.ehr, proof)
             request.tell_app(handle.app)
+            await self.fair_use.count(handle)
             require_bound(handle, self.directory.app)
             interaction, what = await understand(handle, grant)
             permit = decide(handle, grant, self.directory.app, interaction, request.find_arrival, searchable=())
             self._require_whole(permit, interaction)
             await self.handles.take_use(handle)
+        except TooManyRequests:
+            raise  # recorded by `fair_use`, which counts where it would be a flood
         except (Refusal, ReauthorizationRequired) as error:
             BulkTrail(self.audit).denied(event, request, handle, grant, error)
             raise

@@ -13,6 +13,7 @@ from broker.ehr.bulk_server import BulkServer, Credentials
 from broker.ehr.fhir_server import FHIR_JSON, is_json
 from broker.ehr.rewriting import SecretRemover
 from broker.errors import EhrAnswerLost, EhrMisbehaved, ReauthorizationRequired
+from broker.fair_use import FairUse
 from broker.flows.relay import FhirAnswer
 from broker.grants import Grant
 from broker.origins import origin
@@ -52,6 +53,7 @@ class AskEhrBulk:
     directory: Directory
     refresher: Refresher
     server: BulkServer
+    fair_use: FairUse
 
     async def hear(
         self,
@@ -102,8 +104,9 @@ class AskEhrBulk:
     ) -> AsyncIterator[tuple[StreamedAnswer, CurrentToken]]:
         """Send a request; one that got a 401 was not processed, so it is sent once more, whatever it is (PX-08)."""
         timeout, origins = self._timeout(permit.grant), self.token_origins(permit.grant)
+        await self.fair_use.admit(permit.handle)
         token = await self.refresher.current_token(permit)
-        async with AsyncExitStack() as open_answers:
+        async with self.fair_use.place(permit.handle, "background"), AsyncExitStack() as open_answers:
             for is_last in (False, True):
                 credentials = Credentials(token.access_token, token.proof_key, origins)
                 sent = (
