@@ -5,7 +5,7 @@ The Bundle is forwarded as it was received, so it must have one reading only: un
 resource.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Final
@@ -20,6 +20,8 @@ from broker.interactions.search import NOWHERE, Reach, allow_only, read_criteria
 from broker.interactions.syntax import decode_query, encode_pairs, refuse, resource_type, split_path
 
 MOST_ENTRIES: Final = 500
+MOST_ASKED: Final = 4096
+"""Search parameters, and what they need, over all entries."""
 MOST_CONDITIONAL_REFERENCES: Final = 20
 _REQUEST_MEMBERS: Final = frozenset(
     {"id", "extension", "method", "url", "ifNoneMatch", "ifModifiedSince", "ifMatch", "ifNoneExist"}
@@ -38,7 +40,7 @@ def read_bundle(request: Request, body: bytes) -> Interaction:
         refuse("not a Bundle of type batch or transaction")
     if not isinstance(entries, list) or not 0 < len(entries) <= MOST_ENTRIES:
         refuse(f"a Bundle has 1 to {MOST_ENTRIES} entries")
-    interactions = tuple(_numbered_entry(number, entry, request.headers) for number, entry in enumerate(entries, 1))
+    interactions = tuple(_within_measure(_numbered_entry(n, e, request.headers) for n, e in enumerate(entries, 1)))
     return Interaction(
         kind=bundle["type"],
         method=request.method,
@@ -50,6 +52,16 @@ def read_bundle(request: Request, body: bytes) -> Interaction:
         body=body,
         entries=interactions,
     )
+
+
+def _within_measure(entries: Iterable[Interaction]) -> Iterator[Interaction]:
+    """Give the entries, as long as deciding on all of them stays short."""
+    asked = 0
+    for entry in entries:
+        asked += len(entry.parameters) + len(entry.needs)
+        if asked > MOST_ASKED:
+            refuse(f"a Bundle with more than {MOST_ASKED} parameters and needs in all")
+        yield entry
 
 
 def _numbered_entry(number: int, entry: Any, headers: RequestHeaders) -> Interaction:

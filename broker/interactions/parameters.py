@@ -12,6 +12,8 @@ from broker.interactions.search import PRESENTATION, allow_only
 from broker.interactions.syntax import refuse
 
 MOST_PARAMETERS: Final = 256
+LONGEST_TEXT: Final = 8192
+"""Characters of one parameter in a body: as many as a query may be."""
 _TEXT: Final = re.compile(
     r"value(?:Boolean|Canonical|Code|Date|DateTime|Decimal|Id|Instant|Integer|PositiveInt|String|Time|UnsignedInt|Uri|Url)"
 )
@@ -60,12 +62,16 @@ def _read_body(found: dict[str, Any], operation: Operation, segments: tuple[str,
     resources: list[dict[str, Any]] = []
     for name, member, value in map(_parameter, listed):
         if _TEXT.fullmatch(member) and name in operation.parameters:
-            pairs.append((name, _text(value)))
+            pairs.append((name, _short(_text(value))))
         elif member == "resource" and name in operation.resources and isinstance(value, dict):
             resources.append(_resource(value, name, segments))
         elif not (member in _STRUCTURE and name in operation.structures and _is_plain(value)):
             refuse("a parameter that this operation does not have, or not of this type")
     return Given(tuple(pairs), tuple(resources))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else refuse(f"a parameter of more than {LONGEST_TEXT} characters")
 
 
 def _parameter(parameter: Any) -> tuple[str, str, Any]:

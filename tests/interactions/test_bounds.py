@@ -1,5 +1,8 @@
 """How much a request may hold: the numbers that docs/interactions.md gives, and that one more is refused."""
 
+import json
+from typing import Any
+
 import pytest
 
 from broker.errors import UninterpretableInteraction
@@ -18,13 +21,18 @@ def test_the_bounds_are_those_that_are_documented() -> None:
         syntax.MOST_PAIRS,
         parameters.MOST_PARAMETERS,
         bundle.MOST_ENTRIES,
+        bundle.MOST_ASKED,
+        parameters.LONGEST_TEXT,
         bundle.MOST_CONDITIONAL_REFERENCES,
         search.MOST_HOPS,
     )
-    assert found == (2048, 8192, 262144, 256, 256, 500, 20, 8)
+    assert found == (2048, 8192, 262144, 256, 256, 500, 4096, 8192, 20, 8)
     page = read("docs/interactions.md")
     said = "paths over 2048 bytes, queries over 8192, forms over 262144, more than 256 parameters, more than 500"
     assert said in page
+    assert (
+        "in a Bundle more than 4096 parameters and needs in all, over 8192 characters in a parameter of a body" in page
+    )
     assert "more than 8 hops" in page
 
 
@@ -47,6 +55,30 @@ def test_a_resource_has_so_many_conditional_references(count: int, *, allowed: b
     else:
         with pytest.raises(UninterpretableInteraction, match="too many conditional references"):
             ask_bundle(entry("POST Patient", resource))
+
+
+@pytest.mark.parametrize(("pairs", "allowed"), [(203, True), (204, False)])
+def test_a_bundle_asks_for_so_much_in_all(pairs: int, *, allowed: bool) -> None:
+    """Deciding on it would keep everybody else waiting: each entry has a need of its own, and its parameters."""
+    lines = [entry(f"GET Observation?{'&'.join(['code=x'] * pairs)}")] * 20
+    if allowed:
+        assert len(ask_bundle(*lines).entries) == 20
+    else:
+        with pytest.raises(UninterpretableInteraction, match="more than 4096 parameters and needs"):
+            ask_bundle(*lines)
+
+
+@pytest.mark.parametrize(("length", "allowed"), [(8192, True), (8193, False)])
+def test_a_parameter_of_a_body_has_so_many_characters(length: int, *, allowed: bool) -> None:
+    headers = [(b"content-type", b"application/fhir+json")]
+    given: dict[str, Any] = {"resourceType": "Parameters", "parameter": [{"name": "patient", "valueId": "p"}]}
+    given["parameter"].append({"name": "type", "valueString": "x" * length})
+    body = json.dumps(given).encode()
+    if allowed:
+        assert parse_interaction("POST", b"DocumentReference/$docref", b"", headers, body).kind == "operation"
+    else:
+        with pytest.raises(UninterpretableInteraction, match="more than 8192 characters"):
+            parse_interaction("POST", b"DocumentReference/$docref", b"", headers, body)
 
 
 @pytest.mark.parametrize(("hops", "allowed"), [(8, True), (9, False)])
