@@ -59,9 +59,9 @@ class Permit:
     relies_on_search: bool
     """The decision counts on the EHR honouring a search parameter, so it must be told not to ignore one."""
     made_by: object = field(repr=False)
-    checks: Checks | None = None
+    checks: Checks | None
     """What must hold of the answer before it is released; None where the EHR answers nothing else."""
-    rule: str = ""
+    rule: str
     """What allowed it, in codes."""
 
     def __post_init__(self) -> None:
@@ -163,9 +163,7 @@ def decide(
         return _decide_bundle(handle, grant, held, interaction)
     part = decide_part(held, interaction, searchable, rewritable=True)
     checks = Checks(part.shape, part.rules) if part.shape and part.rules else None
-    return Permit(
-        handle, grant, part.interaction, part.needs, part.relies_on_search, _DECIDED, checks=checks, rule=part.reason
-    )
+    return Permit(handle, grant, part.interaction, part.needs, part.relies_on_search, _DECIDED, checks, part.reason)
 
 
 def require_certificate(handle: Handle, arrival: Arrival | None) -> None:
@@ -207,4 +205,4 @@ def _decide_bundle(handle: Handle, grant: Grant, held: Held, bundle: Interaction
     needs = tuple(need for part in parts for need in part.needs)
     reasons = " ".join(dict.fromkeys(code for part in parts for code in part.reason.split()))
     relies = any(part.relies_on_search for part in parts)
-    return Permit(handle, grant, bundle, needs, relies, _DECIDED, checks=checks, rule=reasons)
+    return Permit(handle, grant, bundle, needs, relies, _DECIDED, checks, reasons)

@@ -379,5 +379,5 @@ def test_an_app_whose_policy_names_another_registration_now_may_do_nothing() -> 
 def test_a_permit_cannot_be_made_by_anybody_else() -> None:
     permit = decided("GET", "Observation", held="user/*.rs")
 
-    with pytest.raises(TypeError):
-        Permit(permit.handle, permit.grant, permit.interaction, permit.needs, False, object())
+    with pytest.raises(TypeError, match="alone"):
+        replace(permit, made_by=object())

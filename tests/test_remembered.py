@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.apps import App
 from broker.errors import InsufficientScope
-from broker.policy import EffectiveScopes, effective_scopes
+from broker.policy import EffectiveScopes, decide, effective_scopes
 from broker.remembered import Remembered
-from tests.test_policy import app, grant, handle, known
+from tests.test_policy import app, ask, grant, handle, known
 
 SCOPES = ("patient/*.rs", "patient/Observation.rs", "patient/*.cruds", "patient/Patient.r", "user/*.rs")
 
@@ -39,3 +40,17 @@ def test_what_is_left_of_scopes_is_the_same_remembered_or_not(asked: list[tuple[
                 effective(handle(held), of_grant)
         else:
             assert effective(handle(held), of_grant) == expected
+
+
+def test_a_decision_does_not_work_out_again_what_is_remembered() -> None:
+    asked, of_policy = list[str](), known(app("patient/*.rs"))
+
+    def find_app(app_id: str) -> App | None:
+        asked.append(app_id)
+        return of_policy(app_id)
+
+    effective = EffectiveScopes(find_app)
+    for _ in range(3):
+        decide(handle("patient/*.rs"), grant("patient/*.rs"), of_policy, ask("GET", "Observation"), effective=effective)
+
+    assert asked == ["app"]

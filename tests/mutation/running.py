@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.mutation.mutants import Mutant, mutants_of
 from tests.mutation.session import EXAMPLES, KILLED, Examples, Session
-from tests.mutation.targets import ROOT, watchers_of
+from tests.mutation.targets import ROOT, SLOW, watchers_of
 
 CPU_SECONDS: Final = 60
 """What all tests of a module take is less: a mutant that computes for longer hangs, which somebody would notice."""
@@ -60,7 +60,7 @@ def fates(file: str, excused: Container[tuple[str, str, str]], *, sure: bool) ->
     if pid == 0:
         _prepare()
         session = Session(file, lambda status: os.write(writer, f"{status}\n".encode()))
-        pytest.main([*_OPTIONS, *watchers_of(file)], plugins=[session, Examples()])
+        pytest.main([*_OPTIONS, "-k", f"not {SLOW}", *watchers_of(file)], plugins=[session, Examples()])
         os._exit(pytest.ExitCode.OK)
     os.close(writer)
     with os.fdopen(reader) as statuses:

@@ -21,14 +21,19 @@ _INTERACTIONS: Final = (
     "tests/test_paging.py",
 )
 TARGETS: Final = {
-    "broker/policy.py": _POLICY,
+    "broker/policy.py": ("tests/limits/test_applying.py", "tests/test_remembered.py", *_POLICY),
+    "broker/remembered.py": ("tests/test_remembered.py",),
     "broker/compartment.py": _POLICY,
     "broker/limits": ("tests/limits",),
     "broker/deciding.py": _POLICY,
     "broker/part.py": _POLICY,
     "broker/granular.py": ("tests/release/test_granular.py",),
     "broker/interactions/restrict.py": ("tests/release/test_granular.py", *_POLICY),
-    "broker/release.py": ("tests/release/test_check_answer.py", "tests/release/test_granular.py"),
+    "broker/release.py": (
+        "tests/release/test_rules.py",
+        "tests/release/test_check_answer.py",
+        "tests/release/test_granular.py",
+    ),
     "broker/membership.py": ("tests/release/test_membership.py",),
     "broker/token_parameters.py": ("tests/release/test_token_parameters.py",),
     "broker/elements.py": ("tests/release/test_token_parameters.py", "tests/release/test_membership.py"),
@@ -38,6 +43,8 @@ TARGETS: Final = {
     "broker/flows/binding.py": ("tests/flows/test_binding.py",),
 }
 """Files and folders, with the tests of each."""
+SLOW: Final = "test_all_searches_with_two_parameters"
+"""Takes seconds, so only what survives all others is tried against it."""
 
 
 def watchers_of(file: str) -> tuple[str, ...]:
