@@ -102,6 +102,26 @@ def test_a_token_that_reaches_further_in_one_type_reaches_further_in_all(granted
         decided("GET", "?_lastUpdated=gt2020", held="patient/*.rs", granted=granted, policy=ALL)
 
 
+@pytest.mark.parametrize("type_", ["Observation", "Encounter"])
+def test_a_token_that_reaches_further_in_one_of_the_types_that_are_searched_is_refused(type_: str) -> None:
+    """PX-14: whichever of them it is, an empty answer would tell of other patients."""
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        decided(
+            "GET",
+            "?_type=Observation,Encounter",
+            held="patient/*.rs",
+            granted=f"patient/*.rs user/{type_}.s",
+            policy=ALL,
+        )
+
+
+def test_a_page_of_another_patients_search_is_refused() -> None:
+    """CX-11: also where the answer would show whose it is."""
+    need = Need("Observation", "s", bound_to="pat-2")
+    with pytest.raises(InsufficientScope, match="another patient's search"):
+        decide(handle("patient/*.rs"), grant(ALL), known(app(ALL)), made("search-page", "Observation", need))
+
+
 def test_a_batch_counts_on_a_search_parameter_where_one_entry_does() -> None:
     """SC-05."""
     held = "user/Observation.s?category=x user/Patient.r"

@@ -431,3 +431,25 @@ def test_what_a_narrowed_handle_may_do_the_wide_one_may_too(url: str, held: str)
         return True
 
     assert is_allowed(None) or not is_allowed(ME)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "rule"),
+    [
+        ("GET", f"Patient/{ME}", "scope bound checked"),
+        ("HEAD", f"Patient/{ME}", "scope bound"),
+        ("GET", f"Patient/{ME}/$summary", "scope bound"),
+    ],
+)
+def test_what_is_bound_is_looked_at_besides_where_an_answer_can_be(method: str, url: str, rule: str) -> None:
+    """PX-14."""
+    permit = narrowed(ask(method, url))
+    assert (permit.rule, permit.checks is not None) == (rule, rule.endswith("checked"))
+
+
+def test_of_an_answer_to_a_search_that_says_the_filters_it_is_checked_whose_it_is_alone() -> None:
+    """SC-05, PX-14: the EHR has filtered, and may know more of a code than the answer says."""
+    permit = narrowed(ask("GET", f"Observation?patient={ME}&category=x"), held="user/Observation.rs?category=x")
+
+    assert permit.checks is not None
+    assert [(rule.type, rule.filters) for rule in permit.checks.rules] == [("Observation", ())]

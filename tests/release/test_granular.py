@@ -11,7 +11,7 @@ from broker.deciding import SearchableWanted
 from broker.errors import InsufficientScope
 from broker.flows.searchable import listed
 from broker.granular import Searchable, as_search, is_said
-from broker.interactions import Interaction, parse_interaction
+from broker.interactions import Interaction, Need, parse_interaction
 from broker.policy import Permit, decide
 from broker.token_parameters import alternatives
 from tests.test_policy import ME, app, ask, grant, handle, known
@@ -56,6 +56,18 @@ def test_a_search_is_made_to_say_what_the_scopes_do(url: str, held: str, added: 
     assert permit.interaction.parameters[-1:] == tuple(parse_qsl(added))[-1:]
     assert (permit.checks, permit.relies_on_search) == (None, True)
     assert permit.rule.endswith("added")
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [("Observation?category=laboratory", "patient-scope filtered"), ("Observation", "patient-scope added")],
+)
+def test_what_a_filter_covers_for_one_patient_is_about_no_other(url: str, rule: str) -> None:
+    """SC-05, PX-14."""
+    permit = decided(url, f"patient/{LAB}")
+    assert (permit.rule, permit.relies_on_search) == (rule, True)
+    with pytest.raises(InsufficientScope, match="another patient"):
+        decided(f"{url}{'&' if '?' in url else '?'}patient=pat-2", f"patient/{LAB}")
 
 
 def test_a_form_is_made_to_say_it_in_the_form() -> None:
@@ -116,6 +128,28 @@ def test_what_cannot_be_said_in_the_request_is_looked_for_in_the_answer(
     assert permit.checks is not None
     assert any(rule.filters for rule in permit.checks.rules)
     assert permit.rule.endswith("checked")
+
+
+@pytest.mark.parametrize(
+    ("url", "shape"),
+    [
+        ("Observation/1", "resource"),
+        ("Observation/1/_history/2", "resource"),
+        ("Observation/1/_history", "history"),
+        ("Observation", "searchset"),
+        (f"Patient/{ME}/Observation", "searchset"),
+        ("?_type=Observation,Encounter", "searchset"),
+        ("Observation/$lastn", "searchset"),
+        (f"Patient/{ME}/$everything", "searchset"),
+        (Interaction("search-page", "GET", "Observation", "", needs=(Need("Observation", "s"),)), "searchset"),
+    ],
+)
+def test_an_answer_is_looked_at_as_what_it_is(url: str | Interaction, shape: str) -> None:
+    """SC-05, PX-07."""
+    permit = decided(url, "user/*.rs?_tag=t|red", ())
+
+    assert permit.checks is not None
+    assert permit.checks.shape == shape
 
 
 @pytest.mark.parametrize(
