@@ -88,7 +88,7 @@ class Part:
     """The broker has made it say more."""
     rules: tuple[Rule, ...] = ()
     """What opens resources of the answer; empty where it need not be looked at."""
-    by: str = "scope"
+    by: str = field(init=False)
     """Which kind of scope covers it, by name."""
 
     @property
@@ -133,10 +133,8 @@ class Part:
 
     def can_check(self, number: int) -> bool:
         """Whether the need is about what is answered, and about nothing that only the EHR looks at (chains, `_has`)."""
-        letter = self.interaction.needs[number].letter
-        is_answered = letter == "r" or (
-            letter == "s" and not any(is_about_others(name) for name, _ in self.interaction.parameters)
-        )
+        part = self.interaction
+        is_answered = part.needs[number].letter == "r" or not any(is_about_others(name) for name, _ in part.parameters)
         return is_answered and self.shape is not None
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from broker.errors import InsufficientScope
-from broker.interactions import Interaction, Need
+from broker.interactions import Interaction, Need, parse_interaction
 from broker.policy import allowed_to, decide
 from broker.scopes import Scopes
 from tests.test_policy import ALL, ME, REGISTRATION, app, ask, decided, grant, handle, known
@@ -92,7 +92,8 @@ def test_a_token_that_reaches_further_by_another_letter_or_type_does_not_reach_f
     url: str, granted: str
 ) -> None:
     """PX-14."""
-    decided("GET", url, held="patient/*.rs", granted=granted, policy="patient/*.cruds user/*.cruds")
+    permit = decided("GET", url, held="patient/*.rs", granted=granted, policy=f"{ALL} system/*.cruds")
+    assert permit.rule == "patient-scope"
 
 
 @pytest.mark.parametrize("granted", ["patient/*.rs user/Encounter.s", "patient/*.rs system/Encounter.s?class=x"])
@@ -113,6 +114,25 @@ def test_a_token_that_reaches_further_in_one_of_the_types_that_are_searched_is_r
             granted=f"patient/*.rs user/{type_}.s",
             policy=ALL,
         )
+
+
+def test_what_is_added_to_a_search_with_parameters_binds_it_apart_from_what_refers_to_it() -> None:
+    """PX-14: without parameters nobody could tell the two needs of one type apart."""
+    url = "Observation?code=1&_revinclude=Observation:has-member"
+    permit = decided("GET", url, held="patient/*.rs", granted=ALL)
+    assert permit.rule == "patient-scope bound added checked"
+    assert [need.bound_to for need in permit.needs][:2] == [ME, None]
+
+
+def test_the_answer_to_an_operation_is_looked_at_where_it_is_got_alone() -> None:
+    """PX-14."""
+    policies, url = known(app(ALL)), b"Encounter/e1/$everything"
+    headers, body = [(b"content-type", b"application/fhir+json")], b'{"resourceType":"Parameters"}'
+    got, posted = ask("GET", url.decode()), parse_interaction("POST", url, b"", headers, body)
+
+    assert decide(handle("patient/*.rs"), grant(ALL), policies, got).rule == "patient-scope checked"
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        decide(handle("patient/*.rs"), grant(ALL), policies, posted)
 
 
 def test_a_page_of_another_patients_search_is_refused() -> None:

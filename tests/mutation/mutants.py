@@ -110,8 +110,11 @@ Fault = tuple[Place, ast.AST, ast.AST, str]
 
 
 def _faults(tree: ast.AST) -> Iterator[Fault]:
+    yes_or_no = {returned for node in ast.walk(tree) for returned in _said_yes_or_no(node)}
     for place, node in _walk(tree):
         match node:
+            case ast.Return() if node in yes_or_no:  # None is no, and mypy refuses it
+                yield from (fault for fault in _of_statement(place, node) if fault[3] != "return None")
             case ast.stmt():
                 yield from _of_statement(place, node)
             case ast.expr():
@@ -121,6 +124,11 @@ def _faults(tree: ast.AST) -> Iterator[Fault]:
             case ast.comprehension(ifs=ifs):
                 for index, test in enumerate(ifs):
                     yield Place(node, "ifs", index), test, ast.Constant(True), f"if {_say(test)} → if True"
+
+
+def _said_yes_or_no(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name) and node.returns.id == "bool":
+        yield from (inner for inner in ast.walk(node) if isinstance(inner, ast.Return))
 
 
 def _walk(node: ast.AST) -> Iterator[tuple[Place, ast.AST]]:

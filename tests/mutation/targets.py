@@ -26,7 +26,7 @@ TARGETS: Final = {
     "broker/compartment.py": _POLICY,
     "broker/limits": ("tests/limits",),
     "broker/deciding.py": _POLICY,
-    "broker/part.py": _POLICY,
+    "broker/part.py": ("tests/release/test_rules.py", *_POLICY),
     "broker/granular.py": ("tests/release/test_granular.py",),
     "broker/interactions/restrict.py": ("tests/release/test_granular.py", *_POLICY),
     "broker/release.py": (

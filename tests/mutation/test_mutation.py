@@ -13,6 +13,7 @@ from tests.mutation.targets import ROOT, TARGETS, files, watchers_of
     ("code", "made"),
     [
         ("def f(x): return x", ["return None", "return True", "return False"]),
+        ("def f(x) -> bool: return x", ["return True", "return False"]),
         ("y = x == 1", ["Eq → NotEq", "1 → 2", "1 → 0"]),
         ("y = x in z", ["In → NotIn"]),
         ("y = x <= z", ["LtE → Lt"]),

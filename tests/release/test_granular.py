@@ -141,6 +141,7 @@ def test_what_cannot_be_said_in_the_request_is_looked_for_in_the_answer(
         ("?_type=Observation,Encounter", "searchset"),
         ("Observation/$lastn", "searchset"),
         (f"Patient/{ME}/$everything", "searchset"),
+        (f"DocumentReference/$docref?patient={ME}", "searchset"),
         (Interaction("search-page", "GET", "Observation", "", needs=(Need("Observation", "s"),)), "searchset"),
     ],
 )

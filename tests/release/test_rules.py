@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+from broker.interactions import Need
 from broker.membership import Patient
+from broker.part import Held
 from broker.release import Checks, Rule
+from broker.scopes import Scopes
 
 ME = Patient("me", "https://ehr.example/R4")
 CATEGORY, CODE, DATE = ("category", "laboratory"), ("code", "1"), ("date", "gt2020")
@@ -140,3 +143,30 @@ def test_an_entry_that_is_a_response_alone_is_released_in_a_batch_alone() -> Non
     """SC-09: elsewhere it tells of what is hidden."""
     entry = {"response": {"status": "404"}}
     assert [Checks(shape, ()).allow_entry(entry) for shape in ("searchset", "history", "batch")] == [False, False, True]  # type: ignore[arg-type]  # literals
+
+
+@pytest.mark.parametrize(
+    ("scopes", "granted", "in_context", "only", "rules"),
+    [
+        ("user/Observation.rs", "user/*.rs", None, None, [((), None, True)]),
+        ("user/Observation.rs", "user/*.rs", "me", None, [((), None, True)]),
+        ("user/Observation.rs", "user/*.rs", None, "me", [((), ME, True)]),
+        ("user/Observation.rs", "patient/*.rs", None, "me", [((), None, True)]),
+        ("patient/Observation.rs", "user/*.rs", "me", None, [((), ME, False)]),
+        ("patient/Observation.rs", "user/*.rs", None, "me", [((), ME, False)]),
+        ("patient/Observation.rs", "patient/*.rs", "me", None, [((), None, False)]),
+        ("patient/Observation.rs", "user/*.rs", None, None, []),
+        ("user/Observation.r", "user/*.rs", None, None, []),
+        ("user/Observation.s?code=1", "user/*.rs", None, None, [(((CODE,),), None, True)]),
+        ("user/Observation.s?code=1 user/Observation.s", "user/*.rs", None, None, [((), None, True)]),
+        ("user/*.s patient/Observation.s?code=1", "user/*.s", "me", None, [((), None, True), (((CODE,),), ME, False)]),
+    ],
+)
+def test_what_a_handle_holds_opens_what_is_covered_of_whom_it_is_for(
+    scopes: str, granted: str, in_context: str | None, only: str | None, rules: list[tuple[Any, Patient | None, bool]]
+) -> None:
+    """SC-05, PX-14: whose it is has to be seen where the EHR's token reaches further."""
+    held = Held(Scopes.parse(scopes), Scopes.parse(granted), in_context, only, ME.fhir_base)
+    found = held.rules(Need("Observation", "s"))
+
+    assert [(rule.filters, rule.patient, rule.with_shared) for rule in found] == rules
