@@ -1,9 +1,9 @@
 """What a parsed request is, and what it needs."""
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
-Pairs = tuple[tuple[str, str], ...]
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 LIMITABLE: Final = (
     "capabilities",

@@ -54,10 +54,11 @@ def _capped_pairs(pairs: Pairs, most: int) -> Pairs:
     """Return the pairs with one `_count`: some servers fold the case of names, and some take the last."""
     counts = [(name, value) for name, value in pairs if name.lower() == COUNT]
     asked = [int(value) for _, value in counts if _NUMBER.fullmatch(value)]
-    if len(counts) == len(asked) == 1 and counts[0][0] == COUNT and asked[0] <= most:
+    fewest = min([most, *asked])
+    if [name for name, _ in counts] == [COUNT] and asked == [fewest]:
         return pairs
     others = tuple((name, value) for name, value in pairs if name.lower() != COUNT)
-    return (*others, (COUNT, str(min([most, *asked]))))
+    return (*others, (COUNT, str(fewest)))
 
 
 def _not_capped(why: str) -> InsufficientScope:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_network
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from broker.limits.networks import Network, overlap
 
 T = TypeVar("T")
-Member = str | int | bool
+Member: TypeAlias = str | int | bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

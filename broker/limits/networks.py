@@ -14,10 +14,10 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Final
+from typing import Final, TypeAlias
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
 
 _MAPPED_BITS: Final = 96
 

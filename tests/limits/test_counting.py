@@ -56,6 +56,12 @@ def test_a_search_asks_for_at_most_the_cap(method: str, url: str, query: str) ->
     assert applied(CAP, one) == one
 
 
+def test_a_count_whose_name_is_written_otherwise_is_written_again() -> None:
+    """No search with one is understood; where one were, servers that fold the case of names would not differ."""
+    odd = replace(ask("GET", "Observation"), query="_Count=5", parameters=(("_Count", "5"),))
+    assert applied(CAP, odd).query == "_count=5"
+
+
 @pytest.mark.parametrize(
     ("pairs", "body"),
     [("code=1", b"code=1&_count=20"), ("_count=500&code=1", b"code=1&_count=20"), ("_count=7", b"_count=7")],
