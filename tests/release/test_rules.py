@@ -86,7 +86,7 @@ OUTCOME: dict[str, Any] = {"resourceType": "OperationOutcome"}
 @pytest.mark.parametrize("outcome", [OUTCOME, OUTCOME | {"contained": [{"resourceType": "Medication"}]}])
 def test_the_ehrs_word_on_the_request_is_released_under_any_rule(outcome: dict[str, Any]) -> None:
     assert Checks("resource", (Rule("Flag", ()),)).allow(outcome) is True
-    assert Checks("batch", (Rule("Flag", ()),)).allow_entry({"response": {"outcome": outcome}}) is True
+    assert Checks("batch", (Rule("Flag", ()),)).allow_entry({"response": {"status": "404", "outcome": outcome}}) is True
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_cannot_be_told_is_not_released(resource: Any) -> None:
     assert checks.allow(resource) is False
     assert checks.allow_entry({"resource": resource, "response": {}}) is False
     if resource is not None:
-        assert checks.allow_entry({"response": {"outcome": resource}}) is False
+        assert checks.allow_entry({"response": {"status": "404", "outcome": resource}}) is False
 
 
 FLAG = {"resourceType": "Flag"}
@@ -143,6 +143,24 @@ def test_an_entry_that_is_a_response_alone_is_released_in_a_batch_alone() -> Non
     """SC-09: elsewhere it tells of what is hidden."""
     entry = {"response": {"status": "404"}}
     assert [Checks(shape, ()).allow_entry(entry) for shape in ("searchset", "history", "batch")] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("response", "released"),
+    [
+        ({"status": "404"}, True),
+        ({"status": "500 Internal Server Error", "id": "x", "outcome": OUTCOME}, True),
+        ({"status": "304"}, False),
+        ({"status": "200"}, False),
+        ({"status": 404}, False),
+        ({"status": ""}, False),
+        ({}, False),
+        ({"status": "404", "etag": "x"}, False),
+    ],
+)
+def test_a_response_alone_is_an_error_and_no_more(response: dict[str, Any], *, released: bool) -> None:
+    """SC-09: of what may not be read nothing is told, not even that it has not changed."""
+    assert Checks("batch", ()).allow_entry({"response": response}) is released
 
 
 @pytest.mark.parametrize(
