@@ -38,6 +38,8 @@ class Http1Connection(asyncio.Protocol):
         self._chunks: deque[bytes] = deque()
         self._held = 0
         self._head_bytes = 0
+        self._told_bytes = 0
+        """Of headers that the parser told of, however many arrived at once."""
         self._headers: dict[str, str] = {}
         self._status = 0
         self._heard = False
@@ -117,6 +119,9 @@ class Http1Connection(asyncio.Protocol):
         """Keep a header; the values of a repeated one are joined (RFC 9110 §5.3). Trailers come too late (§6.5.1)."""
         if self._whole or self._status:
             return
+        self._told_bytes += len(name) + len(value) + len(": \r\n")
+        if self._told_bytes > HEAD_BYTES:  # each name that is repeated makes its value longer: that takes ever longer
+            raise ValueError("a head that is too long")
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
@@ -167,7 +172,7 @@ class Http1Connection(asyncio.Protocol):
         """
         self._parser = httptools.HttpResponseParser(self)
         self._chunks.clear()
-        self._held = self._head_bytes = self._status = 0
+        self._held = self._head_bytes = self._told_bytes = self._status = 0
         self._headers = {}
         self._heard = self._interim = self._whole = self._sent = False
         self._head_only, self._silence, self._has_body = is_head, silence, bool(body)

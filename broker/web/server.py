@@ -6,7 +6,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from broker.web.client_certificate import PEER
 
@@ -36,6 +36,8 @@ class _Punctual(HttpToolsProtocol):
     """Of what was told of a head."""
     _untold_bytes = 0
     """Bytes that arrived since a head ended or something of a body came: of a header, a chunk's extension, trailers."""
+    _running: RequestResponseCycle | None = None
+    """The request that is being answered; others may have come after it."""
     _give_up: asyncio.TimerHandle | None = None
     _not_taken: asyncio.TimerHandle | None = None
 
@@ -54,6 +56,9 @@ class _Punctual(HttpToolsProtocol):
         self._unwatch()
         self._was_taken()
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:  # uvicorn tells the last that came
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -90,6 +95,10 @@ class _Punctual(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._untold_bytes = 0
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()

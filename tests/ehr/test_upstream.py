@@ -211,6 +211,21 @@ async def test_a_long_answer_that_is_read_at_once_leaves_a_connection_that_is_re
     server.close()
 
 
+async def test_a_long_head_is_refused_though_all_of_it_arrives_at_once(ehr: ScriptedServer) -> None:
+    """Repeated names are joined, which takes the square of their number: so long nothing else is done."""
+    ehr.answers["/a"] = silence
+    _, connection = await asyncio.get_running_loop().create_connection(Http1Connection, "127.0.0.1", int(ehr.url[17:]))
+    head = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
+    asked = asyncio.create_task(connection.exchange(head, None, length=0, silence=5, is_head=False))
+    await asyncio.sleep(0)
+
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"a:\r\n" * (HEAD_BYTES // 2) + b"\r\n")
+
+    with pytest.raises(EhrAnswerLost):
+        await asked
+    assert not connection.is_reusable
+
+
 # Never twice
 
 

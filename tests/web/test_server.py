@@ -238,6 +238,25 @@ async def test_a_long_body_before_the_next_head_is_not_counted_as_head(port: int
     writer.close()
 
 
+@pytest.mark.parametrize("requests", [1, 2])
+async def test_a_caller_that_goes_away_is_noticed_whatever_it_sent_after_its_request(requests: int) -> None:
+    gone = asyncio.Event()
+
+    async def waiting(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    async with served(waiting) as port:
+        reader, writer = await open_to(port)
+        writer.write((HEAD + b"\r\n") * requests)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
 async def test_a_caller_that_takes_nothing_of_an_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Meanwhile it would hold a connection to an EHR that others wait for."""
     monkeypatch.setattr(server, "TAKING_SECONDS", SOON)
