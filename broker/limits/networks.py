@@ -30,11 +30,8 @@ def read_network(text: str) -> Network:
         network = None
     if network is None or "%" in text:
         raise ValueError("must be an address or a network, such as 203.0.113.0/24 or 2001:db8::/32, without host bits")
-    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
-    return network
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def plain_address(text: str) -> Address | None:
@@ -67,5 +64,5 @@ def overlap(ours: Iterable[Network], theirs: Iterable[Network]) -> tuple[Network
         max(one, other, key=lambda network: network.prefixlen)
         for one in ours
         for other in others
-        if one.version == other.version and one.overlaps(other)
+        if one.overlaps(other)
     )

@@ -97,6 +97,12 @@ def test_limits_are_kept_as_they_are(one: Limits) -> None:
     assert one.names.split() == list(one.members())
 
 
+def test_what_is_not_limited_is_not_kept() -> None:
+    assert Limits().members() == {}
+    one = Limits(types=frozenset({"Patient", "Condition"}), max_count=3, read_only=True, network=canonical([]))
+    assert one.members() == {"types": "Condition Patient", "max_count": 3, "read_only": True, "network": ""}
+
+
 @pytest.mark.parametrize("members", [{"purpose": "billing"}, {"read_only": True, "types_": "Patient"}])
 def test_a_limit_that_this_broker_does_not_know_is_not_passed_over(members: dict[str, str | bool]) -> None:
     """A newer replica wrote it: the handle does not work here, rather than without its limit."""

@@ -6,7 +6,7 @@ import pytest
 
 from broker.errors import InvalidRequest
 from broker.interactions import LIMITABLE
-from broker.limits import Limits, read_limits, read_moment
+from broker.limits import Limits, read_limits, read_moment, read_parameter
 
 
 def test_what_is_not_named_is_not_limited() -> None:
@@ -56,6 +56,7 @@ BAD = [
     ("interactions", "$"),
     ("interactions", "Patient/$everything"),
     ("interactions", "read,vread"),
+    ("interactions", "$lastn/x"),
     ("not_before", "tomorrow"),
     ("not_before", "-1"),
     ("not_before", "1.5"),
@@ -64,6 +65,7 @@ BAD = [
     ("not_before", "2027-01-31T08:00:00"),
     ("not_before", "2027-02-31T08:00:00Z"),
     ("not_before", "2027-01-31 08:00:00Z"),
+    ("not_before", "2027-01-31T08:00:00+01:30:15"),
     ("not_before", "0001-01-01T00:00:00+23:59"),
     ("not_before", "２０２７-01-31T08:00:00Z"),
     ("max_count", "0"),
@@ -91,9 +93,39 @@ def test_what_is_malformed_is_refused_by_the_name_of_its_parameter(name: str, te
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "must"),
+    [
+        ("types", "Observation  Condition", "be a list of at most 64, with one blank between two"),
+        ("types", " ".join(["Observation"] * 65), "be a list of at most 64, with one blank between two"),
+        ("max_count", "20x", "be a whole number from 1 to 1000000"),
+        ("max_count", "1000001", "be a whole number from 1 to 1000000"),
+    ],
+)
+def test_a_refusal_says_what_must_be_written(name: str, text: str, must: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read_limits({name: text})
+
+    assert refused.value.public == f"{name} must {must}."
+
+
+@pytest.mark.parametrize("count", [1, 1_000_000])
+def test_the_bounds_of_a_count_are_within(count: int) -> None:
+    assert read_limits({"max_count": str(count)}) == Limits(max_count=count)
+
+
+def test_a_list_may_have_64_words() -> None:
+    assert read_limits({"types": " ".join(["Observation"] * 64)}) == Limits(types=frozenset({"Observation"}))
+
+
+def test_a_parameter_that_is_not_there_is_none() -> None:
+    assert read_parameter({}, "max_count", int) is None
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("0", 0.0),
+        ("1970-01-01T00:00:00Z", 0.0),
         ("1801382400", 1801382400.0),
         ("2027-01-31T08:00:00Z", 1801382400.0),
         ("2027-01-31T09:30:00+01:30", 1801382400.0),

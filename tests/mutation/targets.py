@@ -23,7 +23,7 @@ _INTERACTIONS: Final = (
 TARGETS: Final = {
     "broker/policy.py": ("tests/limits/test_applying.py", "tests/test_remembered.py", *_POLICY),
     "broker/remembered.py": ("tests/test_remembered.py",),
-    "broker/compartment.py": _POLICY,
+    "broker/compartment.py": ("tests/test_compartment.py", *_POLICY),
     "broker/limits": ("tests/limits",),
     "broker/deciding.py": _POLICY,
     "broker/part.py": ("tests/release/test_rules.py", *_POLICY),

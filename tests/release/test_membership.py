@@ -109,6 +109,30 @@ def test_nothing_is_both_one_patients_and_everybodys() -> None:
     assert not may_be_owned("Group")
 
 
+SHARED = """
+ActivityDefinition CodeSystem ConceptMap Endpoint HealthcareService InsurancePlan Library Location Measure
+Medication MedicationKnowledge NamingSystem Organization OrganizationAffiliation PlanDefinition Practitioner
+PractitionerRole Questionnaire StructureDefinition Substance ValueSet
+"""
+"""Types whose resources hold nothing of any patient: definitions, terminology, and who and what an EHR works with."""
+
+
+@pytest.mark.parametrize("type_", SHARED.split())
+def test_what_an_ehr_has_for_all_patients_is_nobodys(type_: str) -> None:
+    """PX-14."""
+    assert is_shared(type_)
+    assert not may_be_owned(type_)
+    assert not ME.owns({"resourceType": type_, "id": "pat-1", "subject": MINE})
+
+
+@pytest.mark.parametrize(
+    "type_", ["Binary", "Bundle", "Group", "Parameters", "Person", "Task", "Subscription", "*", ""]
+)
+def test_what_may_be_about_a_patient_is_not_nobodys(type_: str) -> None:
+    """PX-14."""
+    assert not is_shared(type_)
+
+
 ELEMENTS = """
 Account: subject
 AdverseEvent: subject
