@@ -48,7 +48,7 @@ def read_page(request: Request) -> Interaction:
     if request.method not in ("GET", "HEAD") or len(request.segments) > 1 or request.headers.if_none_exist is not None:
         refuse("a page is got from the base or from a type")
     require_one_format(request.query)
-    type_ = resource_type(request.segments[0]) if request.segments else "*"
+    type_ = resource_type(*request.segments) if request.segments else "*"
     reach = Reach.union(read_shown(type_, pair) for pair in request.query)
     return interaction_of(request, "search-page", type_, reach=reach)
 

@@ -1,6 +1,7 @@
 import pytest
 
-from broker.interactions import Need, wants_body
+from broker.errors import UninterpretableInteraction
+from broker.interactions import Need, parse_page, wants_body
 from tests.interactions.asking import FORM, JSON, ask, ask_by_form, needs
 
 SHOWN = "return=representation"
@@ -16,6 +17,13 @@ SHOWN = "return=representation"
         ("GET Observation/a-b.C.9/_history/7", "vread", "Observation.r", True),
         ("GET Observation/1/_history", "history-instance", "Observation.r", True),
         ("GET Observation/1/_history?_count=5&_since=2020-01-01", "history-instance", "Observation.r", True),
+        (
+            "GET Observation/1/_history?_at=2020&_sort=-_lastUpdated&_total=none",
+            "history-instance",
+            "Observation.r",
+            True,
+        ),
+        ("GET Observation/1/_history?_format=json", "history-instance", "Observation.r", True),
         ("GET Observation/_history", "history-type", "Observation.s", True),
         ("GET _history?_since=2020-01-01", "history-system", "*.s", True),
         ("GET Observation", "search-type", "Observation.s", True),
@@ -29,11 +37,15 @@ SHOWN = "return=representation"
         ("GET ?_type=Patient&_type=Observation", "search-system", "Patient.s Observation.s", True),
         ("GET ?_getpages=abc&_getpagesoffset=20&_count=20", "search-page", "*.s", True),
         ("GET ?_getpages=abc&_include=Observation:performer:Practitioner", "search-page", "*.s Practitioner.r", True),
+        ("GET ?_getpages=abc&_pageId=x&_bundletype=searchset", "search-page", "*.s", True),
         ("GET Patient/1/Observation?code=1", "search-compartment", "Observation.s", True),
+        ("GET Practitioner/1/Observation", "search-compartment", "Observation.s", True),
+        ("GET RelatedPerson/1/Observation", "search-compartment", "Observation.s", True),
         ("GET Patient/1/*", "search-compartment", "*.s", True),
         ("GET Encounter/1/Condition", "search-compartment", "Condition.s", True),
         ("POST Observation", "create", "Observation.c", False),
         ("POST Observation?_format=json", "create", "Observation.c", False),
+        ("POST Observation?_pretty=true", "create", "Observation.c", False),
         ("PUT Observation/1", "update", "Observation.u", False),
         ("PATCH Observation/1", "patch", "Observation.u", False),
         ("DELETE Observation/1", "delete", "Observation.d", False),
@@ -306,3 +318,21 @@ def test_a_body_is_wanted_only_where_it_decides(method: str, path: bytes, *, wan
 
 def test_a_body_that_does_not_decide_streams_through() -> None:
     assert ask("POST Patient", b"not looked at", Content_Type=JSON).body is None
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("path", "type_"), [(b"", None), (b"Observation", "Observation")])
+def test_a_page_is_got_from_the_base_or_from_a_type(method: str, path: bytes, type_: str | None) -> None:
+    """PX-07."""
+    page = parse_page(method, path, b"abc=1", ())
+    assert (page.kind, page.method, page.type, page.path) == ("search-page", method, type_, path.decode())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [("POST", b"", ()), ("GET", b"Observation/1", ()), ("GET", b"", [(b"if-none-exist", b"identifier=1")])],
+)
+def test_nothing_else_is_a_page(method: str, path: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    """PX-07."""
+    with pytest.raises(UninterpretableInteraction):
+        parse_page(method, path, b"abc=1", headers)

@@ -124,6 +124,8 @@ PATHS = [
     "Patient/1/Observation/_search",
     "Patient/1/_history/",
     "Patient/1/_history/..",
+    "Patient/1/_history/_search",
+    "Patient/1/_history/*",
     "Patient/1/_history/1/2",
     "Patient/1/_history/1/_history/2",
     "Patient/1/Observation/2",
@@ -500,3 +502,9 @@ def test_the_tables_of_this_file_are_not_empty() -> None:
     assert len(PATHS) + len(QUERIES) > 200
     assert len(PATHS) == len(set(PATHS))
     assert len(QUERIES) == len(set(QUERIES))
+
+
+def test_a_page_of_a_server_is_not_asked_for_by_form() -> None:
+    """PX-07: there its parameters would be those of a search, which has no such parameter."""
+    with pytest.raises(UninterpretableInteraction):
+        ask_by_form("_search", "_getpages=abc")

@@ -14,6 +14,7 @@ _POLICY: Final = (
 _INTERACTIONS: Final = (
     "tests/interactions/test_allowed.py",
     "tests/interactions/test_operations.py",
+    "tests/interactions/test_operation_table.py",
     "tests/interactions/test_bundles.py",
     "tests/interactions/test_bounds.py",
     "tests/interactions/test_refused.py",
