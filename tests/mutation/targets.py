@@ -36,7 +36,7 @@ TARGETS: Final = {
         "tests/release/test_granular.py",
     ),
     "broker/membership.py": ("tests/release/test_membership.py",),
-    "broker/token_parameters.py": ("tests/release/test_token_parameters.py",),
+    "broker/token_parameters.py": ("tests/release/test_token_table.py", "tests/release/test_token_parameters.py"),
     "broker/elements.py": ("tests/release/test_token_parameters.py", "tests/release/test_membership.py"),
     "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
     "broker/interactions/interaction.py": (*_INTERACTIONS, "tests/limits"),
