@@ -17,7 +17,7 @@ LONGEST_TEXT: Final = 8192
 _TEXT: Final = re.compile(
     r"value(?:Boolean|Canonical|Code|Date|DateTime|Decimal|Id|Instant|Integer|PositiveInt|String|Time|UnsignedInt|Uri|Url)"
 )
-_STRUCTURE: Final = frozenset({"valueCoding", "valueCodeableConcept", "valueIdentifier"})
+_STRUCTURE: Final = frozenset({"valueCoding", "valueCodeableConcept"})
 _MEMBERS: Final = frozenset({"resourceType", "id", "meta", "language", "parameter"})
 
 
@@ -93,9 +93,8 @@ def _is_plain(structure: Any) -> bool:
 
 
 def _resource(found: dict[str, Any], parameter: str, segments: tuple[str, ...]) -> dict[str, Any]:
-    """Check that a resource is of the type that belongs there, and no other one than that of the URL."""
-    type_ = segments[0] if parameter == "resource" else parameter[0].upper() + parameter[1:]
-    if found.get("resourceType") != type_ or type_ == "Bundle":
+    """Check that a resource is of the type that the operation is asked for at, and not another one than the URL's."""
+    if found.get("resourceType") != segments[0] or segments[0] == "Bundle":
         refuse("a resource of another type than this operation takes")
     if parameter == "resource" and len(segments) > 2 and found.get("id", segments[1]) != segments[1]:
         refuse("a resource with another id than the URL")

@@ -159,6 +159,8 @@ def test_a_form_is_utf_8_however_it_says_so(content_type: str) -> None:
         ("POST Patient", {"Prefer": SHOWN}, "create", "Patient.c"),
         ("PUT Patient/1", {"If_Match": 'W/"1"'}, "update", "Patient.u"),
         ("PUT Patient/1", {"If_None_Match": "*"}, "update", "Patient.u Patient.c"),
+        ("PATCH Patient/1", {"If_None_Match": "*"}, "patch", "Patient.u"),
+        ("DELETE Patient/1", {"If_None_Match": "*"}, "delete", "Patient.d"),
         ("PUT Patient/1", {"Prefer": SHOWN}, "update", "Patient.u"),
         ("PATCH Patient/1", {"Prefer": "return=minimal"}, "patch", "Patient.u"),
         ("PATCH Patient/1", {"Prefer": 'handling=strict;RETURN = "representation"'}, "patch", "Patient.u Patient.r"),

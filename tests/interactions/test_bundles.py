@@ -189,6 +189,7 @@ def test_a_conditional_reference_is_a_search_however_deep_it_lies() -> None:
         entry("POST Patient", PATIENT, ifNoneExist=""),
         entry("POST Patient", PATIENT, ifNoneExist="Patient?identifier=a"),
         entry("POST Patient", PATIENT, ifNoneExist="_filter=a"),
+        entry("POST Patient", PATIENT, ifNoneExist="identifier=\ud800"),
         entry("PUT Patient/1", PATIENT, ifNoneExist="identifier=a"),
         entry("GET Patient/1", ifNoneExist="identifier=a"),
         entry("POST Patient", PATIENT | {"link": {"reference": "http://other.example/Patient?name=a"}}),

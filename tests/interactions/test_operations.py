@@ -300,6 +300,10 @@ def test_an_operation_asked_for_as_it_is_not_defined_is_refused(line: str) -> No
         parameters(parameter("type", "a", "CodeableConcept")),
         parameters(parameter("type", ["a"], "CodeableConcept")),
         parameters(parameter("type", {"code": "a"}, "Quantity")),
+        parameters(parameter("type", {"value": "a"}, "Identifier")),
+        parameters(parameter("start", "")),
+        parameters(parameter("start", "2020\u0000")),
+        parameters({"name": ["start"], "valueString": "2020"}),
         parameters(parameter("_format", "json")),
         parameters(*[parameter("start", "2020")] * (MOST_PARAMETERS + 1)),
         b'{"resourceType": "Parameters", "parameter": [{"name": "patient", "valueId": "a", "valueId": "b"}]}',
@@ -316,7 +320,7 @@ def test_a_body_with_another_reading_has_no_parameters(body: bytes) -> None:
 
 def test_the_body_that_those_spoil_is_good() -> None:
     listed = [parameter("patient", "a"), *[parameter("start", "2020")] * (MOST_PARAMETERS - 1)]
-    assert post("DocumentReference/$docref", parameters(*listed, id="1", meta={})).patients == ("a",)
+    assert post("DocumentReference/$docref", parameters(*listed, id="1", meta={}, language="en")).patients == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +334,7 @@ def test_the_body_that_those_spoil_is_good() -> None:
         ("Observation/$validate", PATIENT),
         ("Bundle/$validate", {"resourceType": "Bundle"}),
         ("Observation/$validate", {"resourceType": "Observation", "subject": {"reference": "Patient?name=a"}}),
+        ("Observation/$validate", {"resourceType": "Observation", "subject": {"reference": "Patient?x=y/Task/1"}}),
         ("Observation/$validate", {"resourceType": "Observation", "subject": {"reference": "Patient/a b"}}),
         ("Observation/$validate", {"resourceType": "Observation", "subject": {"reference": "Patient"}}),
         ("Observation/$validate", {"resourceType": "Observation", "subject": {"reference": "patient/1"}}),
@@ -344,6 +349,17 @@ def test_a_resource_that_does_not_belong_to_the_operation_is_refused(
     body = json.dumps(resource).encode() if bare else parameters(parameter("resource", resource, "resource"))
     with pytest.raises(UninterpretableInteraction):
         post(path, body)
+
+
+@pytest.mark.parametrize("written", [parameter("resource", PATIENT, "Coding"), parameter("resource", "x", "resource")])
+def test_a_resource_in_a_parameter_is_one_and_is_called_so(written: dict[str, Any]) -> None:
+    with pytest.raises(UninterpretableInteraction):
+        post("Patient/$match", parameters(written))
+
+
+def test_a_resource_that_is_not_the_one_of_the_url_may_have_an_id_of_its_own() -> None:
+    body = parameters(parameter("valueSet", {"resourceType": "ValueSet", "id": "2"}, "resource"))
+    assert post("ValueSet/1/$expand", body).id == "1"
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,16 @@ def test_every_parameter_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("name", LIMITABLE)
+KINDS = """
+capabilities conditional-create conditional-delete conditional-patch conditional-update create delete history-instance
+history-system history-type patch read search-compartment search-page search-system search-type update vread
+"""
+
+
+@pytest.mark.parametrize("name", KINDS.split())
 def test_every_kind_but_a_bundle_can_be_named(name: str) -> None:
     assert read_limits({"interactions": name}).interactions == frozenset({name})
+    assert set(LIMITABLE) == set(KINDS.split())
 
 
 BAD = [
