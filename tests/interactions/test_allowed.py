@@ -296,6 +296,21 @@ def test_a_label_and_a_repr_hold_no_id_and_no_value(line: str, type_: str | None
 
 
 @pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("GET Patient/1", None),
+        ("GET metadata", None),
+        ("GET $graphql", "$graphql"),
+        ("GET Observation/$stats", "Observation/$stats"),
+        ("GET Observation/1/$stats", "Observation/$stats"),
+    ],
+)
+def test_an_operation_is_named_at_its_type(line: str, named: str | None) -> None:
+    """SC-02."""
+    assert ask(line).named == named
+
+
+@pytest.mark.parametrize(
     ("method", "path", "wanted"),
     [
         ("POST", b"", True),
