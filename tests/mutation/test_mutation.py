@@ -1,5 +1,8 @@
 """The runner makes the faults it should, and every written reason is of a fault that can still be made."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,15 @@ def test_every_reason_is_of_a_fault_that_can_be_made() -> None:
     }
     assert known.keys() - made == set()
     assert all(len(reason) > 10 for reason in known.values())
+
+
+def test_the_faults_of_a_small_module_are_noticed_the_fast_way() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.mutation", "--fast", "broker/limits/arrival.py"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    made = len(list(mutants_of("broker/limits/arrival.py", ROOT)))
+    assert json.loads(ran.stdout.splitlines()[-1])["results"] == {"killed": made}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -165,7 +165,12 @@ def test_another_word_is_kept_as_it_is_and_opens_no_data(word: str) -> None:
         ("http://smarthealthit.org/fhir/scopes/launch/patient", "launch/patient"),
         ("http://smarthealthit.org/fhir/scopes/fhirUser", "fhirUser"),
         ("http://smarthealthit.org/fhir/scopes/offline_access", "offline_access"),
+        ("http://smarthealthit.org/fhir/scopes/online_access", "online_access"),
         ("http://openid.net/specs/openid-connect-core-1_0#openid", "openid"),
+        ("http://openid.net/specs/openid-connect-core-1_0#profile", "profile"),
+        ("http://openid.net/specs/openid-connect-core-1_0#email", "email"),
+        ("http://openid.net/specs/openid-connect-core-1_0#address", "address"),
+        ("http://openid.net/specs/openid-connect-core-1_0#phone", "phone"),
         ("http://openid.net/specs/openid-connect-core-1_0#offline_access", "offline_access"),
     ],
 )
