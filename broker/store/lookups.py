@@ -146,7 +146,8 @@ class _Line(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not _NOT_YET:
-                self._take(answer)
+                if not isinstance(answer, hiredis.PushNotification):  # which is no answer to anybody (RESP3)
+                    self._take(answer)
         except (hiredis.ProtocolError, IndexError):  # IndexError: an answer that nobody asked for
             self.close()
 

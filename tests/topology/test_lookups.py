@@ -127,3 +127,18 @@ async def test_a_store_that_is_gone_is_refused() -> None:
         with pytest.raises(StoreUnavailable):
             await gone.read(("GET", "a"))
         await gone.close()
+
+
+async def test_what_the_store_pushes_is_nobodys_answer(lookups: Lookups, server: Server) -> None:
+    """A message that nobody asked for shifts no answers (RESP3)."""
+    await value(lookups, 0)
+    (line,) = lookups._lines.values()
+    line._transport.write(b"CLIENT TRACKING ON\r\n")
+    asked = line.ask(b"", 1)  # its answer
+    assert await asked == [b"OK"]
+    await value(lookups, 7)
+    server.ask("SET", "n7", "seven")
+
+    answers = await asyncio.gather(*(value(lookups, number) for number in (7, 8, 9)))
+    assert answers == [b"seven", b"8", b"9"]
+    assert list(lookups._lines.values()) == [line]
