@@ -217,6 +217,20 @@ def test_what_is_added_binds_the_searched_type_and_not_what_comes_with_it() -> N
     assert {rule.filters for rule in permit.checks.rules} == {((("category", "laboratory"),),)}
 
 
+def test_what_an_include_may_add_of_the_searched_type_is_no_more_than_may_be_searched() -> None:
+    """SC-05: an answer does not tell apart what was found and what came with it."""
+    search = "user/Observation.s?category=laboratory patient/Observation.s?code=1"
+    interaction = ask("GET", "Observation?_include=Observation:has-member:Observation")
+
+    def decide_with(read: str) -> Permit:
+        held, granted = f"{search} {read}", "user/*.rs patient/*.rs"
+        return decide(handle(held), grant(granted), known(app(held)), interaction, None, ())
+
+    assert decide_with("patient/Observation.r?code=1").rule == "patient-scope checked"
+    with pytest.raises(InsufficientScope, match="more may be read than searched"):
+        decide_with("patient/Observation.r?code=2")
+
+
 def test_the_pages_of_a_search_that_was_added_to_need_what_it_needed() -> None:
     permit = decided("Observation", f"user/{LAB}")
 
