@@ -116,6 +116,11 @@ def test_what_a_search_says_by_itself_is_left_as_it_is(url: str, held: str, sear
         (f"Patient/{ME}/$everything", "user/*.rs?_tag=t|red", None),
         (f"Patient/{ME}/$everything?_type=Observation", f"user/Patient.r user/{LAB}", None),
         ("Observation/$lastn", f"user/{LAB}", None),
+        (
+            "Observation?subject:Patient.name=x&_include=Observation:encounter:Encounter",
+            "user/Observation.rs user/Patient.s user/Encounter.r?class=AMB",
+            None,
+        ),
     ],
 )
 def test_what_cannot_be_said_in_the_request_is_looked_for_in_the_answer(
