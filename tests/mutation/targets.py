@@ -39,7 +39,7 @@ TARGETS: Final = {
     "broker/token_parameters.py": ("tests/release/test_token_table.py", "tests/release/test_token_parameters.py"),
     "broker/elements.py": ("tests/release/test_token_parameters.py", "tests/release/test_membership.py"),
     "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
-    "broker/interactions/interaction.py": (*_INTERACTIONS, "tests/limits"),
+    "broker/interactions/interaction.py": ("tests/limits/test_reading.py", *_INTERACTIONS, "tests/limits"),
     "broker/interactions": _INTERACTIONS,
     "broker/flows/binding.py": ("tests/flows/test_binding.py",),
 }

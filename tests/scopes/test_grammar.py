@@ -320,3 +320,20 @@ def test_an_intersection_that_explodes_is_refused() -> None:
     one, other = Scopes.parse(_many(9, "a")), Scopes.parse(_many(9, "b"))
     with pytest.raises(InvalidScope, match="more than 16"):
         one.intersection(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        ("user/Observation.s?code=2 user/*.s?code=1", ((("code", "1"),), (("code", "2"),))),
+        ("user/Observation.s system/Observation.s", ((),)),
+        ("user/Observation.s?code=1 system/Observation.s?code=1", ((("code", "1"),),)),
+        ("user/Observation.r?code=1", ()),
+        ("patient/Observation.s?code=1", ()),
+        ("user/Condition.s?code=1", ()),
+        ("openid", ()),
+    ],
+)
+def test_the_filters_of_an_access_are_those_of_its_scopes(text: str, filters: tuple[object, ...]) -> None:
+    """SC-05."""
+    assert Scopes.parse(text).filters("Observation", "s", ("user", "system")) == filters
