@@ -1,6 +1,8 @@
 """Real servers for each test process: a store, a simulated EHR; and for each test a clean broker in front of them."""
 
 import asyncio
+import gc
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,17 @@ ON_BOTH_LOOPS = frozenset({"test_ssrf_corpus.py", "test_upstream.py"})
 # How long an example takes on a busy machine, or on its first run, decides nothing.
 settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("timeless")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one more process than there are processors: tests wait for servers half of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected, which stays to the end, out of the garbage collector's rounds: it is a gigabyte."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -119,6 +119,7 @@ def test_a_record_has_no_field_beyond_these() -> None:
         "grant",
         "handle",
         "actors",
+        "job",
         "interaction",
         "scope",
         "limits",

@@ -65,7 +65,11 @@ class RevokeGrant:
             grant = await self._end(tag, cause)
         except (KeyUnavailable, SealBroken) as sealed:
             return await self._end_unopened(tag, cause, sealed)
-        at_ehr = await self._at_ehr(grant)
+        try:
+            at_ehr = await self._at_ehr(grant)
+        except BrokerError as sealed:
+            self._record(grant, f"failed, not told to the EHR ({sealed.code})", cause)
+            return "failed"
         self._record(grant, at_ehr, cause)
         return at_ehr
 
@@ -96,17 +100,14 @@ class RevokeGrant:
     async def _at_ehr(self, grant: Grant) -> AtEhr:
         if grant.sealed_tokens is None:
             return "local_only"
-        try:
-            tokens = await self.grants.open_tokens(grant)
-        except BrokerError:
-            return "failed"
+        tokens = await self.grants.open_tokens(grant)
         return await self.ehr_side.revoke(grant.terms, tokens, tries=_TRIES)
 
     def _record(self, grant: Grant, step: str, cause: str) -> None:
         self.audit.record(
             AuditRecord(
                 event="grant.revoke",
-                outcome="failed" if step == "failed" else "allowed",
+                outcome="failed" if step.startswith("failed") else "allowed",
                 app=grant.terms.app,
                 ehr=grant.terms.ehr,
                 registration=grant.terms.registration,

@@ -27,6 +27,7 @@ from broker.store.facts import server_facts
 from broker.vault import LocalKeyring
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import KEY
+from tests.stories.exporting import APPS, every_step
 
 DEPLOY: Final = Path(__file__).parents[2] / "docs/deploy"
 PASSWORD: Final = "a password of more than 32 characters"
@@ -170,8 +171,9 @@ async def test_the_broker_may_do_all_it_does_and_nothing_more(
         "which is asked for to find out"
     )
     await inspector.execute_command("ACL LOG", "RESET")  # type: ignore[no-untyped-call]
-    async with open_stage(sandbox, as_broker, tmp_path) as stage:
+    async with open_stage(sandbox, as_broker, tmp_path, more=APPS, ehr="bulk_jobs = 1") as stage:
         app, reports = stage.app(), stage.app("reports")
+        await every_step(stage)
         await play_everything(stage, app, reports)
         await app.close()
         await reports.close()

@@ -22,6 +22,7 @@ from broker.vault import Domain, LocalKeyring
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import EHR, KEY
 from tests.stage.prover import Prover
+from tests.stories.exporting import APPS, every_step
 
 TAG = "0123456789AB"
 GRANT, LEASE, INDEX, MARK = keys.grant(TAG), keys.lease(TAG), keys.handles(TAG), keys.untold(TAG)
@@ -1108,7 +1109,7 @@ def deaf_webhook(folder: Path) -> str:
 
 @pytest.fixture
 async def stage(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> AsyncIterator[BrokerStage]:
-    async with open_stage(sandbox, redis, tmp_path, more=deaf_webhook(tmp_path)) as stage:
+    async with open_stage(sandbox, redis, tmp_path, more=APPS + deaf_webhook(tmp_path), ehr="bulk_jobs = 1") as stage:
         yield stage
 
 
@@ -1122,6 +1123,9 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
     for _ in range(2):  # the first refresh fails, the second, which comes later than the EHR asked, does not
         assert (await app.fhir(answer["access_token"], f"Patient/{answer['patient']}")).status_code == 200
         stage.clock.advance(1.1)
+    stage.sandbox.fault("fhir_429")
+    assert (await app.fhir(answer["access_token"], f"Patient/{answer['patient']}")).status_code == 429
+    stage.clock.advance(1.1)
     await stage.broker.grants.use(answer["access_token"][4:16])
     link = (await stage.broker.offer_reauthorization(answer["access_token"][4:16], lifetime=300)).url.reveal()
     assert (await app.browser.open((await app.http.post(link)).headers["location"])).status == 400  # another browser
@@ -1144,6 +1148,7 @@ async def every_journey(stage: BrokerStage, app: App, reports: App) -> None:
     prover = Prover(app.base, app.client_id)
     await prover.fhir(answer["access_token"], "Patient")
     await prover.close()
+    await every_step(stage)
     ask = {"grant_type": "client_credentials", "scope": "system/Patient.rs", "resource": reports.base}
     assert (await reports.token(**ask)).status_code == 200
     assert await stage.broker.revoke_grant(answer["access_token"][4:16], cause="test") == "revoked"

@@ -107,6 +107,20 @@ async def exporter(stage: BrokerStage, client_id: str = "nightly", scope: str = 
     return made
 
 
+async def every_step(stage: BrokerStage) -> None:
+    """Take exports from kick-off to their ends, one of them by way of the line; the EHR takes one at a time."""
+    nightly, research = await exporter(stage), await exporter(stage, "research")
+    first, second = [await each.begun("Patient/$export?_type=Patient") for each in (nightly, research)]
+    assert (await research.look(second)).headers["x-progress"] == "in line"
+    assert (await nightly.exported(first)).keys() == {"Patient"}
+    assert (await nightly.app.fhir(nightly.handle, first, method="DELETE")).status_code == 202
+    research.wait(121)
+    assert "x-progress" not in (await research.look(second)).headers
+    assert (await research.app.fhir(research.handle, second, method="DELETE")).status_code == 202
+    for each in (nightly, research):
+        await each.app.close()
+
+
 def sent(sandbox: Sandbox) -> int:
     """Return how many requests arrived at the EHR's FHIR side and storage so far."""
     counts = sandbox.counts()

@@ -11,6 +11,7 @@ from broker.store.connection import connect
 from broker.store.facts import server_facts
 from tests.stage import Sandbox, open_stage
 from tests.store.test_scripts import deaf_webhook, every_journey
+from tests.stories.exporting import APPS
 from tests.topology import Cluster, Server, Watched, rights, running_cluster, running_watched
 
 
@@ -54,7 +55,7 @@ async def test_every_journey_is_played_with_the_documented_rights(
     topology: Cluster | Watched, redis: StoreClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     facts = await server_facts(redis, system_clock)
-    async with open_stage(sandbox, redis, tmp_path, more=deaf_webhook(tmp_path)) as stage:
+    async with open_stage(sandbox, redis, tmp_path, more=APPS + deaf_webhook(tmp_path), ehr="bulk_jobs = 1") as stage:
         app, reports = stage.app(), stage.app("reports")
         await every_journey(stage, app, reports)
         async for tag in stage.broker.grants.tags():
