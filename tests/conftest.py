@@ -16,6 +16,9 @@ from broker.store.embedded import EmbeddedServer, wheel_server
 from tests.kms.openbao import OpenBao, running_openbao
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 
+LONG = ["chaos", "mutation/test_mutation.py", "stories/test_every_fault.py"]
+collect_ignore = [] if "TEST_EVERYTHING" in os.environ else LONG
+"""What takes minutes, and is run before a release: `TEST_EVERYTHING=1 ./run test`."""
 ON_BOTH_LOOPS = frozenset({"test_ssrf_corpus.py", "test_upstream.py"})
 
 # How long an example takes on a busy machine, or on its first run, decides nothing.
