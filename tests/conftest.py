@@ -16,7 +16,7 @@ from broker.store.embedded import EmbeddedServer, wheel_server
 from tests.kms.openbao import OpenBao, running_openbao
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
 
-LONG = ["chaos", "mutation/test_mutation.py", "stories/test_every_fault.py"]
+LONG = ["bypass/test_oracle.py", "chaos", "mutation/test_mutation.py", "stories/test_every_fault.py"]
 collect_ignore = [] if "TEST_EVERYTHING" in os.environ else LONG
 """What takes minutes, and is run before a release: `TEST_EVERYTHING=1 ./run test`."""
 ON_BOTH_LOOPS = frozenset({"test_ssrf_corpus.py", "test_upstream.py"})
