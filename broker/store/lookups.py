@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import hiredis
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import TimeoutError as NoAnswerError
 
 from broker.store.client import StoreClient
@@ -73,6 +74,12 @@ class Lookups:
             self._lines[client] = opening.result()
 
     async def _read_otherwise(self, commands: Sequence[Command]) -> Sequence[Any]:
+        try:
+            return await self._read_once(commands)
+        except NotConnectedError:  # what cut one connection has cut the idle ones too, and the end may be yet to arrive
+            return await self._read_once(commands)
+
+    async def _read_once(self, commands: Sequence[Command]) -> Sequence[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)

@@ -92,6 +92,13 @@ async def test_a_connection_that_is_cut_loses_no_read(lookups: Lookups, server: 
     assert await value(lookups, 5) == b"5"
 
 
+async def test_a_read_is_asked_again_where_the_idle_connections_were_cut_too(lookups: Lookups, server: Server) -> None:
+    """And their end has not arrived yet."""
+    server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    assert await lookups._read_otherwise([("GET", "n1")]) == [b"1"]
+
+
 async def test_what_the_store_refuses_is_a_store_failure(lookups: Lookups) -> None:
     with pytest.raises(StoreUnavailable, match=r"^ResponseError$"):
         await lookups.read(("HGETALL", "n1"))
