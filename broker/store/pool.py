@@ -3,10 +3,14 @@
 A Redis that is gone is refused within a second: half a second to connect, or 0.8 seconds for an answer on a connection
 that looked alive. Whoever finds all connections in use waits in line for as long as Redis answers those who have one,
 and is refused with the first of them that breaks.
+
+Time in which this process itself was held up says nothing about Redis, whose answers may have come meanwhile.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool
@@ -14,11 +18,14 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as NotConnectedError
+from redis.exceptions import TimeoutError as NoAnswerError
 from redis.maint_notifications import MaintNotificationsConfig
 
 WAIT_SECONDS: Final = 5.0  # for one of the pool's connections to be free, while Redis answers
 SILENT_SECONDS: Final = 0.5  # without any answer: then a connection that breaks says that Redis is gone
+LAST_LOOK_SECONDS: Final = 0.02  # for answers that have come and were not read yet
 CONNECT_SECONDS: Final = 0.5  # finding the primary, TLS, AUTH and all tries together
+TICKS: Final = 10  # that those seconds are counted in
 ANSWER_SECONDS: Final = 0.8
 IDLE_SECONDS: Final = 15  # a connection unused for longer is asked PING first
 CONNECT_RETRIES: Final = 2
@@ -61,11 +68,19 @@ class Pool(BlockingConnectionPool):
 
     async def release(self, connection: AbstractConnection) -> None:
         """Take a connection back, and let the next one have it; or refuse all of them, if Redis is gone."""
-        now, is_open = asyncio.get_running_loop().time(), connection.is_connected
+        loop, is_open = asyncio.get_running_loop(), connection.is_connected
+        now = loop.time()
         await super().release(connection)
         if is_open:
             self._answered_at = now
         if now < self._answered_at + SILENT_SECONDS:
+            self._call_next()
+        elif self._line:
+            loop.call_later(LAST_LOOK_SECONDS, self._judge_silence, now)
+
+    def _judge_silence(self, broke_at: float) -> None:
+        """Let the next one have what a broken connection left, if another was answered; else refuse the whole line."""
+        if self._answered_at >= broke_at:
             self._call_next()
             return
         for place in self._line:
@@ -113,9 +128,10 @@ class Pool(BlockingConnectionPool):
 
     async def _open(self, connection: AbstractConnection) -> None:
         connect = super().ensure_connection
-        retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), CONNECT_RETRIES, (NotConnectedError,))
+        failures = (NotConnectedError, NoAnswerError)  # a try's own timeout knows nothing of ticks
+        retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), CONNECT_RETRIES, failures)
         try:
-            async with asyncio.timeout(CONNECT_SECONDS) as limit:
+            async with _ticking_timeout(CONNECT_SECONDS) as limit:
                 await retry.call_with_retry(
                     lambda: connect(connection),
                     lambda _: connection.disconnect(),
@@ -124,3 +140,24 @@ class Pool(BlockingConnectionPool):
                 )
         except TimeoutError:
             raise NotConnectedError("no connection in time") from None
+
+
+@asynccontextmanager
+async def _ticking_timeout(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    """Be `asyncio.timeout`, but count ticks of the loop: time in which it was held up is one tick, however long."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def wait_for_tick(left: int) -> None:
+        nonlocal timer
+        if left:
+            timer = loop.call_later(seconds / TICKS, wait_for_tick, left - 1)
+        else:
+            limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        wait_for_tick(TICKS)
+        try:
+            yield limit
+        finally:
+            timer.cancel()

@@ -1,6 +1,7 @@
 """Whoever finds all connections in use waits in line, and is not kept waiting by a Redis that is gone."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from typing import Any
@@ -34,9 +35,14 @@ async def taken(client: StoreClient) -> AbstractConnection:
     return await pool_of(client).get_connection()
 
 
-async def turns() -> None:
-    for _ in range(10):
+async def turns(number: int = 10) -> None:
+    for _ in range(number):
         await asyncio.sleep(0)
+
+
+def hold_up(seconds: float) -> None:
+    """Take the process's time, as a large garbage collection does, or a machine that has too much to do."""
+    time.sleep(seconds)
 
 
 async def test_a_crowd_that_is_larger_than_the_pool_is_served(valkey: EmbeddedServer) -> None:
@@ -87,6 +93,23 @@ async def test_a_connection_that_breaks_while_others_are_answered_refuses_nobody
     await pool_of(client).release(taken)
 
     assert await call
+
+
+async def test_answers_that_came_while_the_process_was_held_up_are_no_silence(valkey: EmbeddedServer) -> None:
+    async with connect(valkey.url(), max_connections=2) as client:
+        answering, breaking = [await pool_of(client).get_connection() for _ in range(2)]
+        await pool_of(client).release(answering)
+        answered = asyncio.ensure_future(client.blpop(["nothing"], timeout=0.2))
+        await turns()
+        waiting = asyncio.ensure_future(client.ping())
+        await turns()
+
+        hold_up(pool.SILENT_SECONDS + 0.1)
+        await breaking.disconnect(nowait=True)
+        await pool_of(client).release(breaking)
+
+        assert await waiting
+        assert await answered is None
 
 
 async def test_whoever_leaves_the_line_makes_room_for_the_next(client: StoreClient, taken: AbstractConnection) -> None:
@@ -171,3 +194,17 @@ async def test_a_crowd_is_refused_together_where_none_can_be_opened(valkey: Embe
     assert {isinstance(one, NotConnectedError) for one in refused} == {True}
     assert len(asked) <= pool.OPENING * (1 + pool.CONNECT_RETRIES)
     assert took < 3 * pool.CONNECT_SECONDS
+
+
+@pytest.mark.parametrize("after", [1, 20])
+@pytest.mark.parametrize("seconds", [pool.CONNECT_SECONDS + 0.1, pool.ANSWER_SECONDS + 0.1])
+async def test_a_process_that_was_held_up_takes_no_store_for_gone(
+    valkey: EmbeddedServer, after: int, seconds: float
+) -> None:
+    """At whichever step of opening its connections it was."""
+    async with connect(valkey.url()) as client:
+        calls = [asyncio.ensure_future(client.ping()) for _ in range(20)]
+        await turns(after)
+        hold_up(seconds)
+
+        assert await asyncio.gather(*calls) == [True] * 20
