@@ -1,7 +1,7 @@
 """Apps: who they are, what they may ever have. Deny by default: an app reaches only what its policy names."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +10,7 @@ from broker.ehr.site import Site
 from broker.ehr.url_map import UrlMap
 from broker.errors import InvalidTarget, NotFound, UnauthorizedClient
 from broker.limits import Limits, meet
+from broker.origins import origin
 from broker.scopes import Scopes
 from broker.settings import AppSettings, EhrSettings, RegistrationSettings, Settings
 
@@ -160,6 +161,13 @@ class Directory:
                 self.fhir_base(ehr_id), fhir_base, ehr.aliases, attachments=ehr.rewrite_attachments
             )
         return self._urls[key]
+
+    def token_origins(self, ehr_id: str, fhir_base: str) -> Collection[str]:
+        """Return where a grant's token may go: to its FHIR base's origin, and to those approved for files (PX-03).
+
+        Raises `NotFound`.
+        """
+        return {origin(fhir_base), *map(origin, self.ehr(ehr_id).bulk_file_hosts)}
 
     def relative_urls(self, ehr_id: str) -> RelativeUrls:
         """Return what makes the broker's URLs relative to an EHR; made like the above. Raises `NotFound`."""

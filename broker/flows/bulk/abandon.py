@@ -20,7 +20,6 @@ from broker.errors import BrokerError, EhrAnswerLost, EhrUnreachable, Unavailabl
 from broker.flows.bulk.cancel import forget, require_ended
 from broker.flows.bulk.trail import BulkTrail
 from broker.grants import Grant, Grants
-from broker.origins import origin
 from broker.refresh.current_token import Refresher
 
 log = structlog.get_logger()
@@ -74,7 +73,7 @@ class EndAbandoned:
 
     async def _at_ehr(self, job: Job, url: str) -> None:
         ehr, grant = self.directory.ehr(job.ehr), await self._usable(job.tag)
-        origins = {origin(grant.terms.fhir_base), *map(origin, ehr.bulk_file_hosts)}
+        origins = self.directory.token_origins(job.ehr, grant.terms.fhir_base)
         tokens = await self.grants.open_tokens(grant)
         credentials = Credentials(tokens.access_token, tokens.proof_key, origins)
         headers = {"accept": FHIR_JSON}

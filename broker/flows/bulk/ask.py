@@ -16,7 +16,6 @@ from broker.errors import EhrAnswerLost, EhrMisbehaved, ReauthorizationRequired
 from broker.fair_use import FairUse
 from broker.flows.relay import FhirAnswer
 from broker.grants import Grant
-from broker.origins import origin
 from broker.policy import Permit
 from broker.refresh.current_token import CurrentToken, Refresher
 
@@ -134,9 +133,8 @@ class AskEhrBulk:
             yield answer
 
     def token_origins(self, grant: Grant) -> Collection[str]:
-        """Return where the grant's token may go: its FHIR base's origin, and what the settings approve for files."""
-        ehr = self.directory.ehr(grant.terms.ehr)
-        return {origin(grant.terms.fhir_base), *map(origin, ehr.bulk_file_hosts)}
+        """Return where the grant's token may go."""
+        return self.directory.token_origins(grant.terms.ehr, grant.terms.fhir_base)
 
     def _timeout(self, grant: Grant) -> float:
         return self.directory.ehr(grant.terms.ehr).fhir_timeout
