@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from broker.apps import Directory
-from broker.audit import AuditRecord, AuditTrail, Event, Outcome
+from broker.audit import AuditTrail, Event, Outcome
 from broker.deciding import SearchableWanted
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer
@@ -31,10 +31,12 @@ from broker.flows.binding import require_bound
 from broker.flows.check_dpop import CheckDpop
 from broker.flows.fhir_request import FhirRequest, require_no_token
 from broker.flows.follow_merge import REDIRECTS, merged_into, name_record
+from broker.flows.redeem import redeem
 from broker.flows.relay import FhirAnswer, accept_for, begun, relay
 from broker.flows.searchable import SearchableParameters
+from broker.flows.use_record import record_of, record_of_refusal
 from broker.grants import Grant
-from broker.handles import Handle, Handles, require_well_formed
+from broker.handles import Handle, Handles
 from broker.interactions import Interaction, parse_interaction, parse_page
 from broker.paging import PageLinks
 from broker.policy import EffectiveScopes, FindArrival, Permit, decide
@@ -86,15 +88,7 @@ class Forward:
     async def _permit(self, request: FhirRequest) -> Permit:
         handle = grant = interaction = None
         try:
-            request.require_sound()
-            self.directory.ehr(request.ehr)
-            if request.proofs is not None:
-                require_well_formed(request.handle)  # before anything is verified
-            proof = self.check_dpop.at_fhir(
-                request.proofs, method=request.method, path=request.path, handle=request.handle
-            )
-            handle, grant = await self.handles.redeem(request.handle, request.ehr, proof)
-            request.tell_app(handle.app)
+            handle, grant = await redeem(request, self.directory, self.handles, self.check_dpop)
             await self.fair_use.count(handle)
             require_bound(handle, self.directory.app)
             query, link = self.page_links.take(request.raw_query)
@@ -113,21 +107,7 @@ class Forward:
         except TooManyRequests:
             raise  # recorded by `fair_use`, which counts where it would be a flood
         except (Refusal, ReauthorizationRequired) as error:
-            self.audit.record(
-                AuditRecord(
-                    event="handle.use",
-                    outcome="denied",
-                    app=handle.app if handle else None,
-                    ehr=handle.ehr if handle else None,
-                    grant=handle.tag if handle else None,
-                    handle=handle.id if handle else None,
-                    actors=" ".join(handle.actors) or None if handle else None,
-                    interaction=interaction.label if interaction else None,
-                    limits=handle.limits.names if handle and handle.limits else None,
-                    reason=f"{error.code}: {error.detail}",
-                    request_id=request.request_id,
-                )
-            )
+            self.audit.record(record_of_refusal("handle.use", error, handle, grant, request.request_id, interaction))
             raise
         return permit
 
@@ -220,20 +200,4 @@ class Forward:
         status: int | None = None,
         reason: str | None = None,
     ) -> None:
-        self.audit.record(
-            AuditRecord(
-                event=event,
-                outcome=outcome,
-                app=permit.handle.app,
-                ehr=permit.handle.ehr,
-                registration=permit.grant.terms.registration,
-                grant=permit.handle.tag,
-                handle=permit.handle.id,
-                actors=" ".join(permit.handle.actors) or None,
-                interaction=permit.interaction.label,
-                limits=permit.handle.limits.names if permit.handle.limits else None,
-                status=status,
-                reason=reason,
-                request_id=request.request_id,
-            )
-        )
+        self.audit.record(record_of(event, outcome, permit, request.request_id, status=status, reason=reason))

@@ -24,11 +24,12 @@ from broker.errors import (
 )
 from broker.fair_use import FairUse
 from broker.flows.binding import require_bound
-from broker.flows.bulk.trail import BulkTrail
 from broker.flows.check_dpop import CheckDpop
 from broker.flows.fhir_request import FhirRequest
+from broker.flows.redeem import redeem
+from broker.flows.use_record import record_of_refusal
 from broker.grants import Grant
-from broker.handles import Handle, Handles, require_well_formed
+from broker.handles import Handle, Handles
 from broker.interactions import Export, Interaction, parse_export
 from broker.policy import Permit, decide, effective_scopes
 
@@ -96,14 +97,7 @@ class Admit:
     ) -> Admitted[Understood]:
         handle = grant = None
         try:
-            request.require_sound()
-            self.directory.ehr(request.ehr)
-            require_well_formed(request.handle)
-            proof = self.check_dpop.at_fhir(
-                request.proofs, method=request.method, path=request.path, handle=request.handle
-            )
-            handle, grant = await self.handles.redeem(request.handle, request.ehr, proof)
-            request.tell_app(handle.app)
+            handle, grant = await redeem(request, self.directory, self.handles, self.check_dpop)
             await self.fair_use.count(handle)
             require_bound(handle, self.directory.app)
             interaction, what = await understand(handle, grant)
@@ -113,7 +107,7 @@ class Admit:
         except TooManyRequests:
             raise  # recorded by `fair_use`, which counts where it would be a flood
         except (Refusal, ReauthorizationRequired) as error:
-            BulkTrail(self.audit).denied(event, request, handle, grant, error)
+            self.audit.record(record_of_refusal(event, error, handle, grant, request.request_id))
             raise
         return Admitted(permit, what)
 
