@@ -18,7 +18,7 @@ from redis.exceptions import TimeoutError as NoAnswerError
 from broker.store.client import StoreClient
 from broker.store.cluster import ClusterClient
 from broker.store.connection import store_errors
-from broker.store.pool import ANSWER_SECONDS, IDLE_SECONDS
+from broker.store.pool import ANSWER_SECONDS, IDLE_SECONDS, LAST_LOOK_SECONDS
 from broker.store.slots import slot_of
 
 Command = tuple[str, ...]
@@ -164,7 +164,8 @@ class _Line(asyncio.Protocol):
         self._end(None)
 
     def _send(self) -> None:
-        self._transport.write(b"".join(self._unsent))
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
     def _take(self, answer: Any) -> None:
@@ -184,6 +185,12 @@ class _Line(asyncio.Protocol):
         left = self._asked[0].at + ANSWER_SECONDS - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look_at_the_clock)
+        else:  # where the loop was held up, answers that came meanwhile are yet to be read
+            self._timer = self._loop.call_later(LAST_LOOK_SECONDS, self._look_once_more, self._asked[0])
+
+    def _look_once_more(self, overdue: _Asked) -> None:
+        if not self._asked or self._asked[0] is not overdue:
+            self._look_at_the_clock()
             return
         self._transport.abort()
         self._end(NoAnswerError("no answer in time"))

@@ -1,6 +1,8 @@
 """Reads of many callers on one connection: each gets its own answer, whatever happens to the connection."""
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,6 +13,7 @@ from broker.store import lookups as module
 from broker.store.client import StoreClient
 from broker.store.connection import connect
 from broker.store.lookups import Lookups
+from broker.store.pool import ANSWER_SECONDS
 from tests.topology.server import PASSWORD, USER, Server, running_server
 
 MANY = 200
@@ -114,6 +117,27 @@ async def test_a_store_that_does_not_answer_is_refused_in_time_and_used_again(lo
     server.thaw()
     assert [getattr(error, "detail", error) for error in reads] == ["TimeoutError"] * 3
     assert await value(lookups, 4) == b"4"
+
+
+class HoldingUp(asyncio.Protocol):
+    """Takes the loop's time with whatever arrives, before it has come to look at other sockets and at the clock."""
+
+    def data_received(self, _data: bytes) -> None:
+        time.sleep(ANSWER_SECONDS + 0.2)
+
+
+async def test_a_loop_that_was_held_up_takes_no_answer_for_none(lookups: Lookups) -> None:
+    await value(lookups, 0)
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(HoldingUp, sock=ours)
+    read = asyncio.ensure_future(lookups.read(("BLPOP", "none", "0.2")))
+    for _ in range(3):
+        await asyncio.sleep(0)  # it is sent
+    theirs.send(b"now")
+
+    assert await read == [None]
+    transport.abort()
+    theirs.close()
 
 
 async def test_a_connection_that_was_idle_for_long_is_replaced(
