@@ -52,7 +52,7 @@ def texts(parameters: Any) -> Iterator[str]:
 def hidden(fault: Fault) -> list[str]:
     """What the fault brings along that no app may see: other hosts, challenges, pages."""
     said = [text for text in texts(dict(fault.parameters)) if "//" in text or "error=" in text or "gateway" in text]
-    return [PAGE, "MRN", *said, *(text.partition("//")[2].partition("/")[0] for text in said if "//" in text)]
+    return [PAGE, "MRN 2", *said, *(text.partition("//")[2].partition("/")[0] for text in said if "//" in text)]
 
 
 def leaked(text: str, hashes: set[str]) -> list[str]:
