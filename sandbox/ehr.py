@@ -15,6 +15,7 @@ from sandbox.faults import Armed
 from sandbox.fhir import page_links
 from sandbox.fhir.exports import JOBS, MadeUp, Presigned
 from sandbox.fhir.outcome import outcome
+from sandbox.fhir.repository import Repository
 from sandbox.fhir.routes import fhir_routes
 from sandbox.interference import interfere
 from sandbox.oauth.dpop import challenge
@@ -40,6 +41,7 @@ class Ehr:
         self._discovery = discovery
         self._storage = storage
         self.population: Population = build(server.settings.seed, server.settings.patients)
+        self._untouched = Repository(self.population, clock)
         self.users: tuple[User, ...] = demo_users(self.population)
         self.embedded: dict[str, tuple[str, str]] = {}
         """The launches that wait in a frame of the chart: patient and URL by an id."""
@@ -52,7 +54,7 @@ class Ehr:
         self._storage.clear()
         self._fhir = Router(
             fhir_routes(
-                self.population,
+                self._untouched.copy(self._clock),
                 lambda: server.settings.fhir_base,
                 server.access,
                 self._clock,

@@ -35,6 +35,14 @@ class Repository:
             for resource in resources.values():
                 self._index(resource)
 
+    def copy(self, clock: Callable[[], float]) -> "Repository":
+        """Return one that begins as this one is, and goes its own way; who is in whose chart is not found out again."""
+        other = Repository({}, clock)
+        other._current = {type_: dict(resources) for type_, resources in self._current.items()}
+        other._past = dict(self._past)
+        other._charts = {key: dict(ids) for key, ids in self._charts.items()}
+        return other
+
     def get(self, key: Key) -> Resource | None:
         """Return the current version, or None when there is none."""
         return self._current.get(key[0], {}).get(key[1])

@@ -19,7 +19,6 @@ from sandbox.fhir.repository import Repository
 from sandbox.fhir.rights import Rights
 from sandbox.fhir.server import Server
 from sandbox.fhir.xml import to_xml
-from sandbox.population.elements import Population
 from sandbox.settings import PageLinks
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -33,7 +32,7 @@ def random_id() -> str:
 
 
 def fhir_routes(
-    population: Population,
+    repository: Repository,
     base_url: Callable[[], str],
     authorize: Authorize,
     clock: Callable[[], float],
@@ -46,7 +45,7 @@ def fhir_routes(
     in_parts: Callable[[str], bool] = lambda _client_id: False,
     made_up: Callable[[], MadeUp] = MadeUp,
 ) -> list[BaseRoute]:
-    """Return the routes of one FHIR server with its own copy of `population`.
+    """Return the routes of one FHIR server, which writes to `repository`.
 
     `base_url` is the absolute FHIR base without a slash at its end, asked on each request. `authorize` gets the
     Authorization header and answers None when it opens nothing. `clock` is in seconds since 1970.
@@ -55,7 +54,6 @@ def fhir_routes(
     `in_parts` whether its manifest comes in parts, `made_up` what it holds besides.
     Batches and page links use the base without a slash at its end: whoever mounts the routes sees to that.
     """
-    repository = Repository(population, clock)
     paging = Paging(repository, base_url, new_id, style=page_links)
     exports = Exports(repository, base_url, clock, new_id, one_export, presigned, in_parts, made_up)
     server = Server(repository, paging, exports, base_url, new_id)

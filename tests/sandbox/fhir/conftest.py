@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from sandbox.access import Access
 from sandbox.fhir.capability import Publication
+from sandbox.fhir.repository import Repository
 from sandbox.fhir.routes import fhir_routes
 from sandbox.population import build
 from sandbox.population.elements import Population, Resource
@@ -25,13 +26,13 @@ ENDPOINTS = {
 class Ehr:
     """The server, its clock, and the access tokens it has handed out."""
 
-    def __init__(self, population: Population) -> None:
+    def __init__(self, population: Population, untouched: Repository) -> None:
         self.population = population
         self.now = 1_795_000_000.0
         self._granted: dict[str, Access] = {}
         numbers = count(1)
         routes = fhir_routes(
-            population,
+            untouched.copy(lambda: self.now),
             lambda: BASE,
             lambda header: self._granted.get(header or ""),
             lambda: self.now,
@@ -81,9 +82,15 @@ def population() -> Population:
     return build(7, 200)
 
 
+@pytest.fixture(scope="session")
+def untouched(population: Population) -> Repository:
+    """What every server begins with."""
+    return Repository(population, lambda: 0.0)
+
+
 @pytest.fixture
-def ehr(population: Population) -> Ehr:
-    return Ehr(population)
+def ehr(population: Population, untouched: Repository) -> Ehr:
+    return Ehr(population, untouched)
 
 
 @pytest.fixture
