@@ -2,12 +2,14 @@
 
 import base64
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from broker.store.embedded import EmbeddedServer
+from tests.commands.nursery import Nursery, nursery
 from tests.commands.program import Operator
 from tests.stage import BrokerStage
 from tests.stage.broker import KEY
@@ -19,8 +21,14 @@ def write_private(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def running_nursery() -> Iterator[Nursery]:
+    with nursery() as running:
+        yield running
+
+
 @pytest.fixture
-def operator(valkey: EmbeddedServer, redis: Redis, tmp_path: Path) -> Operator:
+def operator(valkey: EmbeddedServer, redis: Redis, tmp_path: Path, running_nursery: Nursery) -> Operator:
     """An operator with an empty store and a key, and a `broker.toml` still to be written."""
     home = tmp_path / "operator"
     home.mkdir()
@@ -32,7 +40,7 @@ def operator(valkey: EmbeddedServer, redis: Redis, tmp_path: Path) -> Operator:
         "BROKER_REDIS_URL_FILE": str(write_private(home / "redis-url", valkey.url().reveal())),
         "BROKER_KEK_FILE": str(write_private(home / "kek", base64.b64encode(KEY).decode())),
     }
-    return Operator(home, environ)
+    return Operator(home, environ, running_nursery)
 
 
 @pytest.fixture

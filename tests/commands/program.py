@@ -2,10 +2,16 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
+
+from tests.commands.nursery import Nursery
+
+MOST_SECONDS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Operator:
 
     home: Path
     environ: dict[str, str]
+    nursery: Nursery
     heard: list[Said] = field(default_factory=list)
 
     def but(self, **changes: str | None) -> "Operator":
@@ -33,10 +40,8 @@ class Operator:
         kept = {name: text for name, text in self.environ.items() if name not in changes}
         return replace(self, environ=kept | {name: text for name, text in changes.items() if text is not None})
 
-    async def start(
-        self, *arguments: str, pass_fds: tuple[int, ...] = (), stdin: bool = False
-    ) -> asyncio.subprocess.Process:
-        """Start `broker` and leave it running; with `stdin`, for something to be said to it."""
+    async def start(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> asyncio.subprocess.Process:
+        """Start `broker` and leave it running."""
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -44,25 +49,41 @@ class Operator:
             *arguments,
             cwd=self.home,
             env=self.environ,
-            stdin=asyncio.subprocess.PIPE if stdin else None,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=pass_fds,
         )
 
-    async def run(self, *arguments: str) -> Said:
-        """Run `broker` to its end; it never ends with a traceback."""
-        return await self.hear(await self.start(*arguments))
-
-    async def hear(self, process: asyncio.subprocess.Process, told: bytes | None = None) -> Said:
-        """Say `told` to it, if it was started for that, and wait for a process to end, killing it after 20 seconds."""
+    async def run(self, *arguments: str, told: str = "") -> Said:
+        """Run `broker` to its end, with `told` at its standard input; it never ends with a traceback."""
+        streams = self.nursery.start(arguments, told=told, cwd=self.home, environ=self.environ)
+        process_id = int(await asyncio.to_thread(streams[2].readline))
+        reading = asyncio.gather(*(asyncio.to_thread(_read_to_its_end, stream) for stream in streams))
         try:
-            async with asyncio.timeout(20):
-                out, err = await process.communicate(told)
+            async with asyncio.timeout(MOST_SECONDS):
+                out, err, status = await asyncio.shield(reading)
+        except TimeoutError:
+            os.kill(process_id, signal.SIGKILL)
+            await reading
+            raise
+        return self._heard(Said(int(status), out.decode(), err.decode()))
+
+    async def hear(self, process: asyncio.subprocess.Process) -> Said:
+        """Wait for a process to end, killing it after 20 seconds."""
+        try:
+            async with asyncio.timeout(MOST_SECONDS):
+                out, err = await process.communicate()
         except TimeoutError:
             process.kill()
             raise
-        said = Said(process.returncode or 0, out.decode(), err.decode())
+        return self._heard(Said(process.returncode or 0, out.decode(), err.decode()))
+
+    def _heard(self, said: Said) -> Said:
         assert "Traceback" not in said.out + said.err, said
         self.heard.append(said)
         return said
+
+
+def _read_to_its_end(stream: IO[bytes]) -> bytes:
+    with stream:
+        return stream.read()

@@ -28,8 +28,7 @@ def secrets_of(stage: BrokerStage) -> dict[str, str | None]:
 
 
 async def add(operator: Operator, *options: str, text: str = NEW, registration: str = "sandbox-launch") -> Said:
-    process = await operator.start("registrations", "secret", "add", registration, *options, stdin=True)
-    return await operator.hear(process, text.encode())
+    return await operator.run("registrations", "secret", "add", registration, *options, told=text)
 
 
 async def test_a_secret_is_added_listed_and_retired_and_never_printed(by_secret: Operator) -> None:
