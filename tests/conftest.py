@@ -13,8 +13,10 @@ from redis.asyncio import Redis
 
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer, wheel_server
+from tests.ehr.certificates import self_signed
 from tests.kms.openbao import OpenBao, running_openbao
 from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
+from tests.stage.rsa import rsa_keys_made_once
 
 LONG = ["bypass/test_oracle.py", "chaos", "mutation/test_mutation.py", "stories/test_every_fault.py"]
 collect_ignore = [] if "TEST_EVERYTHING" in os.environ else LONG
@@ -41,6 +43,20 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     """Test on the loop that serves; what holds a transport itself on the one that an import would bring, too."""
     both = item.path.name in ON_BOTH_LOOPS
     return {"uvloop": uvloop.new_event_loop} | ({"asyncio": asyncio.new_event_loop} if both else {})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rsa_keys() -> Iterator[None]:
+    with rsa_keys_made_once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Believe nobody for TLS where a test says nothing: all that the world believes in would be read for each stage."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(self_signed(tmp_path_factory.mktemp("nobody"))["certificate"]))
+        yield
 
 
 @pytest.fixture(scope="session")

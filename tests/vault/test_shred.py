@@ -209,9 +209,8 @@ async def test_an_ehr_that_is_used_on_begins_anew_under_a_new_key(stock: Stock) 
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("ehr", ["epic", ""])
 async def test_a_shred_that_is_killed_at_any_step_goes_on_when_it_is_run_again(
-    stock: Stock, ehr: str, *, done: bool, monkeypatch: pytest.MonkeyPatch
+    stock: Stock, ehr: str, *, done: bool
 ) -> None:
-    monkeypatch.setattr("broker.keys.identity._RSA_BITS", 2048)  # quicker made
     step, was_killed = 0, True
     while was_killed:
         step += 1

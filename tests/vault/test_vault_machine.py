@@ -244,10 +244,7 @@ class VaultMachine(RuleBasedStateMachine):
             assert len(sealing) == len(set(sealing)), sealing
 
 
-def test_what_was_written_is_read_whatever_an_operator_does_to_the_keys(
-    valkey: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("broker.keys.identity._RSA_BITS", 2048)  # quicker made
+def test_what_was_written_is_read_whatever_an_operator_does_to_the_keys(valkey: EmbeddedServer, tmp_path: Path) -> None:
     run_state_machine_as_test(
         lambda: VaultMachine(valkey.url(), tmp_path),  # type: ignore[arg-type]  # what makes one will do
         settings=settings(max_examples=20, stateful_step_count=8, derandomize=True, database=None),
