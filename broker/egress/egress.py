@@ -14,8 +14,7 @@ import httpx2 as httpx
 
 from broker.egress.addresses import AllowedHosts
 from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
-from broker.egress.http1 import Http1Connection
-from broker.egress.packing import stays_packed
+from broker.egress.packing import packing_of, stays_packed
 from broker.egress.trust import ClientCertificate, HostTls, Trust
 from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, body_of, dialling, exchange
 from broker.egress.urls import require_callable
@@ -152,21 +151,19 @@ class Egress:
     ) -> AsyncIterator[StreamedAnswer]:
         """Send one request and give the answer as it arrives; `timeout` seconds is the longest silence.
 
-        Where the URL is from outside and its origin one of any number, the connection is not kept (`is_kept`). A body
-        in an encoding that `headers` ask for stays in it.
+        Where the URL is from outside and its origin one of any number, the connection is not kept (`is_kept`). A gzip
+        body stays packed where `headers` ask for it.
 
         Raises like `fetch`.
         """
         place = require_callable(url, self._allowed)
         target = f"{place.path or '/'}{f'?{place.query}' if place.query else ''}"
         upstream = self._upstream(place) if is_kept else self._new_upstream(place)
-        asked = {"accept-encoding": "identity", **headers}
-        status, got, connection = await exchange(upstream, method, target, place.netloc, asked, content, timeout)
-        packing = got if asked["accept-encoding"] == "identity" else {}
+        answer = await _streamed(upstream, method, target, place.netloc, headers, content, timeout)
         try:
-            yield StreamedAnswer(status, got, body_of(connection, packing), stays_packed(headers, got))
+            yield answer
         finally:
-            upstream.give_back(connection)
+            answer.close()
             if not is_kept:
                 upstream.close()
 
@@ -188,23 +185,8 @@ class Egress:
         if place is None:
             place = self._bases[base] = require_callable(base, self._allowed)
         target = f"{place.path}{below}" or "/"
-        upstream, (status, got, connection) = await self._exchange(place, method, target, headers, content, timeout)
-        is_packed = stays_packed(headers, got)
-        whole = connection.whole() if got.get("content-encoding", "identity") == "identity" else None
-        chunks = body_of(connection, {} if is_packed else got)
-        return StreamedAnswer(status, got, chunks, is_packed, whole, lambda: upstream.give_back(connection))
-
-    async def _exchange(
-        self,
-        place: SplitResult,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        content: bytes | AsyncIterator[bytes] | None,
-        timeout: float,
-    ) -> tuple[Upstream, tuple[int, Mapping[str, str], Http1Connection]]:
-        upstream, asked = self._upstream(place), {"accept-encoding": "identity", **headers}
-        return upstream, await exchange(upstream, method, target, place.netloc, asked, content, timeout)
+        upstream = self._upstream(place)
+        return await _streamed(upstream, method, target, place.netloc, headers, content, timeout, at_once=True)
 
     async def handshake(self, url: str, *, timeout: float) -> Handshake:
         """Open a connection to an https URL's host, within `timeout` seconds, and tell what was agreed.
@@ -279,6 +261,26 @@ class Egress:
     def require_callable(self, url: str) -> None:
         """Raises `EhrMisbehaved` for a URL that would never be called, whatever its host resolves to."""
         require_callable(url, self._allowed)
+
+
+async def _streamed(
+    upstream: Upstream,
+    method: str,
+    target: str,
+    host: str,
+    headers: Mapping[str, str],
+    content: bytes | AsyncIterator[bytes] | None,
+    timeout: float,
+    *,
+    at_once: bool = False,
+) -> StreamedAnswer:
+    """Send one request; whoever gets the answer closes it. With `at_once` a body that is here is given whole."""
+    asked = {"accept-encoding": "identity", **headers}
+    status, got, connection = await exchange(upstream, method, target, host, asked, content, timeout)
+    is_packed = stays_packed(headers, got)
+    whole = connection.whole() if at_once and packing_of(got) == "identity" else None
+    chunks = body_of(connection, {} if is_packed else got)
+    return StreamedAnswer(status, got, chunks, is_packed, whole, lambda: upstream.give_back(connection))
 
 
 async def _read(response: httpx.Response) -> AsyncIterator[bytes]:
