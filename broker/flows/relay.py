@@ -7,6 +7,7 @@ token that an EHR echoes is cut out of headers and body (HB-07).
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
@@ -21,7 +22,8 @@ from broker.secret import Secret
 
 _RAW_TYPES = frozenset({"Binary"})
 """Types that may be read as what they hold, not as FHIR JSON."""
-_DECODED = frozenset({"identity", "gzip", "deflate", ""})
+DECODED: Final = frozenset({"identity", "gzip", "deflate", ""})
+"""How a body may come."""
 _UNNAMED = "the EHR answered a body without a Content-Type (OA-04)"
 _UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
@@ -54,8 +56,12 @@ def accept_for(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]])
 
 def takes_packed(interaction: Interaction, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the EHR may pack the body: it passes as it is, and the app takes gzip (PX-11)."""
-    if interaction.kind not in {"read", "vread"} or interaction.type not in _RAW_TYPES:
-        return False
+    passes = interaction.kind in {"read", "vread"} and interaction.type in _RAW_TYPES
+    return passes and takes_gzip(headers)
+
+
+def takes_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an app takes a body that is packed by gzip (RFC 9110 §12.5.3)."""
     asked = ",".join(value.decode("latin-1") for name, value in headers if name.lower() == b"accept-encoding")
     words = (word.replace(" ", "").lower().partition(";") for word in asked.split(","))
     return any(coding == "gzip" and not _NEVER.fullmatch(weight) for coding, _, weight in words)
@@ -75,7 +81,7 @@ def relay(
         raise EhrMisbehaved(f"the EHR answered status {received.status}")
     if 300 <= received.status < 400 and received.status != 304:
         raise EhrMisbehaved(f"the EHR redirects (status {received.status}); a token is never sent after it (PX-05)")
-    if received.headers.get("content-encoding", "identity").lower() not in _DECODED:
+    if received.headers.get("content-encoding", "identity").lower() not in DECODED:
         raise EhrMisbehaved("the EHR answered in a Content-Encoding that was not asked for, and cannot be looked into")
     raw = interaction.type in _RAW_TYPES and not is_json(received.headers)
     if "content-type" in received.headers and not is_json(received.headers):

@@ -17,13 +17,14 @@ from broker.bulk.job import no_such_export
 from broker.bulk.waits import next_wait
 from broker.clock import Clock
 from broker.egress import StreamedAnswer
+from broker.ehr.packed import passed_packed
 from broker.ehr.rewriting import SecretRemover
 from broker.errors import BrokerError, EhrError, EhrMisbehaved, EhrUnreachable, NotFound
 from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.ask import AskEhrBulk
 from broker.flows.bulk.trail import BulkTrail
 from broker.flows.fhir_request import FhirRequest
-from broker.flows.relay import FhirAnswer
+from broker.flows.relay import DECODED, FhirAnswer, takes_gzip
 from broker.interactions.export import NDJSON
 from broker.origins import origin
 from broker.policy import Permit
@@ -56,10 +57,11 @@ class ExportFile:
         self.trail.allowed("bulk.file", permit, job, request.request_id)
         try:
             async with AsyncExitStack() as open_answers:
-                headers = {"accept": NDJSON, "accept-encoding": _encoding(request.headers)}
+                encoding = "gzip" if takes_gzip(request.headers) else "identity"
+                headers = {"accept": NDJSON, "accept-encoding": encoding}
                 answer, token = await self._open(permit, file, headers, open_answers)
                 self.trail.allowed("bulk.answer", permit, job, request.request_id, status=answer.status)
-                yield _relayed(answer, token, headers["accept-encoding"])
+                yield relay_file(answer, token)
         except BrokerError as error:
             self.trail.failed("bulk.answer", permit, job, request.request_id, error)
             raise
@@ -89,13 +91,6 @@ class ExportFile:
         return answer, None
 
 
-def _encoding(headers: tuple[tuple[bytes, bytes], ...]) -> str:
-    """Ask for gzip where the app takes it; it is passed on as it is (BD-12)."""
-    accepted = b",".join(value for name, value in headers if name.lower() == b"accept-encoding").decode("latin-1")
-    words = (word.replace(" ", "").lower().partition(";q=") for word in accepted.split(","))
-    return "gzip" if any(name == "gzip" and (weight or "1").strip("0.") for name, _, weight in words) else "identity"
-
-
 def _require_file(answer: StreamedAnswer, *, with_token: bool) -> None:
     """Raise for what is no file."""
     status = answer.status
@@ -112,17 +107,19 @@ def _require_file(answer: StreamedAnswer, *, with_token: bool) -> None:
         raise EhrMisbehaved("a file is a web page, or XML (OA-04)")
 
 
-def _relayed(answer: StreamedAnswer, token: Secret | None, asked: str) -> FhirAnswer:
-    """Pass the file on: as it is where it is packed, else without the token, should the EHR echo it (HB-07).
+def relay_file(answer: StreamedAnswer, token: Secret | None) -> FhirAnswer:
+    """Pass the file on: packed where it was asked for so, and without the token, should the EHR echo it (HB-07).
 
-    What was packed unasked has been unpacked by now.
+    What was packed unasked has been unpacked by now. Raises `EhrMisbehaved`.
     """
-    packing, headers = answer.headers.get("content-encoding", "").lower(), {"content-type": NDJSON}
-    if packing not in {"", "identity", "gzip", "deflate"} or (asked == "gzip" and packing == "deflate"):
+    if answer.headers.get("content-encoding", "identity").lower() not in DECODED:
         raise EhrMisbehaved("a file came in a Content-Encoding that was not asked for")
-    if packing == asked == "gzip":
-        return FhirAnswer(200, {**headers, "content-encoding": packing}, answer.chunks)
-    return FhirAnswer(200, headers, answer.chunks if token is None else _without(answer.chunks, token))
+    headers, chunks = {"content-type": NDJSON}, answer.chunks
+    if answer.is_packed:
+        headers["content-encoding"] = "gzip"
+    if token is not None:
+        chunks = passed_packed(chunks, token) if answer.is_packed else _without(chunks, token)
+    return FhirAnswer(200, headers, chunks)
 
 
 async def _without(chunks: AsyncIterator[bytes], token: Secret) -> AsyncIterator[bytes]:
