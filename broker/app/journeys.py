@@ -88,12 +88,12 @@ def application(
     authenticate = Authenticate(_authenticate_app(rooms), certificates, parameters, public_url)
     return create_application(
         [
+            token_routes(token, introspect, revoke_handle, authenticate, parameters, arrivals),  # asked most, so first
             server_routes(describe_server, rooms.identity_key),
             smart_routes(describe_server, describe_ehr, rooms.signing_keys, directory),
             launch_routes(begin_launch, finish_launch, directory, parameters),
             reauthorize_routes(begin_reauthorization, public_url=public_url),
             authorize_routes(authorize_app, parameters, public_url=public_url),
-            token_routes(token, introspect, revoke_handle, authenticate, parameters, arrivals),
             export_routes(rooms, check_dpop, arrivals),
             health_routes(_readiness(rooms), is_draining),
         ],
@@ -134,7 +134,7 @@ def _ask_ehr(rooms: Rooms) -> AskEhr:
 
 def _authenticate_app(rooms: Rooms) -> AuthenticateApp:
     key_sets, clock, settings = KeySets(rooms.egress, rooms.clock), rooms.clock, rooms.settings
-    private_key_jwt = PrivateKeyJwt(rooms.redis, key_sets, rooms.keyed_hash, clock, settings.public_url)
+    private_key_jwt = PrivateKeyJwt(rooms.lookups, key_sets, rooms.keyed_hash, clock, settings.public_url)
     workload_identity = WorkloadIdentity(settings.issuer, key_sets, clock)
     return AuthenticateApp(rooms.directory, private_key_jwt, workload_identity, rooms.last_used, rooms.audit, clock)
 

@@ -106,7 +106,7 @@ class Handles:
         beside = refresh.digest if refresh else ""
         spent = spends.digest if spends else ""
         said: bytes = await self._issue(
-            self._redis,
+            self._lookups,
             [
                 keys.grant(tag),
                 keys.handles(tag),
@@ -172,7 +172,7 @@ class Handles:
         self, handle_key: str, grant_key: str, mark: str
     ) -> tuple[bytes | None, Mapping[bytes, bytes]]:
         keep = 2 * WINDOW_SECONDS * 1000
-        sealed, *rest = await self._redeem_with_proof(self._redis, [handle_key, grant_key, mark], [keep])
+        sealed, *rest = await self._redeem_with_proof(self._lookups, [handle_key, grant_key, mark], [keep])
         if sealed is None:
             return None, {}
         flat, fresh = rest
@@ -211,7 +211,7 @@ class Handles:
         """
         on = [keys.issued(handle.tag, "exchanged", handle.root)]
         counters = [keys.issued(handle.tag, "uses", digest) for digest in handle.counters]
-        if counters and not await self._take_use(self._redis, on + counters):
+        if counters and not await self._take_use(self._lookups, on + counters):
             raise InvalidHandle(f"handle {handle.id} has no uses left")
 
     async def revoke(self, handle: Handle | RefreshHandle) -> None:

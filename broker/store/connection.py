@@ -8,13 +8,12 @@ idle is seen and replaced before it is used.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
-from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -36,6 +35,14 @@ UNACKNOWLEDGED: Final = "unacknowledged"
 """The write is on the primary; neither replica nor disk, whichever was asked for, had it in time."""
 
 Value: TypeAlias = bytes | str | int | float
+
+
+class Executes(Protocol):
+    """What a command can be sent by: a client, or the connection that many share."""
+
+    def execute_command(self, *command: Any) -> Awaitable[Any]:
+        """Send it at most once. Raises redis-py's errors."""
+        ...
 
 
 @contextmanager
@@ -123,25 +130,25 @@ class Script:
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(
-        self, redis: Redis, keys: Sequence[str | bytes], args: Sequence[Value] = (), *, durable: bool = False
+        self, redis: Executes, keys: Sequence[str | bytes], args: Sequence[Value] = (), *, durable: bool = False
     ) -> Any:
         """Run it and return its answer, strings as bytes. Raises StoreUnavailable.
 
         With `durable` the answer counts only once the store's policy is met (`BROKER_REDIS_DURABILITY`). Where it is
         not met in time, the write is there all the same: call again, which must change nothing then.
         """
-        wait = ACKNOWLEDGEMENT.get(redis.durability) if durable and isinstance(redis, StoreClient) else None
         with store_errors():
             try:
-                return await _run(redis, ("EVALSHA", self._sha, len(keys), *keys, *args), wait)
+                return await _run(redis, ("EVALSHA", self._sha, len(keys), *keys, *args), durable=durable)
             except NoScriptError:  # nothing ran, so this is not a second sending
-                return await _run(redis, ("EVAL", self._text, len(keys), *keys, *args), wait)
+                return await _run(redis, ("EVAL", self._text, len(keys), *keys, *args), durable=durable)
 
 
-async def _run(redis: Redis, command: Sequence[Value], wait: Sequence[Value] | None) -> Any:
+async def _run(redis: Executes, command: Sequence[Value], *, durable: bool) -> Any:
     """Send the command, and on the same connection the wait for whoever else must have what it wrote."""
-    if wait is None:
-        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+    wait = ACKNOWLEDGEMENT.get(redis.durability) if durable and isinstance(redis, StoreClient) else None
+    if wait is None or not isinstance(redis, StoreClient):
+        return await redis.execute_command(*command)
     async with redis.pipeline(transaction=False) as pipe:
         pipe.execute_command(*command)
         pipe.execute_command(*wait)

@@ -1,8 +1,9 @@
-"""What every FHIR request reads, on one connection: the reads of many callers are written together, answered in order.
+"""What every FHIR request reads, and what makes a handle, on one connection: many callers' commands written together.
 
-redis-py opens the connection, with all that belongs to it, and hands over its socket: by its own way a read takes ten
-times as long (ADR 0013). A read that this connection did not answer is asked again by the ordinary client, which
-follows redirections and says what is wrong: reading twice does no harm.
+redis-py opens the connection, with all that belongs to it, and hands over its socket: by its own way a command takes
+ten times as long (ADR 0013). A read that this connection did not answer is asked again by the ordinary client, which
+follows redirections and says what is wrong: reading twice does no harm. What may write is sent again only where it was
+refused before it began.
 """
 
 import asyncio
@@ -13,21 +14,25 @@ from typing import Any, Final
 import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnectedError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoAnswerError
 
 from broker.store.client import StoreClient
 from broker.store.cluster import ClusterClient
-from broker.store.connection import store_errors
+from broker.store.connection import Value, store_errors
 from broker.store.pool import ANSWER_SECONDS, IDLE_SECONDS, LAST_LOOK_SECONDS
 from broker.store.slots import slot_of
 
 Command = tuple[str, ...]
 """What to do, the key, and what else the command takes."""
 _NOT_YET: Final = object()
+_READ_ONLY: Final = "READONLY "
+_NOT_BEGUN: Final = (_READ_ONLY, "NOSCRIPT ", "MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ", "LOADING ", "MASTERDOWN ")
+"""Errors after which nothing was written, and from which the ordinary client knows how to go on."""
 
 
 class Lookups:
-    """Reads keys. A command may be sent a second time, so it must not matter whether it is."""
+    """One connection to each server of the store, which all callers share."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -35,16 +40,36 @@ class Lookups:
         self._opening: dict[StoreClient, asyncio.Task[_Line]] = {}
 
     async def read(self, *commands: Command) -> Sequence[Any]:
-        """Return the answers to commands on keys of one slot, in one round trip. Raises `StoreUnavailable`."""
+        """Return the answers to commands on keys of one slot, in one round trip. Raises `StoreUnavailable`.
+
+        They may be sent a second time, so it must not matter whether they are.
+        """
         with store_errors():
-            client = await self._client_of(commands[0])
-            if client is None:
+            line = await self._line_for(commands[0])
+            answers = await line.ask(b"".join([_pack(one) for one in commands]), len(commands)) if line else None
+            if answers is None or any(isinstance(answer, hiredis.ReplyError) for answer in answers):
                 return await self._read_otherwise(commands)
-            line = self._lines.get(client)
-            if line is None or not line.is_fit:
-                line = await self._open(client)
-            answers = await line.ask(b"".join([_pack(one) for one in commands]), len(commands))
-            return await self._read_otherwise(commands) if answers is None else answers
+            return answers
+
+    async def execute_command(self, *command: Value) -> Any:
+        """Send one command as redis-py's clients do, and at most once, whatever it is; return its answer.
+
+        Raises redis-py's errors: ConnectionError and TimeoutError where nobody knows whether it was done.
+        """
+        line = await self._line_for(command)
+        if line is None:
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        answers = await line.ask(_pack(command), 1)
+        if answers is None:
+            raise NotConnectedError("the connection was cut")
+        if not isinstance(answers[0], hiredis.ReplyError):
+            return answers[0]
+        said = str(answers[0])
+        if not said.startswith(_NOT_BEGUN):
+            raise ResponseError(said)
+        if said.startswith(_READ_ONLY):  # it was made a replica under us
+            line.close()
+        return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -53,10 +78,15 @@ class Lookups:
         for line in self._lines.values():
             line.close()
 
-    async def _client_of(self, command: Command) -> StoreClient | None:
-        if isinstance(self._redis, ClusterClient):
-            return self._redis.node(await self._redis.owner(slot_of(command[1])))
-        return self._redis if isinstance(self._redis, StoreClient) else None
+    async def _line_for(self, command: Sequence[Value]) -> "_Line | None":
+        """Return the connection to the server that has a command's key; None where the client is not one of ours."""
+        client = self._redis
+        if isinstance(client, ClusterClient):
+            client = client.node(await client.owner(slot_of(command)))
+        if not isinstance(client, StoreClient):
+            return None
+        line = self._lines.get(client)
+        return line if line is not None and line.is_fit else await self._open(client)
 
     async def _open(self, client: StoreClient) -> "_Line":
         """Open one connection, whoever asks meanwhile."""
@@ -86,7 +116,7 @@ class Lookups:
             return await pipe.execute()
 
 
-def _pack(command: Command) -> bytes:
+def _pack(command: Sequence[Value]) -> bytes:
     return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows commands of one word only
 
 
@@ -175,8 +205,7 @@ class _Line(asyncio.Protocol):
             return
         self._asked.popleft()
         if not asked.future.done():
-            is_error = any(isinstance(one, hiredis.ReplyError) for one in asked.answers)
-            asked.future.set_result(None if is_error else asked.answers)
+            asked.future.set_result(asked.answers)
 
     def _look_at_the_clock(self) -> None:
         self._timer = None

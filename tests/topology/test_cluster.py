@@ -1,5 +1,6 @@
 """A cluster looks like one server, and a command is sent at most once, whichever node has its key."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -154,12 +155,15 @@ async def test_a_cluster_that_is_gone_is_refused(cluster: Cluster) -> None:
             await redis.ping()
 
 
-async def test_lookups_go_to_the_node_of_their_slot_and_follow_it(cluster: Cluster, redis: StoreClient) -> None:
+async def test_lookups_go_to_the_node_of_their_slot_and_follow_it(
+    cluster: Cluster, redis: StoreClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each node has a connection of its own, and a slot that has moved is found by the ordinary way."""
     tags = [f"looked up {number}" for number in range(20)]
     for tag in tags:
         await redis.set(f"sb:{{{tag}}}:a", tag)
     lookups = Lookups(redis)
+    monkeypatch.setattr(lookups, "_read_otherwise", None)
     try:
         found = [await lookups.read(("GET", f"sb:{{{tag}}}:a"), ("GET", f"sb:{{{tag}}}:b")) for tag in tags]
         assert found == [[tag.encode(), None] for tag in tags]
@@ -169,6 +173,21 @@ async def test_lookups_go_to_the_node_of_their_slot_and_follow_it(cluster: Clust
         target = next(server for server in cluster.servers if server is not source)
         cluster.move(key_slot(key.encode()), target)
         target.ask("SET", key, "moved")
+        monkeypatch.undo()
         assert await lookups.read(("GET", key)) == [b"moved"]
     finally:
         await lookups.close()
+
+
+async def test_what_is_written_over_shared_connections_goes_to_the_node_of_its_slot_and_follows_it(
+    cluster: Cluster, redis: StoreClient
+) -> None:
+    shared = Lookups(redis)
+    try:
+        written = [f"sb:{{written {number}}}:a" for number in range(20)]
+        assert await asyncio.gather(*(COUNT(shared, [key]) for key in written)) == [1] * 20
+        target = next(server for server in cluster.servers if server is not cluster.owner(written[0]))
+        cluster.move(key_slot(written[0].encode()), target)
+        assert await COUNT(shared, [written[0]]) == 1
+    finally:
+        await shared.close()

@@ -8,8 +8,6 @@ wants the issuer. All three name this broker alone, and a `jti` works once at al
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redis.asyncio import Redis
-
 from broker.apps import App
 from broker.clock import Clock
 from broker.credentials import KeyedHash
@@ -22,6 +20,7 @@ from broker.flows.proof.signed_jwt import LEEWAY_SECONDS, check_times, read_head
 from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import store_errors
+from broker.store.lookups import Lookups
 
 ALGORITHMS: Final = ("ES384", "RS384")
 LONGEST_ASSERTION_SECONDS: Final = 300
@@ -31,8 +30,10 @@ _LONGEST_JTI: Final = 256
 class PrivateKeyJwt:
     """Checks assertions that apps sign."""
 
-    def __init__(self, redis: Redis, key_sets: KeySets, keyed_hash: KeyedHash, clock: Clock, public_url: str) -> None:
-        self._redis = redis
+    def __init__(
+        self, lookups: Lookups, key_sets: KeySets, keyed_hash: KeyedHash, clock: Clock, public_url: str
+    ) -> None:
+        self._lookups = lookups
         self._key_sets = key_sets
         self._hash = keyed_hash
         self._clock = clock
@@ -58,7 +59,7 @@ class PrivateKeyJwt:
         digest = self._hash("jti", f"{app.id}\0{jti}")
         keep = int((exp - self._clock() + 2 * LEEWAY_SECONDS) * 1000) + 1000
         with store_errors():
-            fresh = await self._redis.set(keys.replay(digest), "1", nx=True, px=keep)
+            fresh = await self._lookups.execute_command("SET", keys.replay(digest), "1", "NX", "PX", keep)
         if not fresh:
             raise InvalidClient("the assertion's jti was used before (CA-09)")
 
