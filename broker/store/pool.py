@@ -9,8 +9,6 @@ Time in which this process itself was held up says nothing about Redis, whose an
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool
@@ -131,33 +129,37 @@ class Pool(BlockingConnectionPool):
         failures = (NotConnectedError, NoAnswerError)  # a try's own timeout knows nothing of ticks
         retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), CONNECT_RETRIES, failures)
         try:
-            async with _ticking_timeout(CONNECT_SECONDS) as limit:
-                await retry.call_with_retry(
-                    lambda: connect(connection),
-                    lambda _: connection.disconnect(),
-                    # redis-py sends with asyncio.wait_for, which before Python 3.12 can swallow the cancellation.
-                    lambda _: not limit.expired(),
-                )
+            async with asyncio.timeout(None) as limit:
+                ticks = _Ticks(limit, CONNECT_SECONDS)
+                try:
+                    await retry.call_with_retry(
+                        lambda: connect(connection),
+                        lambda _: connection.disconnect(),
+                        # redis-py sends with asyncio.wait_for, which before Python 3.12 can swallow the cancellation.
+                        lambda _: not limit.expired(),
+                    )
+                finally:
+                    ticks.stop()
         except TimeoutError:
             raise NotConnectedError("no connection in time") from None
 
 
-@asynccontextmanager
-async def _ticking_timeout(seconds: float) -> AsyncIterator[asyncio.Timeout]:
-    """Be `asyncio.timeout`, but count ticks of the loop: time in which it was held up is one tick, however long."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
+class _Ticks:
+    """Ends a timeout after so many seconds in ticks: one in which the loop was held up is one, however long."""
 
-    def wait_for_tick(left: int) -> None:
-        nonlocal timer
+    __slots__ = ("_limit", "_loop", "_seconds", "_timer")
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._seconds = seconds / TICKS
+        self._wait(TICKS)
+
+    def _wait(self, left: int) -> None:
         if left:
-            timer = loop.call_later(seconds / TICKS, wait_for_tick, left - 1)
+            self._timer = self._loop.call_later(self._seconds, self._wait, left - 1)
         else:
-            limit.reschedule(loop.time())
+            self._limit.reschedule(self._loop.time())
 
-    async with asyncio.timeout(None) as limit:
-        wait_for_tick(TICKS)
-        try:
-            yield limit
-        finally:
-            timer.cancel()
+    def stop(self) -> None:
+        self._timer.cancel()
