@@ -133,7 +133,7 @@ async def open_broker(
         witness = Witness(redis, witness_file, audit, clock, entropy)
         await witness.open()
         rooms = await open_rooms(settings, redis, vault, signing, audit, egress, witness, clock, entropy)
-        closing.push_async_callback(rooms.lookups.close)
+        closing.push_async_callback(rooms.shared.close)
         closing.push_async_callback(rooms.grants.untold.close)
         closing.push_async_callback(rooms.signing_keys.close)
         closing.push_async_callback(rooms.client_secrets.close)

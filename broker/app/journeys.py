@@ -134,7 +134,7 @@ def _ask_ehr(rooms: Rooms) -> AskEhr:
 
 def _authenticate_app(rooms: Rooms) -> AuthenticateApp:
     key_sets, clock, settings = KeySets(rooms.egress, rooms.clock), rooms.clock, rooms.settings
-    private_key_jwt = PrivateKeyJwt(rooms.lookups, key_sets, rooms.keyed_hash, clock, settings.public_url)
+    private_key_jwt = PrivateKeyJwt(rooms.shared, key_sets, rooms.keyed_hash, clock, settings.public_url)
     workload_identity = WorkloadIdentity(settings.issuer, key_sets, clock)
     return AuthenticateApp(rooms.directory, private_key_jwt, workload_identity, rooms.last_used, rooms.audit, clock)
 
@@ -198,7 +198,7 @@ def backend_handle(rooms: Rooms) -> BackendHandle:
         signing_keys=rooms.signing_keys,
         grants=rooms.grants,
         backend_grants=BackendGrants(
-            rooms.redis, rooms.lookups, rooms.grants, rooms.keyed_hash, rooms.clock, rooms.entropy
+            rooms.redis, rooms.shared, rooms.grants, rooms.keyed_hash, rooms.clock, rooms.entropy
         ),
         schedule=rooms.schedule,
         issue_handle=IssueHandle(rooms.directory, rooms.handles, _tell_identity(rooms), rooms.audit),

@@ -46,7 +46,7 @@ from broker.refresh.schedule import Schedule
 from broker.refresh.sending import Sending
 from broker.refresh.trail import RefreshTrail
 from broker.settings import Settings
-from broker.store.lookups import Lookups
+from broker.store.shared import SharedConnections
 from broker.vault import Vault
 from broker.witness import Witness
 
@@ -64,7 +64,7 @@ class Rooms:
     keyed_hash: KeyedHash
     directory: Directory
     grants: Grants
-    lookups: Lookups
+    shared: SharedConnections
     handles: Handles
     exchanged_handles: ExchangedHandles
     codes: Codes
@@ -107,8 +107,8 @@ async def open_rooms(
     tenant, keyed_hash = settings.tenant, await _keyed_hash(redis, vault, settings.tenant, entropy)
     directory, grants = Directory(settings), _grants(settings, redis, vault, witness, clock, entropy)
     records = IssuedRecords(vault, keyed_hash, tenant=tenant, clock=clock, entropy=entropy)
-    sealed, schedule, lookups = SealedRecords(redis, vault, tenant), Schedule(redis), Lookups(redis)
-    handles = Handles(redis, lookups, records, grants, clock=clock)
+    sealed, schedule, shared = SealedRecords(redis, vault, tenant), Schedule(redis), SharedConnections(redis)
+    handles = Handles(redis, shared, records, grants, clock=clock)
     rings, client_secrets = Rings(sealed, signing, audit, clock), ClientSecrets(sealed, keyed_hash, audit, clock)
     signing_keys = SigningKeys(rings, signing, client_secrets, public_url=settings.public_url, clock=clock)
     pins, gate = Pins(redis, vault, keyed_hash, audit, clock, tenant), Gate(redis, clock, entropy)
@@ -127,7 +127,7 @@ async def open_rooms(
         keyed_hash=keyed_hash,
         directory=directory,
         grants=grants,
-        lookups=lookups,
+        shared=shared,
         handles=handles,
         exchanged_handles=ExchangedHandles(redis, records, clock=clock),
         codes=Codes(redis, records, handles),

@@ -17,8 +17,8 @@ from broker.grants.records import Grants
 from broker.scopes import Scopes
 from broker.store import keys
 from broker.store.connection import Script
-from broker.store.lookups import Lookups
 from broker.store.scripts import script
+from broker.store.shared import SharedConnections
 
 KNOWN_SECONDS: Final = 86_400
 """A set of scopes that no app has asked for in so long gets a grant of its own the next time."""
@@ -52,7 +52,7 @@ class BackendGrants:
     """Finds the grant of a purpose; where there is none, one replica has it made and the others wait for it."""
 
     redis: Redis
-    lookups: Lookups
+    shared: SharedConnections
     grants: Grants
     keyed_hash: KeyedHash
     clock: Clock
@@ -64,7 +64,7 @@ class BackendGrants:
     async def find(self, purpose: Purpose) -> Grant | None:
         """Return the grant there is. Raises `StoreUnavailable`."""
         pointer = keys.backend(self._digest(purpose))
-        tag, _ = await self.lookups.read(("GET", pointer), ("PEXPIRE", pointer, str(KNOWN_SECONDS * 1000)))
+        tag, _ = await self.shared.read(("GET", pointer), ("PEXPIRE", pointer, str(KNOWN_SECONDS * 1000)))
         return None if tag is None else await self._usable(tag.decode(), purpose)
 
     async def once(self, purpose: Purpose, make: Callable[[], Awaitable[Grant]]) -> Grant:
@@ -107,7 +107,7 @@ class BackendGrants:
         return known.decode() if known else ""
 
     async def _usable(self, tag: str, purpose: Purpose) -> Grant | None:
-        (fields,) = await self.lookups.read(("HGETALL", keys.grant(tag)))
+        (fields,) = await self.shared.read(("HGETALL", keys.grant(tag)))
         if not fields:
             return None
         grant = await self.grants.unpack(tag, fields)

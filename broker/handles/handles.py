@@ -18,8 +18,8 @@ from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import Script, store_errors
-from broker.store.lookups import Lookups
 from broker.store.scripts import script
+from broker.store.shared import SharedConnections
 
 REMEMBERED: Final = 4096
 """How many handles a process need not open again, as long as the store still gives the very same record."""
@@ -36,9 +36,11 @@ def require_well_formed(text: str) -> Presented:
 class Handles:
     """Issues, redeems and ends handles."""
 
-    def __init__(self, redis: Redis, lookups: Lookups, records: IssuedRecords, grants: Grants, *, clock: Clock) -> None:
+    def __init__(
+        self, redis: Redis, shared: SharedConnections, records: IssuedRecords, grants: Grants, *, clock: Clock
+    ) -> None:
         self._redis = redis
-        self._lookups = lookups
+        self._shared = shared
         self._opened: Remembered[tuple[str, bytes], Handle] = Remembered(REMEMBERED)
         self._records = records
         self._grants = grants
@@ -106,7 +108,7 @@ class Handles:
         beside = refresh.digest if refresh else ""
         spent = spends.digest if spends else ""
         said: bytes = await self._issue(
-            self._lookups,
+            self._shared,
             [
                 keys.grant(tag),
                 keys.handles(tag),
@@ -165,14 +167,14 @@ class Handles:
         return handle, grant
 
     async def _read(self, handle_key: str, grant_key: str) -> tuple[bytes | None, Mapping[bytes, bytes]]:
-        sealed, fields = await self._lookups.read(("GET", handle_key), ("HGETALL", grant_key))
+        sealed, fields = await self._shared.read(("GET", handle_key), ("HGETALL", grant_key))
         return sealed, fields
 
     async def _read_with_proof(
         self, handle_key: str, grant_key: str, mark: str
     ) -> tuple[bytes | None, Mapping[bytes, bytes]]:
         keep = 2 * WINDOW_SECONDS * 1000
-        sealed, *rest = await self._redeem_with_proof(self._lookups, [handle_key, grant_key, mark], [keep])
+        sealed, *rest = await self._redeem_with_proof(self._shared, [handle_key, grant_key, mark], [keep])
         if sealed is None:
             return None, {}
         flat, fresh = rest
@@ -211,7 +213,7 @@ class Handles:
         """
         on = [keys.issued(handle.tag, "exchanged", handle.root)]
         counters = [keys.issued(handle.tag, "uses", digest) for digest in handle.counters]
-        if counters and not await self._take_use(self._lookups, on + counters):
+        if counters and not await self._take_use(self._shared, on + counters):
             raise InvalidHandle(f"handle {handle.id} has no uses left")
 
     async def revoke(self, handle: Handle | RefreshHandle) -> None:

@@ -9,7 +9,7 @@ from broker.errors import InvalidHandle
 from broker.grants import Grants
 from broker.handles import Handles
 from broker.issued import IssuedRecords
-from broker.store.lookups import Lookups
+from broker.store.shared import SharedConnections
 from broker.vault import RecordContext, Vault
 from tests.stage.vault import domain_keys, report_nothing
 from tests.store.test_rotation import SCOPES, TAG, TERMS, TOKENS
@@ -38,10 +38,10 @@ async def reads(redis: Redis) -> int:
 async def test_a_handle_is_found_without_its_ehr_in_one_round_trip_and_at_another_ehr_not_at_all(redis: Redis) -> None:
     """HB-01, HB-06."""
     vault = CountingVault(redis)
-    lookups = Lookups(redis)
+    shared = SharedConnections(redis)
     grants = Grants(redis, vault, tenant="t", clock=lambda: NOW)
     records = IssuedRecords(vault, KeyedHash(bytes(32)), tenant="t", clock=lambda: NOW, entropy=system_entropy)
-    handles = Handles(redis, lookups, records, grants, clock=lambda: NOW)
+    handles = Handles(redis, shared, records, grants, clock=lambda: NOW)
     await grants.create(TAG, TERMS, TOKENS)
     issued = await handles.issue(
         tag=TAG,
@@ -64,4 +64,4 @@ async def test_a_handle_is_found_without_its_ehr_in_one_round_trip_and_at_anothe
     assert sorted(vault.opened) == ["grant-terms", "handle"]
     with pytest.raises(InvalidHandle, match="is bound to EHR sandbox"):
         await handles.redeem(issued.handle.reveal(), "other")
-    await lookups.close()
+    await shared.close()

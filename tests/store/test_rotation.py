@@ -20,7 +20,7 @@ from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.store.connection import connect
 from broker.store.embedded import EmbeddedServer
-from broker.store.lookups import Lookups
+from broker.store.shared import SharedConnections
 from tests.stage.vault import a_vault
 
 TAG = "0123456789AB"
@@ -77,8 +77,8 @@ class World:
         vault = a_vault(self.redis, clock=self.clock)
         self.grants = Grants(self.redis, vault, tenant="t", clock=self.clock)
         records = IssuedRecords(vault, KeyedHash(bytes(32)), tenant="t", clock=self.clock, entropy=system_entropy)
-        self.lookups = Lookups(self.redis)
-        self.handles = Handles(self.redis, self.lookups, records, self.grants, clock=self.clock)
+        self.shared = SharedConnections(self.redis)
+        self.handles = Handles(self.redis, self.shared, records, self.grants, clock=self.clock)
         self.exchanged = ExchangedHandles(self.redis, records, clock=self.clock)
         await self.grants.create(TAG, TERMS, TOKENS)
 
@@ -103,7 +103,7 @@ class Rotation(RuleBasedStateMachine):
         self.all_held: list[Held] = []
 
     def teardown(self) -> None:
-        self.run(self.world.lookups.close())
+        self.run(self.world.shared.close())
         self.run(self.world.redis.aclose())
         self.world.runner.close()
 

@@ -11,7 +11,7 @@ from broker.errors import StoreUnavailable
 from broker.secret import Secret
 from broker.store.client import StoreClient
 from broker.store.connection import Script, connect, store_errors
-from broker.store.lookups import Lookups
+from broker.store.shared import SharedConnections
 from broker.store.slots import slot_of
 from tests.topology import Cluster
 
@@ -162,10 +162,10 @@ async def test_lookups_go_to_the_node_of_their_slot_and_follow_it(
     tags = [f"looked up {number}" for number in range(20)]
     for tag in tags:
         await redis.set(f"sb:{{{tag}}}:a", tag)
-    lookups = Lookups(redis)
-    monkeypatch.setattr(lookups, "_read_otherwise", None)
+    shared = SharedConnections(redis)
+    monkeypatch.setattr(shared, "_read_otherwise", None)
     try:
-        found = [await lookups.read(("GET", f"sb:{{{tag}}}:a"), ("GET", f"sb:{{{tag}}}:b")) for tag in tags]
+        found = [await shared.read(("GET", f"sb:{{{tag}}}:a"), ("GET", f"sb:{{{tag}}}:b")) for tag in tags]
         assert found == [[tag.encode(), None] for tag in tags]
 
         key = f"sb:{{{tags[0]}}}:a"
@@ -174,15 +174,15 @@ async def test_lookups_go_to_the_node_of_their_slot_and_follow_it(
         cluster.move(key_slot(key.encode()), target)
         target.ask("SET", key, "moved")
         monkeypatch.undo()
-        assert await lookups.read(("GET", key)) == [b"moved"]
+        assert await shared.read(("GET", key)) == [b"moved"]
     finally:
-        await lookups.close()
+        await shared.close()
 
 
 async def test_what_is_written_over_shared_connections_goes_to_the_node_of_its_slot_and_follows_it(
     cluster: Cluster, redis: StoreClient
 ) -> None:
-    shared = Lookups(redis)
+    shared = SharedConnections(redis)
     try:
         written = [f"sb:{{written {number}}}:a" for number in range(20)]
         assert await asyncio.gather(*(COUNT(shared, [key]) for key in written)) == [1] * 20

@@ -10,7 +10,7 @@ from broker.errors import StoreUnavailable
 from broker.secret import Secret
 from broker.store.client import StoreClient
 from broker.store.connection import Script, connect, store_errors
-from broker.store.lookups import Lookups
+from broker.store.shared import SharedConnections
 from tests.topology.server import PASSWORD, USER, Server, running_server
 
 COUNT = "return redis.call('INCR', KEYS[1])"
@@ -31,13 +31,15 @@ async def redis(server: Server) -> AsyncIterator[StoreClient]:
 
 
 @pytest.fixture
-async def shared(redis: StoreClient) -> AsyncIterator[Lookups]:
-    shared = Lookups(redis)
+async def shared(redis: StoreClient) -> AsyncIterator[SharedConnections]:
+    shared = SharedConnections(redis)
     yield shared
     await shared.close()
 
 
-async def test_a_crowd_runs_a_script_that_the_server_does_not_know_yet(shared: Lookups, server: Server) -> None:
+async def test_a_crowd_runs_a_script_that_the_server_does_not_know_yet(
+    shared: SharedConnections, server: Server
+) -> None:
     count = Script(COUNT)
     server.ask("SCRIPT", "FLUSH")
 
@@ -45,14 +47,16 @@ async def test_a_crowd_runs_a_script_that_the_server_does_not_know_yet(shared: L
     assert sorted(answers) == list(range(1, MANY + 1))
 
 
-async def test_scripts_and_reads_of_many_callers_are_each_given_their_own_answer(shared: Lookups) -> None:
+async def test_scripts_and_reads_of_many_callers_are_each_given_their_own_answer(shared: SharedConnections) -> None:
     count = Script(COUNT)
     counts = [count(shared, [f"counted {number}"]) for number in range(MANY)]
     answers = await asyncio.gather(*counts, *(shared.read(("GET", "none")) for _ in range(MANY)))
     assert answers == [1] * MANY + [[None]] * MANY
 
 
-async def test_a_write_whose_connection_is_cut_is_refused_and_not_sent_again(shared: Lookups, server: Server) -> None:
+async def test_a_write_whose_connection_is_cut_is_refused_and_not_sent_again(
+    shared: SharedConnections, server: Server
+) -> None:
     """The server may have done it: a second sending of what spends a code or a use would be taken for a replay."""
     count = Script(COUNT)
     await count(shared, ["counted"])
@@ -69,7 +73,7 @@ async def test_a_write_whose_connection_is_cut_is_refused_and_not_sent_again(sha
 
 
 async def test_a_write_that_is_not_answered_is_refused_in_time_and_not_sent_again(
-    shared: Lookups, server: Server
+    shared: SharedConnections, server: Server
 ) -> None:
     count = Script(COUNT)
     await count(shared, ["counted"])
@@ -80,7 +84,7 @@ async def test_a_write_that_is_not_answered_is_refused_in_time_and_not_sent_agai
     assert int(server.ask("GET", "counted")) <= 2
 
 
-async def test_an_error_is_the_one_callers_alone(shared: Lookups, redis: StoreClient) -> None:
+async def test_an_error_is_the_one_callers_alone(shared: SharedConnections, redis: StoreClient) -> None:
     await redis.set("text", "words")
     counts = asyncio.gather(
         *(shared.execute_command("INCR", key) for key in ("a", "text", "b")), return_exceptions=True
@@ -92,7 +96,9 @@ async def test_an_error_is_the_one_callers_alone(shared: Lookups, redis: StoreCl
         await shared.execute_command("HGET", "text", "field")
 
 
-async def test_a_primary_that_became_a_replica_is_left_at_its_first_refusal(shared: Lookups, server: Server) -> None:
+async def test_a_primary_that_became_a_replica_is_left_at_its_first_refusal(
+    shared: SharedConnections, server: Server
+) -> None:
     await shared.read(("GET", "counted"))
     (former,) = shared._lines.values()
     server.ask("REPLICAOF", "127.0.0.1", "1")

@@ -20,7 +20,7 @@ from broker.flows.proof.signed_jwt import LEEWAY_SECONDS, check_times, read_head
 from broker.secret import Secret
 from broker.store import keys
 from broker.store.connection import store_errors
-from broker.store.lookups import Lookups
+from broker.store.shared import SharedConnections
 
 ALGORITHMS: Final = ("ES384", "RS384")
 LONGEST_ASSERTION_SECONDS: Final = 300
@@ -31,9 +31,9 @@ class PrivateKeyJwt:
     """Checks assertions that apps sign."""
 
     def __init__(
-        self, lookups: Lookups, key_sets: KeySets, keyed_hash: KeyedHash, clock: Clock, public_url: str
+        self, shared: SharedConnections, key_sets: KeySets, keyed_hash: KeyedHash, clock: Clock, public_url: str
     ) -> None:
-        self._lookups = lookups
+        self._shared = shared
         self._key_sets = key_sets
         self._hash = keyed_hash
         self._clock = clock
@@ -59,7 +59,7 @@ class PrivateKeyJwt:
         digest = self._hash("jti", f"{app.id}\0{jti}")
         keep = int((exp - self._clock() + 2 * LEEWAY_SECONDS) * 1000) + 1000
         with store_errors():
-            fresh = await self._lookups.execute_command("SET", keys.replay(digest), "1", "NX", "PX", keep)
+            fresh = await self._shared.execute_command("SET", keys.replay(digest), "1", "NX", "PX", keep)
         if not fresh:
             raise InvalidClient("the assertion's jti was used before (CA-09)")
 

@@ -31,7 +31,7 @@ _NOT_BEGUN: Final = (_READ_ONLY, "NOSCRIPT ", "MOVED ", "ASK ", "TRYAGAIN ", "CL
 """Errors after which nothing was written, and from which the ordinary client knows how to go on."""
 
 
-class Lookups:
+class SharedConnections:
     """One connection to each server of the store, which all callers share."""
 
     def __init__(self, redis: Redis) -> None:
@@ -91,7 +91,7 @@ class Lookups:
     async def _open(self, client: StoreClient) -> "_Line":
         """Open one connection, whoever asks meanwhile."""
         if client not in self._opening:
-            opening = asyncio.create_task(_opened(client.connection_pool), name="lookups")
+            opening = asyncio.create_task(_opened(client.connection_pool), name="shared")
             self._opening[client] = opening
             opening.add_done_callback(lambda task: self._keep(client, task))
         return await asyncio.shield(self._opening[client])
