@@ -18,6 +18,7 @@ HEAD_BYTES: Final = 64 << 10
 """Most that may arrive without any of the body among it: a head, trailers, what is said of a chunk."""
 HELD_BYTES: Final = 128 << 10
 """An answer is read ahead of whoever takes it by no more than this, and one read of the loop's."""
+_CHUNKED: Final = "chunked"
 
 
 class StaleConnection(Exception):
@@ -126,9 +127,14 @@ class Http1Connection(asyncio.Protocol):
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
-        """Go on to the body, unless this is an interim answer (RFC 9110 §15.2)."""
+        """Go on to the body, unless this is an interim answer (RFC 9110 §15.2).
+
+        Raises ValueError for a transfer coding that nobody asked for, which would be taken for the body itself.
+        """
         if self._whole:
             return
+        if self._headers.get("transfer-encoding", _CHUNKED).lower() != _CHUNKED:
+            raise ValueError("a Transfer-Encoding other than chunked (RFC 9112 §7)")
         status = self._parser.get_status_code()
         self._interim = status < 200  # 1xx
         if self._interim:

@@ -89,11 +89,13 @@ async def test_an_answer_is_read_however_it_is_framed_and_cut(
         CHUNKED + b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 20_000,
         CHUNKED + b"2\r\n{}\r\n0\r\nX: " + b"y" * 2 * HEAD_BYTES,
         CHUNKED + b"2;x=" + b"y" * 2 * HEAD_BYTES,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n{}",
     ],
     ids=[
         "too short", "chunk too short", "no last chunk", "no length", "two lengths", "length and chunks",
         "negative length", "upgrade", "bad header", "long header", "many headers", "many trailers", "long trailer",
-        "long chunk extension",
+        "long chunk extension", "packed chunks", "packed to the end",
     ],
 )  # fmt: skip
 async def test_an_answer_that_can_be_read_in_two_ways_or_is_cut_short_is_a_lost_one(
