@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -53,9 +54,10 @@ def rsa_keys() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nobody_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Believe nobody for TLS where a test says nothing: all that the world believes in would be read for each stage."""
+    """Believe nobody for TLS where a test says nothing: all that the world believes in would be read each time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(self_signed(tmp_path_factory.mktemp("nobody"))["certificate"]))
+        patch.setattr("httpcore2.default_ssl_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         yield
 
 

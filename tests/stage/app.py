@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import httpx2
 
-from tests.stage.browser import Browser, Landing, http_client
+from tests.stage.browser import Browser, Landing
 
 ORIGIN = "http://127.0.0.1:1"
 REDIRECT_URI = f"{ORIGIN}/callback"
@@ -26,7 +26,7 @@ class App:
     client_id: str = "growth-chart"
     auth: tuple[str, str] | None = None
     redirect_uri: str = REDIRECT_URI
-    http: httpx2.AsyncClient = field(default_factory=lambda: http_client(timeout=30))
+    http: httpx2.AsyncClient = field(default_factory=lambda: httpx2.AsyncClient(trust_env=False, timeout=30))
     browser: Browser = field(default_factory=lambda: Browser(stops_at=ORIGIN))
     verifier: str = ""
     answers: list[httpx2.Response] = field(default_factory=list)

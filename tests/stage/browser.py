@@ -1,18 +1,11 @@
 """A browser as far as OAuth needs one: it keeps cookies and follows redirects until they leave for an app."""
 
-import ssl
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
 MOST_REDIRECTS = 12
-
-
-def http_client(**options: Any) -> httpx2.AsyncClient:
-    """Make a client for plain HTTP: to read what the world believes in for TLS takes longer than most tests."""
-    return httpx2.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), trust_env=False, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +27,7 @@ class Browser:
 
     def __init__(self, *, stops_at: str) -> None:
         self._stops_at = stops_at
-        self.http = http_client(timeout=10, headers={"Accept": "text/html"})
+        self.http = httpx2.AsyncClient(trust_env=False, timeout=10, headers={"Accept": "text/html"})
         self.seen: list[httpx2.Response] = []
 
     async def open(self, url: str) -> Landing:
