@@ -10,6 +10,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -70,8 +71,13 @@ def reasons() -> Mapping[str, str]:
     return tomllib.loads((HERE / "reasons.toml").read_text(encoding="utf-8"))
 
 
-def docstrings() -> Iterator[tuple[str, str]]:
-    """Yield each test that has a docstring as `file::test`, with the docstring."""
+@cache
+def docstrings() -> tuple[tuple[str, str], ...]:
+    """Return each test that has a docstring as `file::test`, with the docstring."""
+    return tuple(_docstrings())
+
+
+def _docstrings() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
