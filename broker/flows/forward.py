@@ -7,7 +7,7 @@ Each step takes the last one's result. No token can be asked for without the per
 sent before the audit record is with the kernel.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ from broker.flows.check_dpop import CheckDpop
 from broker.flows.fhir_request import FhirRequest, require_no_token
 from broker.flows.follow_merge import REDIRECTS, merged_into, name_record
 from broker.flows.redeem import redeem
-from broker.flows.relay import FhirAnswer, accept_for, begun, relay
+from broker.flows.relay import FhirAnswer, begun, relay
 from broker.flows.searchable import SearchableParameters
 from broker.flows.use_record import record_of, record_of_refusal
 from broker.grants import Grant
@@ -65,11 +65,11 @@ class Forward:
         A `Refusal` sent nothing; but `AnswerWithheld` did, and keeps what came back.
         """
         request = at_ehr(request, self.directory)
-        permit = await self._permit(request)
+        permit, headers = await self._permit(request)
         self._record(permit, request, "handle.use", "allowed", reason=permit.rule)
         received: StreamedAnswer | None = None
         try:
-            answered, received, token = await self._ask(permit, request)
+            answered, received, token = await self._ask(permit, request, headers)
             answer = self._relayed(answered, request, received, token)
             if answered is not permit:
                 answer = name_record(answer, answered, self.directory)
@@ -85,7 +85,8 @@ class Forward:
             if received is not None:
                 received.close()
 
-    async def _permit(self, request: FhirRequest) -> Permit:
+    async def _permit(self, request: FhirRequest) -> tuple[Permit, Mapping[str, str]]:
+        """Return the permit, and the headers that go on with it. Every refusal is recorded."""
         handle = grant = interaction = None
         try:
             handle, grant = await redeem(request, self.directory, self.handles, self.check_dpop)
@@ -99,9 +100,8 @@ class Forward:
                 page = parse_page(request.method, request.raw_path, query, request.headers)
                 interaction = self.page_links.follow(page, link, handle.family)
             require_no_token(interaction)
-            accept_for(interaction, request.headers)
             permit = await self._decide(handle, grant, interaction, request.find_arrival)
-            request.headers_for_ehr(permit)  # what cannot go on is refused before a use is taken
+            headers = request.headers_for_ehr(permit)  # what cannot go on is refused before a use is taken
             await self.fair_use.admit(handle)
             await self.handles.take_use(handle)
         except TooManyRequests:
@@ -109,7 +109,7 @@ class Forward:
         except (Refusal, ReauthorizationRequired) as error:
             self.audit.record(record_of_refusal("handle.use", error, handle, grant, request.request_id, interaction))
             raise
-        return permit
+        return permit, headers
 
     async def _decide(
         self, handle: Handle, grant: Grant, interaction: Interaction, find_arrival: FindArrival | None
@@ -121,12 +121,14 @@ class Forward:
             searchable = await self.searchable(grant.terms.ehr)
         return decide(handle, grant, self.directory.app, interaction, find_arrival, searchable)
 
-    async def _ask(self, permit: Permit, request: FhirRequest) -> tuple[Permit, StreamedAnswer, CurrentToken]:
+    async def _ask(
+        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str]
+    ) -> tuple[Permit, StreamedAnswer, CurrentToken]:
         """Return the EHR's answer, the permit that it is for, and the token that it was given for.
 
         It is the same permit, unless a patient was merged into another record that the handle may read (PX-15).
         """
-        token, received = await self._send(permit, request)
+        token, received = await self._send(permit, request, headers)
         if received.status not in REDIRECTS:
             return permit, received, token
         try:
@@ -138,28 +140,34 @@ class Forward:
             return permit, received, token
         received.close()
         self._record(other, request, "handle.use", "allowed", reason="merged into another record (PX-15)")
-        return other, await self._once_more(other, request, token), token
+        return other, await self._once_more(other, request, request.headers_for_ehr(other), token), token
 
-    async def _send(self, permit: Permit, request: FhirRequest) -> tuple[CurrentToken, StreamedAnswer]:
+    async def _send(
+        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str]
+    ) -> tuple[CurrentToken, StreamedAnswer]:
         token = await self.refresher.current_token(permit)
-        received = await self._to_ehr(permit, request, token)
+        received = await self._to_ehr(permit, request, headers, token)
         if received.status == 401:
             received.close()
             token = await self.refresher.replace_refused(permit, token)
-            received = await self._once_more(permit, request, token)
+            received = await self._once_more(permit, request, headers, token)
         return token, received
 
-    async def _once_more(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
+    async def _once_more(
+        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str], token: CurrentToken
+    ) -> StreamedAnswer:
         """Send once more what may be sent again: with a fresh token, or after a redirect (PX-08)."""
         if not permit.interaction.safe:
             raise EhrUnreachable("401 to a write", public="The EHR's token was renewed. Send the request again.")
-        received = await self._to_ehr(permit, request, token)
+        received = await self._to_ehr(permit, request, headers, token)
         if received.status == 401:
             received.close()
             raise ReauthorizationRequired(f"the EHR refuses the fresh token of grant {permit.grant.tag} (PX-08)")
         return received
 
-    async def _to_ehr(self, permit: Permit, request: FhirRequest, token: CurrentToken) -> StreamedAnswer:
+    async def _to_ehr(
+        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str], token: CurrentToken
+    ) -> StreamedAnswer:
         interaction, terms = permit.interaction, permit.grant.terms
         send = partial(
             self.fhir_server.send,
@@ -168,7 +176,7 @@ class Forward:
             method=interaction.method,
             path=interaction.path,
             query=interaction.query,
-            headers=request.headers_for_ehr(permit),
+            headers=headers,
             content=interaction.body if interaction.body is not None else request.body,
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
             proof_key=token.proof_key,

@@ -42,6 +42,8 @@ class RequestHeaders:
         for raw_name, value in headers:
             if (name := raw_name.lower()) in _MEANINGFUL:
                 values[name.decode("latin-1")].append(value.decode("latin-1").strip(" \t"))
+        if not values:
+            return _SILENT
         if not _OVERRIDES.isdisjoint(values):
             refuse("a header that overrides the method or the path")
         if any(len(values[name]) > 1 for name in _SINGLE if name in values):
@@ -58,6 +60,10 @@ class RequestHeaders:
             responds_async="respond-async" in preferences,
             separate_status="separate-export-status" in preferences,
         )
+
+
+_SILENT: Final = RequestHeaders(media_type="", if_none_exist=None, if_none_match=False, returns_stored=False)
+"""What most requests say."""
 
 
 def _preferences(values: Iterable[str]) -> frozenset[str]:
