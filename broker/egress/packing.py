@@ -30,7 +30,7 @@ class Unpacker:
         return cls() if packing_of(headers) in _PACKED else None
 
     def __init__(self) -> None:
-        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._unpack = _member()
         self._begun = False
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
@@ -38,14 +38,18 @@ class Unpacker:
         self._begun = True
         try:
             while piece:
+                if self._unpack.eof:  # what was packed in several parts is several members (RFC 1952 §2.2)
+                    self._unpack = _member()
                 yield self._unpack.decompress(piece, PIECE_BYTES)
-                piece = self._unpack.unconsumed_tail
+                piece = self._unpack.unconsumed_tail or self._unpack.unused_data
         except zlib.error:
             raise EhrAnswerLost("the answer broke off (it cannot be unpacked)") from None
-        if self._unpack.unused_data:  # zlib would keep all that follows
-            raise EhrAnswerLost("the answer cannot be unpacked (it goes on after its end)")
 
     def finish(self) -> None:
         """Raise `EhrAnswerLost` unless the body is whole. One of no bytes is: a 304's, or that of a HEAD."""
         if self._begun and not self._unpack.eof:
             raise EhrAnswerLost("the answer broke off (it cannot be unpacked)")
+
+
+def _member() -> "zlib._Decompress":
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip, or deflate

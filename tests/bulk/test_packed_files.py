@@ -61,6 +61,16 @@ async def test_a_packed_file_that_echoes_the_token_is_refused_and_not_a_letter_o
     assert TOKEN.reveal()[:4].encode() not in zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(passed)
 
 
+async def test_the_token_is_found_across_the_parts_that_a_file_was_packed_in() -> None:
+    """(HB-07) (RFC 1952 §2.2)."""
+    middle, passed = ECHO.index(TOKEN.reveal().encode()) + 20, bytearray()
+    packed = gzip.compress(ECHO[:middle]) + gzip.compress(ECHO[middle:])
+    async with relayed(packed, packing="gzip", accepted="gzip") as answer:
+        with pytest.raises(EhrMisbehaved, match="HB-07"):
+            await take(answer, passed)
+    assert not passed
+
+
 @pytest.mark.parametrize(
     ("packing", "body"), [("gzip", gzip.compress(ECHO)), ("deflate", zlib.compress(ECHO))], ids=["gzip", "deflate"]
 )

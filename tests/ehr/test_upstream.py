@@ -326,6 +326,16 @@ async def test_what_was_asked_for_packed_comes_as_it_is(egress: Egress, ehr: Scr
     assert ehr.requests[1].headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("cut", [1, 7, 10_000], ids=["byte by byte", "in small pieces", "at once"])
+async def test_what_was_packed_in_several_parts_is_read_as_one(egress: Egress, ehr: ScriptedServer, cut: int) -> None:
+    """(PX-12) (RFC 1952 §2.2)."""
+    packed = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    ehr.answers["/a"] = raw(head, *(packed[at : at + cut] for at in range(0, len(packed), cut)))
+
+    assert await ask(egress, f"{ehr.url}/a") == (200, b"one two")
+
+
 @pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
 async def test_an_answer_without_a_body_is_whole_though_it_would_be_packed(
     egress: Egress, ehr: ScriptedServer, method: str, status: str
@@ -341,10 +351,10 @@ async def test_an_answer_without_a_body_is_whole_though_it_would_be_packed(
         gzip.compress(b"x" * 1000, mtime=0)[:-9],
         zlib.compress(b"x" * 1000)[:-1],
         b"no gzip",
-        gzip.compress(b"one", mtime=0) + gzip.compress(b"two", mtime=0),
+        gzip.compress(b"one", mtime=0) + gzip.compress(b"two", mtime=0)[:-1],
         gzip.compress(b"one", mtime=0) + b"x" * 1_000_000,
     ],
-    ids=["gzip cut short", "deflate cut short", "not packed", "goes on", "goes on for long"],
+    ids=["gzip cut short", "deflate cut short", "not packed", "second member cut short", "goes on for long"],
 )
 async def test_a_packed_answer_that_is_not_whole_is_a_lost_one(
     egress: Egress, ehr: ScriptedServer, packed: bytes
