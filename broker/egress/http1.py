@@ -18,6 +18,9 @@ HEAD_BYTES: Final = 64 << 10
 """Most that may arrive without any of the body among it: a head, trailers, what is said of a chunk."""
 HELD_BYTES: Final = 128 << 10
 """An answer is read ahead of whoever takes it by no more than this, and one read of the loop's."""
+SLOW_SECONDS: Final = 300.0
+LEAST_BYTES_PER_SECOND: Final = 1024
+"""How long an answer's body may be waited for in all: so many seconds, and one more for each KiB that came."""
 _CHUNKED: Final = "chunked"
 
 
@@ -35,9 +38,10 @@ class Http1Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._error: EhrError | StaleConnection | None = None
         self._writable = True
-        self._silence = 0.0
+        self._silence = self._waited = 0.0
         self._chunks: deque[bytes] = deque()
         self._held = 0
+        self._taken = 0
         self._head_bytes = 0
         self._told_bytes = 0
         """Of headers that the parser told of, however many arrived at once."""
@@ -178,8 +182,8 @@ class Http1Connection(asyncio.Protocol):
         """
         self._parser = httptools.HttpResponseParser(self)
         self._chunks.clear()
-        self._held = self._head_bytes = self._told_bytes = self._status = 0
-        self._headers = {}
+        self._held = self._head_bytes = self._told_bytes = self._taken = self._status = 0
+        self._headers, self._waited = {}, 0.0
         self._heard = self._interim = self._whole = self._sent = False
         self._head_only, self._silence, self._has_body = is_head, silence, bool(body)
         self._exchanges += 1
@@ -198,9 +202,14 @@ class Http1Connection(asyncio.Protocol):
         while not self._chunks:
             if self._whole:
                 return b""
+            began = self._loop.time()
             await self._happening()
+            self._waited += self._loop.time() - began
+            if self._waited > SLOW_SECONDS + self._taken / LEAST_BYTES_PER_SECOND:
+                self._fail("the body came too slowly")
         piece = self._chunks.popleft()
         self._held -= len(piece)
+        self._taken += len(piece)
         self._read_on()
         return piece
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from broker.egress import Egress
+from broker.egress import Egress, http1
 from broker.egress.http1 import HEAD_BYTES, HELD_BYTES, Http1Connection
 from broker.egress.upstream import MOST_CONNECTIONS, Upstream, request_head
 from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable, InvalidRequest
@@ -41,6 +41,20 @@ def raw(*parts: bytes) -> Script:
             await asyncio.sleep(0)
 
     return write
+
+
+def dripping(piece: bytes, seconds: float, *, times: int = 1000) -> Script:
+    """An answer that comes a piece at a time, one every so many seconds, in chunks."""
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        for _ in range(times):
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await writer.drain()
+            await asyncio.sleep(seconds)
+        writer.write(b"0\r\n\r\n")
+
+    return drip
 
 
 # Framing
@@ -396,6 +410,38 @@ async def test_bytes_that_bring_nothing_of_the_answer_are_silence(
     with pytest.raises(EhrAnswerLost, match=r"nothing arrived for 0\.3 s"):
         async with asyncio.timeout(3):
             await ask(egress, f"{ehr.url}/a", timeout=0.3)
+
+
+async def test_a_body_of_which_little_comes_now_and_then_ends(
+    egress: Egress, ehr: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold a place that others wait for, and each byte is heard in time."""
+    monkeypatch.setattr(http1, "SLOW_SECONDS", 0.3)
+    ehr.answers["/a"] = dripping(b"x", 0.05)
+
+    with pytest.raises(EhrAnswerLost, match="came too slowly"):
+        async with asyncio.timeout(3):
+            await ask(egress, f"{ehr.url}/a", timeout=1)
+
+
+async def test_a_body_that_comes_slowly_may_take_its_time_if_it_is_long(
+    egress: Egress, ehr: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "SLOW_SECONDS", 0.1)
+    ehr.answers["/a"] = dripping(b"x" * 65536, 0.05, times=10)
+
+    assert await ask(egress, f"{ehr.url}/a", timeout=1) == (200, b"x" * 655_360)
+
+
+async def test_the_time_that_the_app_takes_is_not_the_ehrs(
+    egress: Egress, ehr: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "SLOW_SECONDS", 0.2)
+    ehr.answers["/a"] = dripping(b"x", 0.0, times=4)
+
+    async with egress.stream("GET", f"{ehr.url}/a", headers={}, timeout=1) as answer:
+        async for _ in answer.chunks:
+            await asyncio.sleep(0.3)
 
 
 async def test_no_more_connections_than_allowed_are_open_and_who_waits_too_long_is_refused(
