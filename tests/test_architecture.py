@@ -74,21 +74,25 @@ def modules(*programs: str) -> list[str]:
     return found
 
 
-@cache
-def tree(module: str) -> ast.Module:
+def parsed(module: str) -> ast.Module:
     return ast.parse((ROOT / module).read_text(encoding="utf-8"))
 
 
-def imports(module: str) -> set[str]:
+tree = cache(parsed)
+"""For the programs, which are walked often; all the tests' would be a tenth of a gigabyte to the end."""
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
     """Return the full names of what a module imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(tree(module)):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} has a relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def importing(package: str, *programs: str) -> set[str]:
