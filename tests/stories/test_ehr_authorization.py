@@ -1,7 +1,7 @@
 """How a launch reaches the EHR: by address line, form or pushed, in the EHR's own words, and who comes back."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from broker.ehr import authorization
 from tests.ehr.server import reply, scripted_server
 from tests.refusals.refusal import assert_page, query_of
-from tests.stage import App, BrokerStage, Sandbox, open_stage, running_sandbox
+from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.app import LAUNCH_URI, ORIGIN
 from tests.stories.tab import Page, Tab
 from tests.stories.test_journeys import some_patient
@@ -22,10 +22,10 @@ CHART = "https://chart.example"
 FRAMED = f'frame_ancestors = ["{CHART}"]'
 
 
-@pytest.fixture(scope="module")
-def pushing() -> Iterator[Sandbox]:
-    with running_sandbox("--pushed-requests", "required") as sandbox:
-        yield sandbox
+@pytest.fixture
+def pushing(sandbox: Sandbox) -> Sandbox:
+    sandbox.switch(pushed_requests="required")
+    return sandbox
 
 
 @asynccontextmanager
@@ -51,7 +51,6 @@ async def test_where_the_ehr_demands_it_the_request_is_pushed_and_the_browser_ca
     pushing: Sandbox, redis: Redis, tmp_path: Path, authentication: str
 ) -> None:
     """OA-22, AL-14, TK-06."""
-    pushing.reset()
     async with open_stage(pushing, redis, tmp_path, authentication=authentication) as stage, tab_at(stage) as app:
         given = await app.standalone()
 
@@ -66,7 +65,6 @@ async def test_a_pushed_request_that_is_refused_ends_the_launch_before_the_brows
     pushing: Sandbox, redis: Redis, tmp_path: Path
 ) -> None:
     """OA-22, EP-03: the app learns nothing of the cause, the operator the code."""
-    pushing.reset()
     async with (
         open_stage(pushing, redis, tmp_path, authentication="client_secret_basic") as stage,
         tab_at(stage) as app,
@@ -141,16 +139,16 @@ async def test_epic_is_posted_to_in_ehr_launches_alone(sandbox: Sandbox, redis: 
     ],
 )
 async def test_the_audience_is_what_this_ehr_takes(
-    redis: Redis, tmp_path: Path, rule: str, setting: str, aud: str | None
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, rule: str, setting: str, aud: str | None
 ) -> None:
     """AL-11, AL-13, OT-02, NC-14."""
-    with running_sandbox("--aud", rule) as sandbox:
-        async with open_stage(sandbox, redis, tmp_path, ehr=setting) as stage, tab_at(stage) as app:
-            await app.standalone()
+    sandbox.switch(aud=rule)
+    async with open_stage(sandbox, redis, tmp_path, ehr=setting) as stage, tab_at(stage) as app:
+        await app.standalone()
 
-            said = asked(stage)
-            assert said.get("aud") == (aud.format(base=sandbox.fhir_base) if aud else None)
-            assert ("resource" in said) == ("resource" in setting)
+        said = asked(stage)
+        assert said.get("aud") == (aud.format(base=sandbox.fhir_base) if aud else None)
+        assert ("resource" in said) == ("resource" in setting)
 
 
 async def test_scopes_are_asked_in_the_ehrs_dialect_and_what_was_widened_is_on_record(
@@ -269,27 +267,27 @@ async def test_a_shared_redirect_uri_needs_an_ehr_that_announces_iss(
     ],
 )
 async def test_at_a_shared_redirect_uri_iss_tells_whose_code_it_is(
-    redis: Redis, tmp_path: Path, fault: str | None, cause: str
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, fault: str | None, cause: str
 ) -> None:
     """CB-07, CB-08, NC-13."""
-    with running_sandbox("--response-iss") as sandbox:
-        async with at_both(sandbox, redis, tmp_path, 'callback = "shared"') as (stage, app):
-            if fault:
-                sandbox.fault(fault)
-            landing = await app.authorize(scope="launch/patient patient/*.rs")
+    sandbox.switch(response_iss=True)
+    async with at_both(sandbox, redis, tmp_path, 'callback = "shared"') as (stage, app):
+        if fault:
+            sandbox.fault(fault)
+        landing = await app.authorize(scope="launch/patient patient/*.rs")
 
-            assert asked(stage)["redirect_uri"] == f"{stage.public_url}/callback/both"
-            if fault is None:
-                assert (await app.exchange(landing))["access_token"].startswith("sbh_")
-                return
-            assert landing.parameters["error"] == "invalid_request"
-            assert cause in reasons(stage, "launch.finish")[-1]
-            assert stage.sandbox.counts()["token.authorization_code"] == 0
+        assert asked(stage)["redirect_uri"] == f"{stage.public_url}/callback/both"
+        if fault is None:
+            assert (await app.exchange(landing))["access_token"].startswith("sbh_")
+            return
+        assert landing.parameters["error"] == "invalid_request"
+        assert cause in reasons(stage, "launch.finish")[-1]
+        assert stage.sandbox.counts()["token.authorization_code"] == 0
 
 
 @pytest.mark.parametrize(("callback", "audience"), [('callback = "shared"', ""), ("", 'assertion_audience = "issuer"')])
 async def test_an_ehr_that_claims_anothers_issuer_gets_neither_code_nor_assertion(
-    redis: Redis, tmp_path: Path, callback: str, audience: str
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, callback: str, audience: str
 ) -> None:
     """CB-07, Q3: of one registration, the one EHR would be sent what is good at the other."""
     document = {
@@ -298,25 +296,25 @@ async def test_an_ehr_that_claims_anothers_issuer_gets_neither_code_nor_assertio
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
     }
-    with running_sandbox("--response-iss") as good:
-        async with scripted_server() as evil:
-            named = {"authorization_endpoint": f"{evil.url}/authorize", "token_endpoint": f"{evil.url}/token"}
-            evil.answers["/r4/.well-known/smart-configuration"] = reply(
-                json.dumps({**document, **named, "issuer": good.issuer})
-            )
-            second = f'{evil.url}/r4"\nassertion_audience = "issuer' if audience else f"{evil.url}/r4"
-            more = SHARED.format(second=second, callback=callback)
-            async with open_stage(good, redis, tmp_path, more=more, ehr=audience) as stage:
-                base = stage.base.replace("/sandbox", "/second")
-                app = App(base, "viewer", browser=Tab(stops_at=ORIGIN))
-                landing = await app.authorize(scope="launch/patient patient/*.rs")
-                await app.close()
+    sandbox.switch(response_iss=True)
+    async with scripted_server() as evil:
+        named = {"authorization_endpoint": f"{evil.url}/authorize", "token_endpoint": f"{evil.url}/token"}
+        evil.answers["/r4/.well-known/smart-configuration"] = reply(
+            json.dumps({**document, **named, "issuer": sandbox.issuer})
+        )
+        second = f'{evil.url}/r4"\nassertion_audience = "issuer' if audience else f"{evil.url}/r4"
+        more = SHARED.format(second=second, callback=callback)
+        async with open_stage(sandbox, redis, tmp_path, more=more, ehr=audience) as stage:
+            base = stage.base.replace("/sandbox", "/second")
+            app = App(base, "viewer", browser=Tab(stops_at=ORIGIN))
+            landing = await app.authorize(scope="launch/patient patient/*.rs")
+            await app.close()
 
-                assert landing.parameters["error"] == "server_error"
-                assert "names an issuer that does not name its" in reasons(stage, "app.authorize")[-1]
-                assert {request.target.partition("?")[0] for request in evil.requests} == {
-                    "/r4/.well-known/smart-configuration"
-                }
+            assert landing.parameters["error"] == "server_error"
+            assert "names an issuer that does not name its" in reasons(stage, "app.authorize")[-1]
+            assert {request.target.partition("?")[0] for request in evil.requests} == {
+                "/r4/.well-known/smart-configuration"
+            }
 
 
 @pytest.fixture

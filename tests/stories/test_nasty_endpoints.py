@@ -140,35 +140,35 @@ async def test_the_iss_of_a_launch_is_the_fhir_base_and_no_issuer(stage: BrokerS
     ("iss", "allowed"), [("{issuer}", True), ("{issuer}/", False), ("{base}", False), ("https://issuer.invalid", False)]
 )
 async def test_the_iss_of_a_callback_is_the_issuer_and_no_fhir_base(
-    redis: Redis, tmp_path: Path, iss: str, *, allowed: bool
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, iss: str, *, allowed: bool
 ) -> None:
     """(NC-13) (CB-07) (CB-08): to the letter."""
-    with running_sandbox("--response-iss") as sandbox:
-        said = iss.format(issuer=sandbox.issuer, base=sandbox.fhir_base)
-        sandbox.fault("authorize_wrong_iss", set={"iss": said})
-        async with open_stage(sandbox, redis, tmp_path) as stage:
-            app = stage.app()
-            landing = await app.authorize()
-            await app.close()
+    sandbox.switch(response_iss=True)
+    said = iss.format(issuer=sandbox.issuer, base=sandbox.fhir_base)
+    sandbox.fault("authorize_wrong_iss", set={"iss": said})
+    async with open_stage(sandbox, redis, tmp_path) as stage:
+        app = stage.app()
+        landing = await app.authorize()
+        await app.close()
 
-        assert ("code" in landing.parameters) is allowed
-        assert sandbox.counts()["token.authorization_code"] == allowed
+    assert ("code" in landing.parameters) is allowed
+    assert sandbox.counts()["token.authorization_code"] == allowed
 
 
 # 14: an audience that the EHR does not take
 
 
-async def test_an_audience_that_is_not_taken_ends_the_launch(redis: Redis, tmp_path: Path) -> None:
+async def test_an_audience_that_is_not_taken_ends_the_launch(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> None:
     """(NC-14) (AL-11): with a profile's `audience_slash` it would be taken."""
-    with running_sandbox("--aud", "slash-required") as sandbox:
-        async with open_stage(sandbox, redis, tmp_path) as stage:
-            app = stage.app()
-            landing = await app.authorize()
-            await app.close()
+    sandbox.switch(aud="slash-required")
+    async with open_stage(sandbox, redis, tmp_path) as stage:
+        app = stage.app()
+        landing = await app.authorize()
+        await app.close()
 
-            assert landing.parameters["error"] == "access_denied"
-            assert audit_of(stage, "launch.finish")[-1]["outcome"] == "denied"
-            assert sandbox.counts()["token"] == 0
+        assert landing.parameters["error"] == "access_denied"
+        assert audit_of(stage, "launch.finish")[-1]["outcome"] == "denied"
+        assert sandbox.counts()["token"] == 0
 
 
 async def test_an_error_page_at_the_ehr_leaves_a_record_of_where_the_browser_went_and_nothing_to_use(
