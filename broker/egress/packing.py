@@ -35,13 +35,15 @@ class Unpacker:
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """Give what a piece stands for, 64 KiB at a time. Raises `EhrAnswerLost`."""
-        self._begun = True
+        self._begun, is_full = True, False
         try:
-            while piece:
+            while piece or is_full:
                 if self._unpack.eof:  # what was packed in several parts is several members (RFC 1952 §2.2)
                     self._unpack = _member()
-                yield self._unpack.decompress(piece, PIECE_BYTES)
+                part = self._unpack.decompress(piece, PIECE_BYTES)
+                yield part
                 piece = self._unpack.unconsumed_tail or self._unpack.unused_data
+                is_full = len(part) == PIECE_BYTES and not self._unpack.eof  # zlib may have more of it, without a byte
         except zlib.error:
             raise EhrAnswerLost("the answer broke off (it cannot be unpacked)") from None
 

@@ -1,7 +1,7 @@
 """A packed body that passes as it is: looked into for the raw token all the same (HB-07).
 
-What is packed cannot be cut. So a piece waits while what it stands for may be the beginning of the token, and where the
-token is, the answer ends.
+What is packed cannot be cut. So a piece waits while the last of what it stands for may be the beginning of the token,
+and where the token is, the answer ends.
 """
 
 import asyncio
@@ -14,24 +14,32 @@ from broker.errors import EhrMisbehaved
 from broker.secret import Secret
 
 MOST_HELD: Final = 256 << 10
-"""Bytes that may wait."""
+"""Bytes that may wait behind the piece in which what may be the token begins."""
 
 
 async def passed_packed(chunks: AsyncIterator[bytes], token: Secret) -> AsyncIterator[bytes]:
     """Give the pieces of a gzip body as they are. Raises `EhrMisbehaved`, `EhrAnswerLost`."""
     unpacker, text = Unpacker(), token.reveal().encode()
     spellings = {text, text.replace(b"/", rb"\/")}
-    held = end = b""
+    held, waiting, end = b"", 0, b""
     async for chunk in chunks:
+        told = 0
         for part in unpacker.feed(chunk):
+            told += len(part)
             window = end + part
             if any(spelling in window for spelling in spellings):
                 raise EhrMisbehaved("the EHR repeats the token in a packed answer (HB-07)")
             end = window[len(window) - max(overlap(window, spelling) for spelling in spellings) :]
             await asyncio.sleep(0)  # few bytes may stand for very many, and others wait
+        if len(end) > told:  # what may be the token began in a piece that waits
+            waiting += len(chunk)
+            if waiting > MOST_HELD:
+                raise EhrMisbehaved("the EHR packed hardly anything into very much")
+        else:  # it begins in this one
+            if held:
+                yield held
+            held, waiting = b"", 0
         held += chunk
-        if len(held) > MOST_HELD:
-            raise EhrMisbehaved("the EHR packed hardly anything into very much")
         if not end:
             yield held
             held = b""

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from broker.egress import Unpacker
+from broker.egress.packing import PIECE_BYTES
 from broker.ehr.packed import MOST_HELD, passed_packed, unpacked
 from broker.errors import EhrAnswerLost, EhrMisbehaved
 from broker.secret import Secret
@@ -59,6 +61,24 @@ async def test_a_body_that_stands_for_hardly_anything_is_not_held_without_end() 
     out, whole = await passed([begun, *[empty] * (2 + MOST_HELD // len(empty))])
 
     assert (out, whole) == (b"", False)
+
+
+async def test_a_large_body_passes_however_often_a_piece_of_it_ends_as_the_token_begins() -> None:
+    line = bytes(range(256)) * 1000 + TOKEN[:2].encode()  # stored as it is: a piece is as long as what it stands for
+    pack = zlib.compressobj(0, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    pieces = [pack.compress(line) + pack.flush(zlib.Z_SYNC_FLUSH) for _ in range(5)] + [pack.flush()]
+
+    assert await passed(pieces) == (b"".join(pieces), True)
+
+
+def test_all_that_a_piece_stands_for_is_given_also_where_zlib_has_taken_all_of_it_before() -> None:
+    text = (b"ab" * PIECE_BYTES)[: PIECE_BYTES + 100]  # all but the first letters of it is said in very few bytes
+    pack = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    begun = pack.compress(text) + pack.flush(zlib.Z_SYNC_FLUSH)
+
+    for end in range(len(begun)):
+        said = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(begun[:end])
+        assert b"".join(Unpacker().feed(begun[:end])) == said
 
 
 @pytest.mark.parametrize("body", [gzip.compress(b"x" * 1000, mtime=0)[:-9], b"no gzip"], ids=["cut short", "no gzip"])
