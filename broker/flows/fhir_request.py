@@ -15,7 +15,8 @@ from broker.policy import FindArrival, Permit
 DECIDED_BODY_BYTES: Final = 4 << 20
 """Most that a body may be which has to be read before deciding."""
 _CONDITIONS: Final = frozenset({"if-modified-since", "if-none-match"})
-_TOKEN_IN_URL: Final = re.compile(rb"access_token|sb[hr]_[0-9A-Za-z]{12}")
+_TOKEN_IN_URL: Final = re.compile(rb"access_token|(?<![0-9A-Za-z_-])sb[hr]_[0-9A-Za-z]{12}")
+"""Not within a longer word: the text of a page link is random, and may hold the like."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ def arrived(*headers: tuple[bytes, bytes], handle: str = "sbh_x", query: bytes =
     [
         (arrived(handle=""), InvalidHandle, "no bearer token"),
         (arrived(query=b"a=1&access%5Ftoken=x"), InvalidRequest, "in the URL"),
+        (arrived(query=b"a=1&note=%22sbh_0123456789ab"), InvalidRequest, "in the URL"),
         (arrived((b"Content-Length", b"2"), (b"Transfer-Encoding", b"chunked")), InvalidRequest, "two lengths"),
     ],
 )
@@ -38,5 +39,10 @@ def test_an_unsound_request_is_refused(request_: FhirRequest, error: type[Except
         request_.require_sound()
 
 
-def test_a_sound_request_passes() -> None:
-    assert arrived((b"content-length", b"2")).require_sound() is None  # type: ignore[func-returns-value]  # it returns
+@pytest.mark.parametrize(
+    "request_",
+    [arrived((b"content-length", b"2")), arrived(query=b"_getpages=1&_sbpage=Aa0-_sbh_0123456789abZ")],
+    ids=["one length", "a page link in which there is something like a handle"],
+)
+def test_a_sound_request_passes(request_: FhirRequest) -> None:
+    assert request_.require_sound() is None  # type: ignore[func-returns-value]  # it returns
