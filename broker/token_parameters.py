@@ -1,4 +1,4 @@
-"""Search parameters that can be evaluated on a resource at hand: those of type token that look at one element (R4).
+"""Search parameters that can be evaluated on a resource at hand: those of type token (FHIR R4).
 
 What is not in the table cannot be checked here. A value is `code`, `system|code`, `|code` or `system|`, alternatives
 after commas; comparison is exact, and a token without the asked system does not match (FHIR R4 §3.1.1.4.10).
@@ -21,7 +21,7 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, str]]] = {
     "AllergyIntolerance": {
         "category": "category",
         "clinical-status": "clinicalStatus",
-        "code": "code",
+        "code": "code reaction.substance",
         "criticality": "criticality",
         "type": "type",
         "verification-status": "verificationStatus",
@@ -45,8 +45,10 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, str]]] = {
     "Device": {"status": "status", "type": "type"},
     "DeviceRequest": {"intent": "intent", "status": "status"},
     "DiagnosticReport": {"category": "category", "code": "code", "status": "status"},
+    "DocumentManifest": {"identifier": "masterIdentifier identifier"},
     "DocumentReference": {
         "category": "category",
+        "identifier": "masterIdentifier identifier",
         "security-label": "securityLabel",
         "status": "status",
         "type": "type",
@@ -139,16 +141,16 @@ def can_evaluate(type_: str, name: str, value: str) -> bool:
         return False
     if type_ == "*":
         return name in _EVERY_TYPE or any(name in parameters for parameters in _BY_TYPE.values())
-    return _path(type_, name) is not None
+    return _paths(type_, name) is not None
 
 
 def satisfies(resource: Mapping[str, Any], name: str, value: str) -> bool:
     """Whether a resource has one of the alternatives; False also where that cannot be told."""
     type_, tokens = resource.get("resourceType"), read_tokens(value)
-    path = _path(type_, name) if isinstance(type_, str) else None
-    if path is None or tokens is None:
+    paths = _paths(type_, name) if isinstance(type_, str) else None
+    if paths is None or tokens is None:
         return False
-    found = list(elements(resource, path))
+    found = [element for path in paths.split() for element in elements(resource, path)]
     return any(token.matches(element) for token in tokens for element in found)
 
 
@@ -173,5 +175,5 @@ def _read_token(text: str) -> Token | None:
     return Token(system, _ESCAPED.sub(r"\1", found[3]))
 
 
-def _path(type_: str, name: str) -> str | None:
-    return _EVERY_TYPE.get(name) or _BY_TYPE.get(type_, {}).get(name)
+def _paths(type_: str, name: str) -> str | None:
+    return _BY_TYPE.get(type_, {}).get(name) or _EVERY_TYPE.get(name)

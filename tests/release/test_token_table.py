@@ -6,7 +6,7 @@ from broker.token_parameters import can_evaluate, satisfies
 
 TABLE = """
 *: _id=id _security=meta.security _tag=meta.tag identifier
-AllergyIntolerance: category clinical-status=clinicalStatus code criticality type
+AllergyIntolerance: category clinical-status=clinicalStatus code=code+reaction.substance criticality type
   verification-status=verificationStatus
 Appointment: service-category=serviceCategory service-type=serviceType status
 Basic: code
@@ -21,7 +21,8 @@ Coverage: status type
 Device: status type
 DeviceRequest: intent status
 DiagnosticReport: category code status
-DocumentReference: category security-label=securityLabel status type
+DocumentManifest: identifier=masterIdentifier+identifier
+DocumentReference: category identifier=masterIdentifier+identifier security-label=securityLabel status type
 Encounter: class status type
 EpisodeOfCare: status type
 ExplanationOfBenefit: status
@@ -51,11 +52,11 @@ ServiceRequest: category code intent priority status
 Specimen: status type
 Task: code intent status
 """
-"""By type, the parameters of type token that look at one element; after `=` the element, if it is called otherwise."""
+"""By type, the parameters of type token; after `=` the elements that one looks at, if they are called otherwise."""
 
 
 def paths(words: str) -> dict[str, str]:
-    """Return the element of each parameter."""
+    """Return the elements of each parameter, joined by `+`."""
     return {name: path or name for name, _, path in (word.partition("=") for word in words.split())}
 
 
@@ -78,7 +79,7 @@ def test_of_a_type_its_own_parameters_can_be_told_and_no_others(type_: str) -> N
 
     assert {name for name in NAMES if can_evaluate(type_, name, "x")} == set(known)
     for name, path in known.items():
-        assert satisfies(resource(type_, path), name, "x") is True
+        assert [satisfies(resource(type_, one), name, "x") for one in path.split("+")] == [True] * len(path.split("+"))
         assert satisfies(resource(type_, "elsewhere"), name, "x") is False
 
 
