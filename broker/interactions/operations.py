@@ -48,7 +48,7 @@ def _names(text: str) -> frozenset[str]:
 _CODES: Final = _names("coding codeableConcept")
 
 OPERATIONS: Final = (
-    # https://hl7.org/fhir/R4/patient-operation-everything.html; the Encounter's likewise
+    # https://hl7.org/fhir/R4/patient-operation-everything.html; the Encounter's likewise, without a period
     Operation(
         name="$everything",
         type="Patient",
@@ -64,7 +64,7 @@ OPERATIONS: Final = (
         levels=_INSTANCE,
         needs="r",
         needs_of_others="rs",
-        parameters=_names("start end _since _type _count"),
+        parameters=_names("_since _type _count"),
     ),
     # https://hl7.org/fhir/R4/observation-operation-lastn.html; it takes any search parameter
     Operation(

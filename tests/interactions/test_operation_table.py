@@ -6,7 +6,7 @@ from broker.interactions.operations import OPERATIONS, find_operation, is_define
 
 TABLE = """
 $everything Patient | type instance | GET POST | r | rs | _count _since _type end start | |
-$everything Encounter | instance | GET POST | r | rs | _count _since _type end start | |
+$everything Encounter | instance | GET POST | r | rs | _count _since _type | |
 $lastn Observation | type | GET | rs | | | |
 $docref DocumentReference | type | GET POST | rs | | end on-demand patient profile start type | type |
 $find List | type | GET POST | rs | | name patient | |
