@@ -1,7 +1,8 @@
 """Which search parameter binds a type to one patient: the Patient compartment of FHIR R4, as far as EHRs search by it.
 
 A server that does not know a parameter may ignore it and answer about everybody. So `patient=` binds a search only on
-the types that define it (R4 search parameters `clinical-patient` and the types' own `patient`); `subject=` likewise.
+the types that define it (R4 search parameters `clinical-patient` and the types' own `patient`), and only where it looks
+at one reference to whom the resource is about; `subject=` likewise.
 """
 
 from typing import Final
@@ -39,7 +40,6 @@ _BY_PATIENT: Final = frozenset(
         "NutritionOrder",
         "Observation",
         "Procedure",
-        "Provenance",
         "QuestionnaireResponse",
         "RelatedPerson",
         "RiskAssessment",
@@ -75,7 +75,7 @@ _BY_SUBJECT: Final = frozenset(
         "Specimen",
     }
 )
-_BY_PATH: Final = frozenset(
+_IN_COMPARTMENT: Final = frozenset(
     {
         *_BY_PATIENT - {"Device"},
         "Account",
@@ -99,6 +99,7 @@ _BY_PATH: Final = frozenset(
         "Invoice",
         "MeasureReport",
         "MolecularSequence",
+        "Provenance",
         "RequestGroup",
         "ResearchSubject",
         "Schedule",
@@ -107,15 +108,54 @@ _BY_PATH: Final = frozenset(
         "VisionPrescription",
     }
 )
+_BESIDE_OTHERS: Final = frozenset(
+    {
+        "Account",
+        "AllergyIntolerance",
+        "Appointment",
+        "AuditEvent",
+        "Basic",
+        "CarePlan",
+        "CareTeam",
+        "Claim",
+        "Communication",
+        "CommunicationRequest",
+        "Composition",
+        "Condition",
+        "Coverage",
+        "DeviceRequest",
+        "DocumentManifest",
+        "DocumentReference",
+        "ExplanationOfBenefit",
+        "Invoice",
+        "List",
+        "MedicationAdministration",
+        "MedicationDispense",
+        "Observation",
+        "Procedure",
+        "Provenance",
+        "QuestionnaireResponse",
+        "RequestGroup",
+        "Schedule",
+        "ServiceRequest",
+    }
+)
+"""Types of which a patient's compartment holds what is about another one, too: where the patient is the author, the
+performer, the payer; or where a resource may be about several, as an Appointment."""
 
 
-def is_bound_by_path(type_: str) -> bool:
-    """Whether `Patient/{id}/{type_}` can only be about this patient.
+def is_in_compartment(type_: str) -> bool:
+    """Whether `Patient/{id}/{type_}` is what has to do with this patient.
 
     Types outside the Patient compartment are not: a server may answer about everybody. Nor are `Group`, `Patient` and
     `Person`, which are in it for the others that they name or link, and `*`, which is every type.
     """
-    return type_ in _BY_PATH
+    return type_ in _IN_COMPARTMENT
+
+
+def is_bound_by_path(type_: str) -> bool:
+    """Whether `Patient/{id}/{type_}` can only be about this patient."""
+    return is_in_compartment(type_) and type_ not in _BESIDE_OTHERS
 
 
 def binding_pair(type_: str, patient: str) -> tuple[str, str] | None:

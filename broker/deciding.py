@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
-from broker.compartment import binding_pair, binding_pairs, is_bound_by_path
+from broker.compartment import binding_pair, binding_pairs, is_bound_by_path, is_in_compartment
 from broker.errors import InsufficientScope
 from broker.granular import Searchable, as_search, can_search, is_said
 from broker.interactions import Interaction, Need
@@ -153,6 +153,8 @@ def _is_for_all(part: Part, need: Need) -> bool:
 
 def _looks_around(part: Interaction, patient: str, number: int) -> bool:
     """Whether the EHR would look at other patients' data for it, so that even an empty answer tells of them."""
+    if _is_in_own_compartment(part.needs[number], part, patient):
+        return False
     if part.kind == "operation":
         return part.id is None and not binding_pairs(part.needs[number].type, patient) & set(part.parameters)
     return part.needs[number].letter == "s" and (number == 0 or part.kind == "search-system")
@@ -170,9 +172,15 @@ def _binds_itself(need: Need, part: Interaction, patient: str) -> bool:
         return bool(binding_pairs(need.type, patient) & set(need.parameters))
     if part.path == f"Patient/{patient}" or part.path.startswith(f"Patient/{patient}/_history"):
         return need.type == "Patient"
-    if part.path.startswith(f"Patient/{patient}/"):
-        return is_bound_by_path(need.type) and not any(_leads_elsewhere(name) for name, _ in part.parameters)
+    if _is_in_own_compartment(need, part, patient) and is_bound_by_path(need.type):
+        return True
     return bool(binding_pairs(need.type, patient) & set(need.parameters))
+
+
+def _is_in_own_compartment(need: Need, part: Interaction, patient: str) -> bool:
+    """Whether this need is a search of what the patient's compartment holds, and of nothing else."""
+    is_own = part.kind == "search-compartment" and part.path.startswith(f"Patient/{patient}/")
+    return is_own and is_in_compartment(need.type) and not any(_leads_elsewhere(name) for name, _ in part.parameters)
 
 
 def _leads_elsewhere(parameter: str) -> bool:

@@ -166,7 +166,7 @@ def test_a_handle_for_one_patient_cannot_read_another(url: str) -> None:
         (f"Patient/{ME}", True),
         (f"Observation?patient={ME}", True),
         (f"Observation?subject=Patient/{ME}", True),
-        (f"Patient/{ME}/Observation", True),
+        (f"Patient/{ME}/Encounter", True),
         (f"Patient?_id={ME}", True),
         (f"Patient/{ME}/$everything", True),
         ("_history", False),

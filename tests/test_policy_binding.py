@@ -37,8 +37,10 @@ def is_bound(interaction: Interaction) -> bool:
         (made("read", f"Patient/{ME}", Need("Patient", "r")), True),
         (made("read", f"Patient/{ME}", Need("Observation", "r")), False),
         (made("vread", f"Patient/{ME}/_history/1", Need("Observation", "r")), False),
-        (made("search-compartment", f"Patient/{ME}/Observation", Need("Observation", "s")), True),
-        (made("search-compartment", f"Patient/{ME}0/Observation", Need("Observation", "s")), False),
+        (made("search-compartment", f"Patient/{ME}/Encounter", Need("Encounter", "s")), True),
+        (made("search-compartment", f"Patient/{ME}0/Encounter", Need("Encounter", "s")), False),
+        (made("search-compartment", f"Patient/{ME}/Observation", Need("Observation", "s")), False),
+        (made("search-compartment", f"Patient/{ME}/Observation", Need("Observation", "s", (("patient", ME),))), True),
         (made("search-type", "Observation", Need("Observation", "s", (("patient", ME),))), True),
         (made("search-type", "Observation", Need("Observation", "s", (("code", ME),))), False),
     ],
@@ -51,10 +53,62 @@ def test_a_need_is_bound_by_its_own_path_or_parameters_alone(interaction: Intera
 @pytest.mark.parametrize("name", ["_include", "_revinclude", "_has", "_include:iterate", "_has:A:b:c", "a.b"])
 def test_a_compartment_with_what_leads_out_of_it_binds_nothing(name: str) -> None:
     """PX-14."""
-    need = Need("Observation", "s")
-    path = f"Patient/{ME}/Observation"
+    need = Need("Encounter", "s")
+    path = f"Patient/{ME}/Encounter"
     assert not is_bound(made("search-compartment", path, need, parameters=((name, "x"),)))
     assert is_bound(made("search-compartment", path, need, parameters=(("code", "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        (f"Patient/{ME}/Encounter", "patient-scope bound"),
+        (f"Patient/{ME}/Observation", "patient-scope bound added"),
+        (f"Patient/{ME}/Observation?patient={ME}", "patient-scope bound"),
+        (f"Patient/{ME}/AllergyIntolerance", "patient-scope bound added"),
+        (f"Patient/{ME}/Communication", "patient-scope checked"),
+        (f"Patient/{ME}/Appointment", "patient-scope checked"),
+        (f"Patient/{ME}/Provenance", "patient-scope checked"),
+    ],
+)
+def test_a_compartment_that_holds_what_is_about_others_too_does_not_bind_by_its_path(url: str, rule: str) -> None:
+    """PX-14: another patient's Observation that this one took down is in this one's compartment."""
+    assert decided("GET", url, held="patient/*.rs", granted=ALL).rule == rule
+
+
+@pytest.mark.parametrize(("about", "released"), [(ME, True), ("pat-2", False)])
+def test_what_a_compartment_holds_of_another_patient_is_withheld(about: str, *, released: bool) -> None:
+    """PX-14."""
+    permit = decided("GET", f"Patient/{ME}/Communication", held="patient/*.rs", granted=ALL)
+    subject, sender = {"reference": f"Patient/{about}"}, {"reference": f"Patient/{ME}"}
+
+    assert permit.checks is not None
+    assert permit.checks.allow({"resourceType": "Communication", "subject": subject, "sender": sender}) is released
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"Provenance?patient={ME}",
+        f"Patient/{ME}/Communication?sender.name=x",
+        f"Patient/{ME}/Communication?_revinclude=Communication:part-of",
+        f"Patient/{ME}/Contract",
+        f"Patient/{ME}/Task",
+        f"Practitioner/{ME}/Communication",
+    ],
+)
+def test_what_would_look_at_what_is_about_others_is_refused(url: str) -> None:
+    """PX-14: a Provenance may be about several patients, and an answer without matches would tell of all of them."""
+    with pytest.raises(InsufficientScope, match="reaches beyond"):
+        decided("GET", url, held="patient/*.rs", granted=ALL)
+
+
+def test_in_a_batch_a_compartment_of_others_has_to_say_whom() -> None:
+    """PX-14: nothing can be added there."""
+    held, allowed = handle("patient/*.rs"), known(app(ALL))
+    assert decide(held, grant(ALL), allowed, batch(f"Patient/{ME}/Observation?patient={ME}")).checks is None
+    with pytest.raises(InsufficientScope, match="every entry is a read"):
+        decide(held, grant(ALL), allowed, batch(f"Patient/{ME}/Observation"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.compartment import binding_pair, is_bound_by_path
+from broker.compartment import binding_pair, is_in_compartment
 from broker.membership import Patient, is_shared, may_be_owned
 
 BASE = "https://ehr.example/R4"
@@ -228,7 +228,7 @@ def test_each_element_of_the_definition_puts_a_resource_into_the_compartment(
 @pytest.mark.parametrize("type_", PATIENTS)
 def test_every_type_of_the_compartment_can_be_told_to_be_a_patients(type_: str) -> None:
     assert may_be_owned(type_)
-    assert type_ == "Patient" or is_bound_by_path(type_)
+    assert type_ == "Patient" or is_in_compartment(type_)
 
 
 @pytest.mark.parametrize("type_", [*PATIENTS, "Device"])
