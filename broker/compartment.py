@@ -2,7 +2,7 @@
 
 A server that does not know a parameter may ignore it and answer about everybody. So `patient=` binds a search only on
 the types that define it (R4 search parameters `clinical-patient` and the types' own `patient`), and only where it looks
-at one reference to whom the resource is about; `subject=` likewise.
+at one reference to whom the resource is about; `subject=` likewise. `tests/definitions` holds both against R4.
 """
 
 from typing import Final
@@ -55,6 +55,7 @@ _BY_SUBJECT: Final = frozenset(
         "Composition",
         "Condition",
         "DeviceRequest",
+        "DeviceUseStatement",
         "DiagnosticReport",
         "DocumentReference",
         "Encounter",

@@ -5,13 +5,13 @@ import pytest
 from broker.compartment import binding_pair, binding_pairs, is_bound_by_path, is_in_compartment
 
 SUBJECT = """
-CarePlan CareTeam ClinicalImpression Composition Condition DeviceRequest DiagnosticReport
+CarePlan CareTeam ClinicalImpression Composition Condition DeviceRequest DeviceUseStatement DiagnosticReport
 DocumentReference Encounter Flag Goal ImagingStudy List Media MedicationAdministration MedicationDispense
 MedicationRequest MedicationStatement Observation Procedure QuestionnaireResponse RiskAssessment ServiceRequest Specimen
 """
 """Types with both search parameters, `patient` and `subject`."""
 PATIENT = """
-AllergyIntolerance Claim Consent Coverage Device DeviceUseStatement EpisodeOfCare ExplanationOfBenefit
+AllergyIntolerance Claim Consent Coverage Device EpisodeOfCare ExplanationOfBenefit
 FamilyMemberHistory Immunization NutritionOrder RelatedPerson
 """
 """Types with `patient` alone."""
