@@ -9,6 +9,7 @@ refused before it began.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 import hiredis
@@ -80,13 +81,15 @@ class SharedConnections:
 
     async def _line_for(self, command: Sequence[Value]) -> "_Line | None":
         """Return the connection to the server that has a command's key; None where the client is not one of ours."""
-        client = self._redis
-        if isinstance(client, ClusterClient):
-            client = client.node(await client.owner(slot_of(command)))
+        redis = self._redis
+        client = redis.node(await redis.owner(slot_of(command))) if isinstance(redis, ClusterClient) else redis
         if not isinstance(client, StoreClient):
             return None
         line = self._lines.get(client)
-        return line if line is not None and line.is_fit else await self._open(client)
+        if line is not None and line.is_fit:
+            return line
+        with redis.noticing() if isinstance(redis, ClusterClient) else nullcontext():  # its node may be another by now
+            return await self._open(client)
 
     async def _open(self, client: StoreClient) -> "_Line":
         """Open one connection, whoever asks meanwhile."""

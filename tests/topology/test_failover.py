@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from broker.errors import StoreUnavailable
 from broker.store import keys
 from broker.store.client import StoreClient
 from broker.store.connection import Script, connect, store_errors
+from broker.store.shared import SharedConnections
 from tests.stage import Sandbox
 from tests.stories.held import DUE, ENDED, Held, held_at, until
 from tests.topology import Cluster, Server, Watched, running_cluster, running_watched
@@ -44,13 +45,18 @@ def owner(topology: Cluster | Watched, key: str) -> Server:
 
 async def until_served(redis: StoreClient, key: str) -> float:
     """Return the seconds of the longest refusal until `key` can be read again."""
+    return await until_done(lambda: redis.exists(key))
+
+
+async def until_done(ask: Callable[[], Awaitable[object]]) -> float:
+    """Ask again and again, and return the seconds of the longest refusal until it is done."""
     longest = 0.0
     async with asyncio.timeout(30):
         while True:
             began = time.monotonic()
             try:
                 with store_errors():
-                    await redis.exists(key)
+                    await ask()
             except StoreUnavailable:
                 longest = max(longest, time.monotonic() - began)
                 await asyncio.sleep(0.05)
@@ -72,6 +78,28 @@ async def test_what_a_replica_has_outlives_the_primary_and_refusals_take_a_secon
     assert longest < 1 + SLACK
     assert await redis.get(key) == b"rotated"
     assert await redis.set("sb:{tag}:lease", "1")
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("what", ["read", "written"])
+async def test_what_is_asked_over_shared_connections_alone_finds_the_next_primary(
+    topology: Cluster | Watched, redis: StoreClient, how: str, what: str
+) -> None:
+    key, shared = "sb:{tag}:grant", SharedConnections(redis)
+
+    async def ask() -> object:
+        return await (shared.read(("GET", key)) if what == "read" else PUT(shared, [key], ["rotated"]))
+
+    try:
+        await ask()
+        old = owner(topology, key)
+        old.kill() if how == "killed" else old.freeze()
+
+        longest = await until_done(ask)
+
+        assert longest < 1 + SLACK
+    finally:
+        await shared.close()
 
 
 async def test_a_failover_in_the_middle_of_a_refresh_loses_nothing(
