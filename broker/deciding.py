@@ -168,8 +168,6 @@ def _binds_itself(need: Need, part: Interaction, patient: str) -> bool:
     """
     if need.bound_to == patient:
         return True
-    if part.kind == "operation":
-        return bool(binding_pairs(need.type, patient) & set(need.parameters))
     if part.path == f"Patient/{patient}" or part.path.startswith(f"Patient/{patient}/_history"):
         return need.type == "Patient"
     if _is_in_own_compartment(need, part, patient) and is_bound_by_path(need.type):

@@ -28,7 +28,7 @@ def is_bound(interaction: Interaction) -> bool:
 @pytest.mark.parametrize(
     ("interaction", "bound"),
     [
-        (made("operation", f"Patient/{ME}/$x", Need("Observation", "r")), False),
+        (made("operation", f"Patient/{ME}/$x", Need("Encounter", "r")), False),
         (made("operation", f"Patient/{ME}/$x", Need("Observation", "r", bound_to=ME)), True),
         (made("operation", f"Patient/{ME}/$x", Need("Observation", "r", bound_to="pat-2")), False),
         (made("operation", "List/$find", Need("List", "r", (("patient", ME),))), True),
