@@ -127,6 +127,11 @@ def test_a_long_malformed_word_is_not_repeated_in_full() -> None:
     assert len(refused.value.detail) < 150
 
 
+@pytest.mark.parametrize("level", ["patient", "user", "system"])
+def test_a_letter_is_covered_at_whichever_level_where_none_is_asked_for(level: str) -> None:
+    assert Scopes.parse(f"{level}/Observation.r").covers("Observation", "r")
+
+
 @pytest.mark.parametrize(
     "word",
     [
