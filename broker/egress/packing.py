@@ -8,6 +8,8 @@ from broker.errors import EhrAnswerLost
 
 PIECE_BYTES: Final = 64 << 10
 """Most that is unpacked at once."""
+_TAKEN_BYTES: Final = 16 << 10
+"""Most that is handed to zlib at once: at the end of each member it copies what is left."""
 _PACKED: Final = frozenset({"gzip", "deflate"})
 
 
@@ -35,6 +37,10 @@ class Unpacker:
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """Give what a piece stands for, 64 KiB at a time. Raises `EhrAnswerLost`."""
+        for at in range(0, len(piece), _TAKEN_BYTES):
+            yield from self._take(piece[at : at + _TAKEN_BYTES])
+
+    def _take(self, piece: bytes) -> Iterator[bytes]:
         self._begun, is_full = True, False
         try:
             while piece or is_full:

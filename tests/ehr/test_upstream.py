@@ -350,6 +350,14 @@ async def test_what_was_packed_in_several_parts_is_read_as_one(egress: Egress, e
     assert await ask(egress, f"{ehr.url}/a") == (200, b"one two")
 
 
+async def test_very_many_parts_are_read_as_one_too(egress: Egress, ehr: ScriptedServer) -> None:
+    """(PX-12)."""
+    lines = [b"line %d\n" % number for number in range(3000)]
+    ehr.answers["/a"] = reply(b"".join(map(gzip.compress, lines)), "Content-Encoding: gzip")
+
+    assert await ask(egress, f"{ehr.url}/a") == (200, b"".join(lines))
+
+
 @pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
 async def test_an_answer_without_a_body_is_whole_though_it_would_be_packed(
     egress: Egress, ehr: ScriptedServer, method: str, status: str
