@@ -126,6 +126,9 @@ def _pack(command: Sequence[Value]) -> bytes:
 async def _opened(pool: Any) -> "_Line":
     connection = pool.make_connection()
     await pool.ensure_connection(connection)
+    if connection._reader.at_eof():  # noqa: SLF001  # whoever takes the socket over is not told of it again
+        await connection.disconnect()
+        raise NotConnectedError("closed as soon as it was opened")
     return _Line(connection)
 
 
@@ -197,7 +200,9 @@ class _Line(asyncio.Protocol):
         self._end(None)
 
     def _send(self) -> None:
-        if not self._transport.is_closing():
+        if self._transport.is_closing():  # its end may have been told of before these were asked
+            self._end(None)
+        else:
             self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 

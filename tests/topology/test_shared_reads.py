@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,31 @@ async def test_a_store_that_is_gone_is_refused() -> None:
         with pytest.raises(StoreUnavailable):
             await gone.read(("GET", "a"))
         await gone.close()
+
+
+async def test_a_connection_that_is_closed_as_soon_as_it_is_opened_is_not_asked(
+    shared: SharedConnections, redis: StoreClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = redis.connection_pool.ensure_connection
+
+    async def opened_and_closed(connection: Any) -> None:
+        await opened(connection)
+        connection._reader.feed_eof()
+
+    monkeypatch.setattr(redis.connection_pool, "ensure_connection", opened_and_closed)
+    with pytest.raises(StoreUnavailable, match=r"^ConnectionError$"):
+        await value(shared, 0)
+
+
+async def test_what_is_asked_of_a_connection_that_has_just_ended_is_to_be_asked_otherwise(
+    shared: SharedConnections,
+) -> None:
+    await value(shared, 0)
+    (line,) = shared._lines.values()
+    line.close()
+    await asyncio.sleep(0.01)  # it has been told of its end by then
+
+    assert await line.ask(b"PING\r\n", 1) is None
 
 
 async def test_what_the_store_pushes_is_nobodys_answer(shared: SharedConnections, server: Server) -> None:
