@@ -14,7 +14,7 @@ from broker.egress.egress import (
     Egress,
     StreamedAnswer,
 )
-from broker.egress.packing import Unpacker
+from broker.egress.packing import Unpacker, packing_of
 from broker.egress.trust import ClientCertificate, HostTls
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "Unpacker",
     "kind_of",
     "literal",
+    "packing_of",
 ]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker.egress import StreamedAnswer
+from broker.egress import StreamedAnswer, packing_of
 from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
 from broker.ehr.packed import passed_packed, unpacked
 from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter
@@ -22,8 +22,8 @@ from broker.secret import Secret
 
 _RAW_TYPES = frozenset({"Binary"})
 """Types that may be read as what they hold, not as FHIR JSON."""
-DECODED: Final = frozenset({"identity", "gzip", "deflate", ""})
-"""How a body may come."""
+_READABLE: Final = frozenset({"identity", "gzip", "deflate", ""})
+"""How a body may be packed."""
 _UNNAMED = "the EHR answered a body without a Content-Type (OA-04)"
 _UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
@@ -81,8 +81,7 @@ def relay(
         raise EhrMisbehaved(f"the EHR answered status {received.status}")
     if 300 <= received.status < 400 and received.status != 304:
         raise EhrMisbehaved(f"the EHR redirects (status {received.status}); a token is never sent after it (PX-05)")
-    if received.headers.get("content-encoding", "identity").lower() not in DECODED:
-        raise EhrMisbehaved("the EHR answered in a Content-Encoding that was not asked for, and cannot be looked into")
+    require_readable(received)
     raw = interaction.type in _RAW_TYPES and not is_json(received.headers)
     if "content-type" in received.headers and not is_json(received.headers):
         _require_harmless(received, raw=raw)
@@ -101,6 +100,12 @@ def relay(
     if received.is_packed:
         chunks = unpacked(chunks)
     return FhirAnswer(received.status, clean, _body(chunks, remover, checked, rewriter))
+
+
+def require_readable(received: StreamedAnswer) -> None:
+    """Raise `EhrMisbehaved` for a Content-Encoding that was not asked for: nobody could look for the token in it."""
+    if packing_of(received.headers) not in _READABLE:
+        raise EhrMisbehaved("the EHR answered in a Content-Encoding that was not asked for, and cannot be looked into")
 
 
 def _require_harmless(received: StreamedAnswer, *, raw: bool) -> None:

@@ -24,7 +24,7 @@ from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.ask import AskEhrBulk
 from broker.flows.bulk.trail import BulkTrail
 from broker.flows.fhir_request import FhirRequest
-from broker.flows.relay import DECODED, FhirAnswer, takes_gzip
+from broker.flows.relay import FhirAnswer, require_readable, takes_gzip
 from broker.interactions.export import NDJSON
 from broker.origins import origin
 from broker.policy import Permit
@@ -112,8 +112,7 @@ def relay_file(answer: StreamedAnswer, token: Secret | None) -> FhirAnswer:
 
     What was packed unasked has been unpacked by now. Raises `EhrMisbehaved`.
     """
-    if answer.headers.get("content-encoding", "identity").lower() not in DECODED:
-        raise EhrMisbehaved("a file came in a Content-Encoding that was not asked for")
+    require_readable(answer)
     headers, chunks = {"content-type": NDJSON}, answer.chunks
     if answer.is_packed:
         headers["content-encoding"] = "gzip"
