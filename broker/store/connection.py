@@ -146,9 +146,12 @@ class Script:
 
 async def _run(redis: Executes, command: Sequence[Value], *, durable: bool) -> Any:
     """Send the command, and on the same connection the wait for whoever else must have what it wrote."""
-    wait = ACKNOWLEDGEMENT.get(redis.durability) if durable and isinstance(redis, StoreClient) else None
-    if wait is None or not isinstance(redis, StoreClient):
+    if not durable:
         return await redis.execute_command(*command)
+    if not isinstance(redis, StoreClient):
+        raise TypeError("only a client of the store waits until others have a write, too")
+    if (wait := ACKNOWLEDGEMENT.get(redis.durability)) is None:
+        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
     async with redis.pipeline(transaction=False) as pipe:
         pipe.execute_command(*command)
         pipe.execute_command(*wait)

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,28 +15,16 @@ from broker.store.client import StoreClient
 from broker.store.connection import connect
 from broker.store.pool import ANSWER_SECONDS
 from broker.store.shared import SharedConnections
-from tests.topology.server import PASSWORD, USER, Server, running_server
+from tests.topology.server import Server
 
 MANY = 200
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("shared") / "server") as server:
-        yield server
-
-
 @pytest.fixture
-async def redis(server: Server) -> AsyncIterator[StoreClient]:
-    async with connect(Secret(f"redis://{USER}:{PASSWORD}@127.0.0.1:{server.port}/0")) as client:
-        yield client
-
-
-@pytest.fixture
-async def shared(redis: StoreClient) -> AsyncIterator[SharedConnections]:
+async def shared(client: StoreClient) -> AsyncIterator[SharedConnections]:
     for number in range(MANY):
-        await redis.set(f"n{number}", str(number))
-    found = SharedConnections(redis)
+        await client.set(f"n{number}", str(number))
+    found = SharedConnections(client)
     yield found
     await found.close()
 
@@ -65,8 +53,8 @@ async def test_many_callers_take_one_connection(shared: SharedConnections, serve
     assert len(connections(server) - before) == 1
 
 
-async def test_several_commands_are_answered_together(shared: SharedConnections, redis: StoreClient) -> None:
-    await redis.hset("h", mapping={"a": "1", "b": "2"})
+async def test_several_commands_are_answered_together(shared: SharedConnections, client: StoreClient) -> None:
+    await client.hset("h", mapping={"a": "1", "b": "2"})
     assert await shared.read(("GET", "n7"), ("HGETALL", "h"), ("GET", "none")) == [
         b"7",
         {b"a": b"1", b"b": b"2"},
@@ -166,15 +154,15 @@ async def test_a_store_that_is_gone_is_refused() -> None:
 
 
 async def test_a_connection_that_is_closed_as_soon_as_it_is_opened_is_not_asked(
-    shared: SharedConnections, redis: StoreClient, monkeypatch: pytest.MonkeyPatch
+    shared: SharedConnections, client: StoreClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = redis.connection_pool.ensure_connection
+    opened = client.connection_pool.ensure_connection
 
     async def opened_and_closed(connection: Any) -> None:
         await opened(connection)
         connection._reader.feed_eof()
 
-    monkeypatch.setattr(redis.connection_pool, "ensure_connection", opened_and_closed)
+    monkeypatch.setattr(client.connection_pool, "ensure_connection", opened_and_closed)
     with pytest.raises(StoreUnavailable, match=r"^ConnectionError$"):
         await value(shared, 0)
 

@@ -1,38 +1,24 @@
 """What is written over the connection that many share: at most once, whatever happens to the connection."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.exceptions import ResponseError
 
 from broker.errors import StoreUnavailable
-from broker.secret import Secret
 from broker.store.client import StoreClient
-from broker.store.connection import Script, connect, store_errors
+from broker.store.connection import Script, store_errors
 from broker.store.shared import SharedConnections
-from tests.topology.server import PASSWORD, USER, Server, running_server
+from tests.topology.server import Server
 
 COUNT = "return redis.call('INCR', KEYS[1])"
 MANY = 50
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("shared") / "server") as server:
-        yield server
-
-
 @pytest.fixture
-async def redis(server: Server) -> AsyncIterator[StoreClient]:
-    server.ask("FLUSHALL")
-    async with connect(Secret(f"redis://{USER}:{PASSWORD}@127.0.0.1:{server.port}/0")) as client:
-        yield client
-
-
-@pytest.fixture
-async def shared(redis: StoreClient) -> AsyncIterator[SharedConnections]:
-    shared = SharedConnections(redis)
+async def shared(client: StoreClient) -> AsyncIterator[SharedConnections]:
+    shared = SharedConnections(client)
     yield shared
     await shared.close()
 
@@ -84,8 +70,16 @@ async def test_a_write_that_is_not_answered_is_refused_in_time_and_not_sent_agai
     assert int(server.ask("GET", "counted")) <= 2
 
 
-async def test_an_error_is_the_one_callers_alone(shared: SharedConnections, redis: StoreClient) -> None:
-    await redis.set("text", "words")
+async def test_a_write_that_others_must_have_is_not_sent_where_nobody_would_wait_for_them(
+    shared: SharedConnections, server: Server
+) -> None:
+    with pytest.raises(TypeError, match="until others have a write"):
+        await Script(COUNT)(shared, ["counted"], durable=True)
+    assert server.ask("GET", "counted") is None
+
+
+async def test_an_error_is_the_one_callers_alone(shared: SharedConnections, client: StoreClient) -> None:
+    await client.set("text", "words")
     counts = asyncio.gather(
         *(shared.execute_command("INCR", key) for key in ("a", "text", "b")), return_exceptions=True
     )
