@@ -203,7 +203,8 @@ async def test_what_is_refused_takes_no_use(app: App, stage: BrokerStage) -> Non
 
     assert await statuses(app, "Patient/somebody-else", narrow, narrow) == [403, 403]
     unsendable = await app.fhir(narrow, f"Patient/{given['patient']}", headers={"If-Match": "x" * 5000})
-    assert (unsendable.status_code, records(stage, "handle.use")[-1]["outcome"]) == (400, "denied")
+    denied = records(stage, "handle.use")[-1]
+    assert (unsendable.status_code, denied["outcome"], denied["registration"]) == (400, "denied", "sandbox-launch")
     assert await statuses(app, f"Patient/{given['patient']}", narrow, narrow) == [200, 401]
 
 
