@@ -48,7 +48,7 @@ def rotate(
     print_rows(run(lambda: _rotate(registration, config, state, now=now)), _COLUMNS, as_json=as_json)
 
 
-@commands.command("retire")
+@commands.command("retire", context_settings={"ignore_unknown_options": True})  # a thumbprint may begin with "-"
 def retire(
     registration: RegistrationArgument,
     kid: Annotated[str, typer.Argument(help="the key's kid, as listed")],

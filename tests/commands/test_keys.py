@@ -71,6 +71,8 @@ async def test_a_key_that_may_be_in_wrong_hands_leaves_the_set_at_once(
     [
         (("rotate", "nobody"), "unknown registration"),
         (("retire", "sandbox-launch", "no-such-kid"), "no-such-kid"),
+        (("retire", "sandbox-launch", "-_no-such-kid"), "-_no-such-kid"),
+        (("retire", "sandbox-launch", "--no-such-kid"), "--no-such-kid"),
     ],
 )
 async def test_what_is_not_there_is_said(at_stage: Operator, app: App, arguments: tuple[str, ...], cause: str) -> None:
