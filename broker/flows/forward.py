@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 from broker.apps import Directory
 from broker.audit import AuditTrail, Event, Outcome
@@ -44,6 +45,20 @@ from broker.refresh.current_token import CurrentToken, Refresher
 
 
 @dataclass(frozen=True, slots=True)
+class Permitted:
+    """A request that goes on: what arrived, what permits it, and the headers that go with it."""
+
+    request: FhirRequest
+    permit: Permit
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, request: FhirRequest, permit: Permit) -> Self:
+        """Work out the headers. Raises `InvalidRequest`, `NotAcceptable` for what cannot go on as it is."""
+        return cls(request, permit, request.headers_for_ehr(permit))
+
+
+@dataclass(frozen=True, slots=True)
 class Forward:
     """The FHIR proxy."""
 
@@ -64,29 +79,28 @@ class Forward:
 
         A `Refusal` sent nothing; but `AnswerWithheld` did, and keeps what came back.
         """
-        request = at_ehr(request, self.directory)
-        permit, headers = await self._permit(request)
-        self._record(permit, request, "handle.use", "allowed", reason=permit.rule)
+        permitted = await self._permit(at_ehr(request, self.directory))
+        self._record(permitted, "handle.use", "allowed", reason=permitted.permit.rule)
         received: StreamedAnswer | None = None
         try:
-            answered, received, token = await self._ask(permit, request, headers)
-            answer = self._relayed(answered, request, received, token)
-            if answered is not permit:
-                answer = name_record(answer, answered, self.directory)
-            if answered.checks is not None:
+            answered, received, token = await self._ask(permitted)
+            answer = self._relayed(answered, received, token)
+            if answered is not permitted:
+                answer = name_record(answer, answered.permit, self.directory)
+            if answered.permit.checks is not None:
                 answer = await begun(answer)
-            self._record(permit, request, "handle.answer", "allowed", status=answer.status)
+            self._record(permitted, "handle.answer", "allowed", status=answer.status)
             yield answer
         except BrokerError as error:
             outcome: Outcome = "denied" if isinstance(error, AnswerWithheld) else "failed"
-            self._record(permit, request, "handle.answer", outcome, reason=f"{error.code}: {error.detail}")
+            self._record(permitted, "handle.answer", outcome, reason=f"{error.code}: {error.detail}")
             raise
         finally:
             if received is not None:
                 received.close()
 
-    async def _permit(self, request: FhirRequest) -> tuple[Permit, Mapping[str, str]]:
-        """Return the permit, and the headers that go on with it. Every refusal is recorded."""
+    async def _permit(self, request: FhirRequest) -> Permitted:
+        """Return the request with its permit. Every refusal is recorded."""
         handle = grant = interaction = None
         try:
             handle, grant = await redeem(request, self.directory, self.handles, self.check_dpop)
@@ -101,7 +115,7 @@ class Forward:
                 interaction = self.page_links.follow(page, link, handle.family)
             require_no_token(interaction)
             permit = await self._decide(handle, grant, interaction, request.find_arrival)
-            headers = request.headers_for_ehr(permit)  # what cannot go on is refused before a use is taken
+            permitted = Permitted.of(request, permit)  # what cannot go on is refused before a use is taken
             await self.fair_use.admit(handle)
             await self.handles.take_use(handle)
         except TooManyRequests:
@@ -109,7 +123,7 @@ class Forward:
         except (Refusal, ReauthorizationRequired) as error:
             self.audit.record(record_of_refusal("handle.use", error, handle, grant, request.request_id, interaction))
             raise
-        return permit, headers
+        return permitted
 
     async def _decide(
         self, handle: Handle, grant: Grant, interaction: Interaction, find_arrival: FindArrival | None
@@ -121,53 +135,49 @@ class Forward:
             searchable = await self.searchable(grant.terms.ehr)
         return decide(handle, grant, self.directory.app, interaction, find_arrival, searchable)
 
-    async def _ask(
-        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str]
-    ) -> tuple[Permit, StreamedAnswer, CurrentToken]:
-        """Return the EHR's answer, the permit that it is for, and the token that it was given for.
+    async def _ask(self, permitted: Permitted) -> tuple[Permitted, StreamedAnswer, CurrentToken]:
+        """Return the EHR's answer, what it answers, and the token that it was given for.
 
-        It is the same permit, unless a patient was merged into another record that the handle may read (PX-15).
+        It answers what was permitted, unless a patient was merged into another record that the handle may read (PX-15).
         """
-        token, received = await self._send(permit, request, headers)
+        token, received = await self._send(permitted)
         if received.status not in REDIRECTS:
-            return permit, received, token
+            return permitted, received, token
+        request = permitted.request
         try:
-            other = merged_into(received, permit, self.directory, request.find_arrival)
+            other = merged_into(received, permitted.permit, self.directory, request.find_arrival)
         except BrokerError:
             received.close()
             raise
         if other is None:
-            return permit, received, token
+            return permitted, received, token
         received.close()
-        self._record(other, request, "handle.use", "allowed", reason="merged into another record (PX-15)")
-        return other, await self._once_more(other, request, request.headers_for_ehr(other), token), token
+        merged = Permitted.of(request, other)
+        self._record(merged, "handle.use", "allowed", reason="merged into another record (PX-15)")
+        return merged, await self._once_more(merged, token), token
 
-    async def _send(
-        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str]
-    ) -> tuple[CurrentToken, StreamedAnswer]:
-        token = await self.refresher.current_token(permit)
-        received = await self._to_ehr(permit, request, headers, token)
+    async def _send(self, permitted: Permitted) -> tuple[CurrentToken, StreamedAnswer]:
+        token = await self.refresher.current_token(permitted.permit)
+        received = await self._to_ehr(permitted, token)
         if received.status == 401:
             received.close()
-            token = await self.refresher.replace_refused(permit, token)
-            received = await self._once_more(permit, request, headers, token)
+            token = await self.refresher.replace_refused(permitted.permit, token)
+            received = await self._once_more(permitted, token)
         return token, received
 
-    async def _once_more(
-        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str], token: CurrentToken
-    ) -> StreamedAnswer:
+    async def _once_more(self, permitted: Permitted, token: CurrentToken) -> StreamedAnswer:
         """Send once more what may be sent again: with a fresh token, or after a redirect (PX-08)."""
+        permit = permitted.permit
         if not permit.interaction.safe:
             raise EhrUnreachable("401 to a write", public="The EHR's token was renewed. Send the request again.")
-        received = await self._to_ehr(permit, request, headers, token)
+        received = await self._to_ehr(permitted, token)
         if received.status == 401:
             received.close()
             raise ReauthorizationRequired(f"the EHR refuses the fresh token of grant {permit.grant.tag} (PX-08)")
         return received
 
-    async def _to_ehr(
-        self, permit: Permit, request: FhirRequest, headers: Mapping[str, str], token: CurrentToken
-    ) -> StreamedAnswer:
+    async def _to_ehr(self, permitted: Permitted, token: CurrentToken) -> StreamedAnswer:
+        permit = permitted.permit
         interaction, terms = permit.interaction, permit.grant.terms
         send = partial(
             self.fhir_server.send,
@@ -176,16 +186,15 @@ class Forward:
             method=interaction.method,
             path=interaction.path,
             query=interaction.query,
-            headers=headers,
-            content=interaction.body if interaction.body is not None else request.body,
+            headers=permitted.headers,
+            content=interaction.body if interaction.body is not None else permitted.request.body,
             timeout=self.directory.ehr(terms.ehr).fhir_timeout,
             proof_key=token.proof_key,
         )
         return await self.fair_use.send(send, permit.handle, "interactive" if terms.flow == "launch" else "background")
 
-    def _relayed(
-        self, permit: Permit, request: FhirRequest, received: StreamedAnswer, token: CurrentToken
-    ) -> FhirAnswer:
+    def _relayed(self, permitted: Permitted, received: StreamedAnswer, token: CurrentToken) -> FhirAnswer:
+        permit, proofs = permitted.permit, permitted.request.proofs
         answer = relay(
             received,
             permit.interaction,
@@ -194,18 +203,18 @@ class Forward:
             extend_page=partial(self.page_links.extend, permit),
             checks=permit.checks,
         )
-        if request.proofs is None:
+        if proofs is None:
             return answer
-        return replace(answer, headers={**answer.headers, **self.check_dpop.headers(request.proofs)})
+        return replace(answer, headers={**answer.headers, **self.check_dpop.headers(proofs)})
 
     def _record(
         self,
-        permit: Permit,
-        request: FhirRequest,
+        permitted: Permitted,
         event: Event,
         outcome: Outcome,
         *,
         status: int | None = None,
         reason: str | None = None,
     ) -> None:
-        self.audit.record(record_of(event, outcome, permit, request.request_id, status=status, reason=reason))
+        rid = permitted.request.request_id
+        self.audit.record(record_of(event, outcome, permitted.permit, rid, status=status, reason=reason))
