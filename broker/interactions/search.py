@@ -10,7 +10,8 @@ A parameter is understood in one of these ways, or the request is refused:
   reaches, because the answer tells whether such a resource exists; a type that is not named is every type
 
 Refused by not being listed: `_filter`, `_query`, `_list`, `_in`, `_graph`, `_contained`, `_cascade` and any other
-underscore parameter, and modifiers FHIR does not have.
+underscore parameter, and modifiers FHIR does not have. `:in` and `:not-in` are of value sets alone: with a group or a
+list they would say what `_in` and `_list` do.
 """
 
 import re
@@ -35,6 +36,7 @@ _FILTER: Final = re.compile(
     r"([a-z][A-Za-z0-9_-]*|_id|_lastUpdated|_tag|_profile|_security|_source|_language|_text|_content)"
     r"(?::(missing|exact|contains|not|text|in|not-in|above|below|identifier|of-type|code-text|[A-Z][A-Za-z]*))?"
 )
+_MEMBERSHIP: Final = re.compile(r"(?:^|[/|])(?:Group|List|CareTeam)/", re.IGNORECASE)
 _REFERENCE_TO_PATIENT: Final = re.compile(r"(?:^|[/|])Patient/([A-Za-z0-9\-.]{1,64})", re.IGNORECASE)
 _TARGETS: Final = {"patient": "Patient", "medication": "Medication"}
 """Reference parameters with one possible target wherever FHIR defines them; the target of any other is unknown."""
@@ -139,6 +141,8 @@ def _read_filter(type_: str, name: str, value: str) -> Reach:
     found = _FILTER.fullmatch(name)
     if not found:
         refuse("a search parameter that cannot be checked")
+    if found[2] and found[2][0].isupper():
+        resource_type(found[2])
     return Reach(tuple(needs), tuple(_named_patients(type_, found[1], found[2], value.split(","))))
 
 
@@ -155,6 +159,8 @@ def _hop(name: str) -> tuple[str, str] | None:
 def _named_patients(type_: str, name: str, modifier: str | None, values: list[str]) -> Iterator[str]:
     """Yield the patient ids among alternatives; where a parameter must name patients, anything else is refused."""
     match name.lower(), modifier:  # some servers fold the case of names
+        case (of, "in" | "not-in") if of in {"_id", "patient", "subject"} or any(map(_MEMBERSHIP.search, values)):
+            refuse("who is in a group or a list, which may tell of other patients")
         case (_, "Patient") | ("patient", None):
             yield from map(_patient_id, values)
         case ("_id", None) if type_ in ("Patient", "*"):
