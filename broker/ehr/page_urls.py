@@ -55,7 +55,8 @@ class PageUrls:
     def feed(self, chunk: bytes) -> list[Piece]:
         """Return what can be given out now; no more than a string of the length of a URL is held back."""
         window, self._held = self._held + chunk, b""
-        self._count(self._uncounted)
+        if self._uncounted:  # else it may go on in a long string, which is not counted
+            self._count(self._uncounted)
         self._uncounted, links = b"", _links(window)
         pieces: list[Piece] = []
         start = position = 0
@@ -141,7 +142,7 @@ class PageUrls:
             return begin, len(window), None
         self._last, self._in_string, self._is_left_out = b"", True, self._url_depth > 0
         end = self._string_end(window, begin + 1)
-        return begin, end, window[begin + 1 : end] if self._is_left_out else None
+        return begin, end, window[begin + 1 : begin + LONGEST_URL + 2] if self._is_left_out else None
 
     def _read(self, token: bytes) -> None:
         if token == b":":

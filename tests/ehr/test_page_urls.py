@@ -5,10 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.ehr.page_urls import LONGEST_URL, PageUrls
+from broker.ehr.page_urls import LONGEST_URL, PageUrls, Piece
 from broker.ehr.rewriting import WITHHELD, UrlRewriter
 from broker.ehr.url_map import UrlMap
 
@@ -199,6 +199,53 @@ def test_a_link_is_found_however_its_key_is_spelt(key: str) -> None:
         sent = body.replace("$", ELSEWHERE).encode()
         assert rewrite(sent) == expected
         assert rewrite(*(sent[n : n + 1] for n in range(len(sent)))) == expected
+
+
+def marked(*chunks: bytes) -> bytes:
+    """Return the body with brackets around what was taken for a page's URL."""
+    page_urls = PageUrls()
+    pieces = [piece for chunk in chunks for piece in page_urls.feed(chunk)]
+    return b"".join([*(b"<" + text + b">" if is_url else text for text, is_url in pieces), page_urls.finish()])
+
+
+long_strings = st.builds(
+    lambda filling, length, end: filling * (length // len(filling)) + end,
+    st.sampled_from(["a", "[{", "}]", r"\"", r"\\", r"\u0041", r"\",\"", r"{\"link\":[", "é"]),
+    st.sampled_from([0, 100, LONGEST_URL - 1, LONGEST_URL, LONGEST_URL + 1, 17_000, 40_000]),
+    st.sampled_from(["", "}]}", r"\"", r"\\"]),
+)
+long_links = st.lists(
+    st.tuples(st.sampled_from(["title", "url", "link", "a"]), long_strings | st.just(ELSEWHERE)), max_size=3
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(long_links, min_size=1, max_size=3), long_strings, long_strings, st.lists(st.integers(0), max_size=4))
+def test_a_long_string_loses_no_link_wherever_it_is_cut(
+    found: list[list[tuple[str, str]]], before: str, after: str, places: list[int]
+) -> None:
+    """(PX-02): strings longer than a URL pass in parts."""
+    members = [",".join(f'"{name}":"{text}"' for name, text in [*link, ("url", ELSEWHERE)]) for link in found]
+    links = ",".join(f"{{{link}}}" for link in members)
+    body = f'{{"before":"{before}","link":[{links}],"entry":[{{"a":"{after}"}}]}}'.encode()
+    whole = rewrite(body)
+
+    assert link_urls(whole) == [WITHHELD] * len(found)
+    assert rewrite(*cut(body, places)) == whole
+    assert marked(*cut(body, places)) == marked(body)
+
+
+@pytest.mark.parametrize("text", ["a" * 9000, "}]}" * 3000, r"\"" * 5000], ids=["letters", "brackets", "quotes"])
+def test_a_long_string_loses_no_link_cut_at_each_byte(text: str) -> None:
+    """(PX-02)."""
+    body = f'{{"a":[{{"b":"{text}"}}],"link":[{{"title":"{text}","url":"{text}"}},{{"url":"{ELSEWHERE}"}}]}}'.encode()
+    whole = marked(body)
+    assert whole.count(b"<") == 2
+    assert f"<{text[: LONGEST_URL + 1]}>".encode() in whole
+
+    assert marked(*(body[n : n + 1] for n in range(len(body)))) == whole
+    for place in range(0, len(body), 97):
+        assert marked(body[:place], body[place:]) == whole
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0), max_size=5))
