@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.ehr.page_urls import LONGEST_URL, PageUrls, Piece
+from broker.ehr.page_urls import LONGEST_URL, PageUrls
 from broker.ehr.rewriting import WITHHELD, UrlRewriter
 from broker.ehr.url_map import UrlMap
 
