@@ -54,7 +54,7 @@ class Manifest:
 def parse_manifest(body: bytes, url: str) -> Manifest:
     """Take the manifest that was found at `url` apart. Raises `EhrMisbehaved`."""
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode("utf-8-sig"))  # bytes would be read in any encoding (HB-07)
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

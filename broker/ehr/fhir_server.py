@@ -30,6 +30,7 @@ ANSWER_HEADERS: Final = frozenset(
 _KEPT: Final = {name.encode(): name for name in REQUEST_HEADERS}
 _LONGEST_HEADER: Final = 4096
 _JSON: Final = re.compile(r"text/json|application/(?:[a-z0-9.-]+\+)?json")
+_OTHER_CHARSET: Final = re.compile(r'charset(?!=("?)(?:utf-?8|us-ascii)\1\s*(?:[;,]|$))')
 
 
 class FhirServer:
@@ -114,8 +115,13 @@ def answer_headers(received: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_json(received: Mapping[str, str]) -> bool:
-    """Whether the answer calls itself JSON, and nothing else: of a repeated Content-Type browsers believe the last."""
+    """Whether the answer calls itself JSON in UTF-8 (RFC 8259 §8.1), and nothing else.
+
+    Of a repeated Content-Type browsers believe the last. In another encoding nothing that is looked for would be found.
+    """
     said = received.get("content-type", "")
     if said == FHIR_JSON:
         return True
-    return all(_JSON.fullmatch(value.partition(";")[0].strip().lower()) for value in said.split(","))
+    said = said.lower()
+    is_other = "charset" in said and _OTHER_CHARSET.search(said)
+    return not is_other and all(_JSON.fullmatch(value.partition(";")[0].strip()) for value in said.split(","))

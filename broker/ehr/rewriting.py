@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from broker.ehr.members import LONGEST_KEY, Keys, Replaced, splice
 from broker.ehr.page_urls import LONGEST_URL, PageUrls, Piece
 from broker.ehr.url_map import UrlMap
+from broker.errors import EhrMisbehaved
 from broker.secret import Secret
 
 _FOLLOWED: Final = Keys("fullUrl", "reference", "location")
@@ -40,6 +41,8 @@ WITHHELD: Final = "urn:smart-token-broker:link-withheld"
 REMOVED: Final = "[removed]"
 _BEGINNING: Final = 4
 """Bytes of a token's beginning that are looked for: one byte alone is found everywhere."""
+_NEVER_FIRST: Final = frozenset(b"\x00\xfe\xff")
+"""Among the first two bytes: JSON in UTF-16 or UTF-32 begins so, with a byte order mark or without (RFC 4627 §3)."""
 
 
 class UrlRewriter:
@@ -55,12 +58,16 @@ class UrlRewriter:
         self._ours = b'"' + urls.ours.encode()
         self._extend_page = extend_page
         self._page_urls = PageUrls()
+        self._is_begun = False
         self._gathered: list[bytes] = []
         self._size = 0
         self._window = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be given out now; at most 60 KiB are held back, so that none is looked at often."""
+        """Return what can be given out now; at most 60 KiB are held back, so that none is looked at often.
+
+        Raises `EhrMisbehaved` for a body in another encoding than UTF-8, before any of it is given out.
+        """
         self._gathered.append(chunk)
         self._size += len(chunk)
         if self._size < _GATHERED:
@@ -68,13 +75,16 @@ class UrlRewriter:
         return self._take(self._page_urls.feed(self._gather()), hold=_LONGEST_MEMBER)
 
     def finish(self) -> bytes:
-        """Return the rest."""
+        """Return the rest. Raises as `feed`."""
         pieces = self._page_urls.feed(self._gather())
         return self._take([*pieces, (self._page_urls.finish(), False)], hold=0)
 
     def _gather(self) -> bytes:
         chunk = b"".join(self._gathered)
         self._gathered, self._size = [], 0
+        if not (self._is_begun or may_be_utf_8(chunk)):
+            raise EhrMisbehaved("the EHR answered JSON that is not UTF-8 (RFC 8259 §8.1)")
+        self._is_begun = True
         return chunk
 
     def _take(self, pieces: list[Piece], *, hold: int) -> bytes:
@@ -135,6 +145,11 @@ def _is_absolute(url: str) -> bool:
     """Whether a client that follows it may leave this server; URL parsers drop blanks, and take a backslash for `/`."""
     plain = re.sub(r"[^!-~]", "", url)
     return "\\" in plain or plain.startswith("//") or ":" in re.split("[/?#]", plain, maxsplit=1)[0]
+
+
+def may_be_utf_8(body: bytes) -> bool:
+    """Whether JSON that begins so is UTF-8: many readers tell by its beginning, whatever its Content-Type says."""
+    return _NEVER_FIRST.isdisjoint(body[:2])
 
 
 class SecretRemover:

@@ -25,8 +25,8 @@ _RAW_TYPES = frozenset({"Binary"})
 _READABLE: Final = frozenset({"identity", "gzip", "deflate", ""})
 """How a body may be packed."""
 _UNNAMED = "the EHR answered a body without a Content-Type (OA-04)"
-_UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml")
-"""Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON."""
+_UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml|[/+]json(?![a-z0-9.-])")
+"""Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON. JSON is raw in no encoding."""
 
 _NEVER = re.compile(r"q=0(?:\.0{0,3})?")
 

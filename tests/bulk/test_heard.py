@@ -38,7 +38,15 @@ async def test_an_error_in_a_header_is_passed_on_as_one() -> None:
 
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
-    [(200, JSON, b"{}"), (302, {}, b""), (500, {"content-type": "text/html"}, b"<html>"), (500, {}, b"oops")],
+    [
+        (200, JSON, b"{}"),
+        (302, {}, b""),
+        (500, {"content-type": "text/html"}, b"<html>"),
+        (500, {}, b"oops"),
+        (500, JSON, "{}".encode("utf-16")),
+        (500, JSON, "{}".encode("utf-16-be")),
+        (500, {"content-type": "application/json;charset=utf-16"}, b"{}"),
+    ],
 )
 def test_what_is_no_refusal_is_not_passed_on_as_one(status: int, headers: dict[str, str], body: bytes) -> None:
     """(OA-04)"""

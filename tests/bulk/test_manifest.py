@@ -158,6 +158,8 @@ def test_urls_that_are_signed_anew_do_not_make_another_manifest_but_other_files_
 REFUSED = {
     "no json": b"<html>",
     "not utf-8": b'{"output": "\xff"}',
+    "utf-16": json.dumps({"output": []}).encode("utf-16"),
+    "utf-16 without a mark": json.dumps({"output": []}).encode("utf-16-le"),
     "a list": b"[]",
     "deep": b"[" * 100_000,
     "files that are no list": b'{"output": {}}',

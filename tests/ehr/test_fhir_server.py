@@ -142,6 +142,9 @@ def test_no_other_header_is_relayed(name: str) -> None:
         "application/problem+json",
         "application/vnd.ehr.v1+json",
         "application/json; charset=utf-8, application/fhir+json",
+        'application/json;charset="UTF-8"; fhirVersion=4.0',
+        "application/json;charset=utf8",
+        "application/json; charset=US-ASCII ",
     ],
 )
 def test_an_answer_that_calls_itself_json_is_json(media_type: str) -> None:
@@ -163,6 +166,15 @@ def test_an_answer_that_calls_itself_json_is_json(media_type: str) -> None:
         "application/+json",
         "json",
         "text/plain; x=+json",
+        "application/fhir+json; charset=utf-16",
+        'application/fhir+json; charset="utf-16"',
+        'application/fhir+json; charset="utf-8',
+        "application/fhir+json; Charset = utf-32",
+        "application/fhir+json; charset=utf-8; charset=utf-16le",
+        "application/fhir+json; charset=utf-8, application/fhir+json; charset=cp037",
+        "application/fhir+json; charset*=us-ascii''utf-16",
+        "application/fhir+json; charset=utf-8x",
+        "application/fhir+json; charset=",
     ],
 )
 def test_an_answer_that_does_not_call_itself_json_is_none(media_type: str) -> None:

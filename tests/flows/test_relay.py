@@ -78,6 +78,7 @@ def test_every_other_status_reaches_the_app(status: int) -> None:
         "application/fhir+ndjson",
         "multipart/mixed",
         "text/html, application/fhir+json",
+        "application/fhir+json; charset=utf-16",
         "",
     ],
 )
@@ -86,6 +87,24 @@ def test_what_is_not_fhir_json_is_refused(media_type: str, status: int) -> None:
     """OA-04."""
     with pytest.raises(EhrMisbehaved, match=f"answered {status} with something that is not FHIR JSON"):
         relayed(received(status, {"content-type": media_type}, b"<script>"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", ['{"a":"raw-t0ken"}', ' {"a":1}', "1"], ids=["object", "space", "number"])
+async def test_json_in_another_encoding_is_refused_before_any_of_it_goes_out(encoding: str, text: str) -> None:
+    """(HB-07) (PX-02): many clients tell by the first bytes what it is."""
+    for body in (text.encode(encoding), text.encode(encoding) + b" " * 100_000):
+        with pytest.raises(EhrMisbehaved, match="JSON that is not UTF-8"):
+            relayed(replace(received(), whole=body))
+        for chunks in ([body], [body[n : n + 1] for n in range(8)] + [body[8:]]):
+            with pytest.raises(EhrMisbehaved, match="JSON that is not UTF-8"):
+                assert not await body_of(relayed(received(200, None, *chunks)))
+
+
+@pytest.mark.parametrize("body", [b"", b"1", b"{}", b'\xef\xbb\xbf{"a":1}', '{"é":"\0"}'.encode()])
+async def test_json_in_utf_8_passes(body: bytes) -> None:
+    for n in range(len(body) + 1):
+        assert await body_of(relayed(received(200, None, body[:n], body[n:]))) == body
 
 
 async def test_an_answer_without_content_needs_no_type() -> None:
@@ -127,6 +146,9 @@ async def test_a_binary_is_relayed_as_what_it_holds(media_type: str, kind: str) 
         "application/xml",
         "application/cda+xml",
         "text/javascript",
+        "application/fhir+json; charset=utf-16",
+        "application/json;charset=cp037",
+        "image/png, text/json",
         "application/x-javascript",
         "application/ecmascript",
     ],

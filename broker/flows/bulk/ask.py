@@ -11,7 +11,7 @@ from broker.bulk.jobs import turn_seconds
 from broker.egress import StreamedAnswer
 from broker.ehr.bulk_server import BulkServer, Credentials
 from broker.ehr.fhir_server import FHIR_JSON, is_json
-from broker.ehr.rewriting import SecretRemover
+from broker.ehr.rewriting import SecretRemover, may_be_utf_8
 from broker.errors import EhrAnswerLost, EhrMisbehaved, ReauthorizationRequired
 from broker.fair_use import FairUse
 from broker.flows.relay import FhirAnswer
@@ -37,10 +37,15 @@ class Heard:
         said = self.headers.get("x-export-status", "").strip()[:3]
         return int(said) if self.status == 200 and said.isascii() and said.isdigit() else self.status
 
+    @property
+    def is_outcome(self) -> bool:
+        """Whether the body can be passed on: JSON in UTF-8 (OA-04)."""
+        return is_json(self.headers) and may_be_utf_8(self.body)
+
     def passed_on(self, **headers: str) -> FhirAnswer:
         """Return it for the app: status and OperationOutcome. Raises `EhrMisbehaved` for HTML (OA-04) and redirects."""
         status = self.export_status
-        if not 400 <= status < 600 or (self.body and not is_json(self.headers)):
+        if not 400 <= status < 600 or (self.body and not self.is_outcome):
             raise EhrMisbehaved(f"the EHR answered {status} with something that is no OperationOutcome (OA-04)")
         return FhirAnswer(status, {"content-type": FHIR_JSON, **headers}, once(self.body))
 

@@ -16,7 +16,6 @@ from broker.bulk.jobs import turn_seconds
 from broker.bulk.manifest import MANIFEST_BYTES, MOST_FILES, MOST_MANIFESTS
 from broker.bulk.waits import FIRST_SECONDS, clean_progress, is_transient, next_wait, retry_after
 from broker.clock import Clock
-from broker.ehr.fhir_server import is_json
 from broker.errors import BrokerError, EhrError, EhrMisbehaved, EhrUnreachable
 from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.answers import ExportAnswers
@@ -135,7 +134,7 @@ class Status:
 
     async def _failed(self, stored: StoredJob, job: Job, number: int, heard: Heard) -> FhirAnswer:
         """Keep why it failed: an app that asks again is told the same, and the EHR is not asked (BD-07)."""
-        outcome = heard.body if is_json(heard.headers) and len(heard.body) <= TOLD_BYTES else b""
+        outcome = heard.body if heard.is_outcome and len(heard.body) <= TOLD_BYTES else b""
         failed = replace(job, state="failed", failure=(heard.export_status, outcome.decode("utf-8", "replace")))
         await self._again(stored, failed, number, FRESH_SECONDS)
         return self.answers.failed(failed)
