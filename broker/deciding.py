@@ -48,6 +48,7 @@ def decide_part(held: Held, interaction: Interaction, searchable: Searchable | N
     _confine(part, by_patient)
     for number in filtered:
         _filter(part, number, searchable)
+    _require_own_results(part, searchable)
     if part.unsaid or (held.only and part.bound and part.shape and rewritable and interaction.method != "HEAD"):
         check(part)
     return part
@@ -101,6 +102,22 @@ def _filter(part: Part, number: int, searchable: Searchable | None) -> None:
         part.unsaid.append(number)
     else:
         raise InsufficientScope(f"{need.type}.{need.letter} is covered with search parameters that this does not say")
+
+
+def _require_own_results(part: Part, searchable: Searchable | None) -> None:
+    """Have the answer checked if it may be from the results of another search, which may show more (PX-07).
+
+    A parameter that neither FHIR defines nor the EHR lists may be a place in those, cut out of a next link: of whatever
+    stands beside it the EHR would take no notice.
+    """
+    interaction = part.interaction
+    if not interaction.unlisted or part.held.is_everything:
+        return
+    asked = tuple((name, "") for name in interaction.unlisted)
+    if interaction.kind != "search-page" and _can_search(searchable, interaction.type or "*", asked):
+        part.interaction = replace(interaction, unlisted=())
+        return
+    part.unsaid = list(range(len(interaction.needs)))
 
 
 def check(part: Part) -> None:

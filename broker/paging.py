@@ -46,7 +46,7 @@ class PageLinks:
             return ""
         if not _goes_on(search, page) or _speaks_for_itself(search, page):
             return ""
-        sealed = self._seal(_dump(search.code, permit.needs), permit.handle.family, page)
+        sealed = self._seal(_dump(search, permit.needs), permit.handle.family, page)
         return f"&{PARAMETER}={sealed}" if len(sealed) <= LONGEST else ""
 
     def take(self, raw_query: bytes) -> tuple[bytes, str | None]:
@@ -59,17 +59,17 @@ class PageLinks:
         return rest, ours[0].removeprefix(_PREFIX).decode("ascii", "replace") if ours else ""
 
     def follow(self, page: Interaction, link: str, family: str) -> Interaction:
-        """Give a page the needs and the code of its search.
+        """Give a page the needs and the code of its search, and what that had of parameters that FHIR does not define.
 
         Raises `UninterpretableInteraction` for a link that is not ours.
         """
         try:
-            code, needs = _load(self._open(link, family, page))
+            code, needs, unlisted = _load(self._open(link, family, page))
         except (ValueError, InvalidTag):
             raise UninterpretableInteraction(
                 "a page link that was changed, or made for another authorization"
             ) from None
-        return replace(page, needs=needs, continues=code)
+        return replace(page, needs=needs, continues=code, unlisted=unlisted)
 
     def _seal(self, needs: bytes, family: str, page: Interaction) -> str:
         nonce = self.entropy(_NONCE_BYTES)
@@ -114,14 +114,15 @@ def _speaks_for_itself(search: Interaction, page: Interaction) -> bool:
     return own.needs == search.needs
 
 
-def _dump(code: str, needs: tuple[Need, ...]) -> bytes:
+def _dump(search: Interaction, needs: tuple[Need, ...]) -> bytes:
     plain = [[need.type, need.letter, need.parameters, need.bound_to] for need in needs]
-    return json.dumps([code, plain], separators=(",", ":")).encode()
+    return json.dumps([search.code, plain, search.unlisted], separators=(",", ":")).encode()
 
 
-def _load(text: bytes) -> tuple[str, tuple[Need, ...]]:
-    code, plain = json.loads(text)
-    return code, tuple(
+def _load(text: bytes) -> tuple[str, tuple[Need, ...], tuple[str, ...]]:
+    code, plain, unlisted = json.loads(text)
+    needs = tuple(
         Need(type_, letter, tuple((name, value) for name, value in pairs), bound_to)
         for type_, letter, pairs, bound_to in plain
     )
+    return code, needs, tuple(unlisted)

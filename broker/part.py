@@ -13,6 +13,7 @@ from broker.scopes import Parameters, Scopes
 WIDE: Final = ("user", "system")
 OWN: Final = ("patient",)
 """Levels of scopes: for many patients, and for the one in context."""
+_ANYTHING: Final = Need("*", "s")
 _SHAPES: Final[Mapping[str, Shape]] = {
     "read": "resource",
     "vread": "resource",
@@ -56,6 +57,11 @@ class Held:
             and (scope.type in {"*", need.type} or need.type == "*")
             for scope in self.granted.resources
         )
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether the handle may be shown whatever the EHR's token opens."""
+        return self.covers(_ANYTHING, WIDE) or (self.covers(_ANYTHING, OWN) and not self.reaches_further(_ANYTHING))
 
     def rules(self, need: Need) -> tuple[Rule, ...]:
         """Return what opens resources to this need, whatever the request says."""

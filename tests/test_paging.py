@@ -7,13 +7,16 @@ import pytest
 
 from broker.clock import system_entropy
 from broker.credentials import KeyedHash
+from broker.deciding import SearchableWanted
 from broker.errors import InsufficientScope, UninterpretableInteraction
+from broker.granular import Searchable
 from broker.interactions import Interaction, Need, parse_page
 from broker.membership import Patient
 from broker.paging import LONGEST, PARAMETER, PageLinks
 from broker.policy import Permit, decide
-from tests.test_policy import ME, app, decided, grant, handle, known
-from tests.test_policy_narrowed import form
+from broker.release import Rule
+from tests.test_policy import ME, app, ask, decided, grant, handle, known
+from tests.test_policy_narrowed import batch, form
 
 LINKS = PageLinks(KeyedHash(b"k" * 32), system_entropy)
 QUERY = "_getpages=abc-1&_getpagesoffset=20"
@@ -255,3 +258,119 @@ def test_a_page_still_names_the_patients_that_its_link_names() -> None:
     page = parse_page("GET", b"Observation", b"patient=pat-1&-pageContext=a&subject=Patient/pat-2", ())
 
     assert page.patients == ("pat-1", "pat-2")
+
+
+LABORATORY = "user/Observation.rs?category=laboratory"
+LISTED = frozenset({("Observation", "mine"), ("Observation", "category"), ("*", "everywhere")})
+
+
+def own(request: str | Interaction, held: str, granted: str = "", searchable: Searchable | None = ()) -> Permit:
+    interaction = request if isinstance(request, Interaction) else ask("GET", request)
+    return decide(handle(held), grant(granted or held), known(app(held)), interaction, None, searchable)
+
+
+@pytest.mark.parametrize(
+    ("url", "held", "granted", "types"),
+    [
+        ("Patient?sessionID=C", f"user/Patient.rs {LABORATORY}", "", {"Patient"}),
+        ("Patient?sessionID=C&_count=1", "patient/Patient.rs", "", {"Patient"}),
+        ("Patient?ct=C&name=x", "system/Patient.rs", "", {"Patient"}),
+        ("Patient?sessionID:exact=C", "system/Patient.rs", "", {"Patient"}),
+        ("Patient?sessionID.name=C", "system/Patient.rs system/*.s", "", set()),
+        ("Observation?category=laboratory&sessionID=C", LABORATORY, "", {"Observation"}),
+        ("Practitioner?sessionID=C", MIXED, ALL, {"Practitioner"}),
+        (f"Observation?patient={ME}&sessionID=C", "patient/*.rs", ALL, {"Observation"}),
+        (f"Patient/{ME}/Observation?sessionID=C", "patient/Observation.rs", "", {"Observation"}),
+        ("?_type=Patient&sessionID=C", "system/Patient.rs", "", {"Patient"}),
+        ("Observation/$lastn?code=x&sessionID=C", "user/Observation.rs", "", {"Observation"}),
+        ("Patient?sessionID=C&_revinclude=Observation:patient", "system/Patient.s system/Observation.s", "", None),
+    ],
+)
+def test_what_may_be_a_page_of_another_search_shows_no_more_than_the_handle_holds(
+    url: str, held: str, granted: str, types: set[str] | None
+) -> None:
+    """(PX-07) (SC-05) (PX-14): cut out of a next link, a place in the results of whatever was searched."""
+    checks = own(url, held, granted).checks
+
+    if not types and types is not None:
+        assert checks is None
+    else:
+        assert checks is not None
+        assert {rule.type for rule in checks.rules} == (types or {"Patient", "Observation"})
+
+
+def test_of_what_may_be_a_page_each_resource_is_held_against_the_scopes_filters_and_the_patient() -> None:
+    """(PX-07) (SC-05) (PX-14)."""
+    filtered = own("Observation?category=laboratory&sessionID=C", LABORATORY).checks
+    bound = own(f"Observation?patient={ME}&sessionID=C", "patient/*.rs", ALL).checks
+
+    whose = Patient(ME, "https://ehr.example/R4")
+    assert filtered is not None
+    assert filtered.rules == (Rule("Observation", ((("category", "laboratory"),),), None, with_shared=True),)
+    assert bound is not None
+    assert bound.rules == (Rule("Observation", (), whose, with_shared=False),)
+
+
+@pytest.mark.parametrize(
+    ("url", "held"),
+    [
+        ("Observation?sessionID=C", "system/*.rs"),
+        ("Observation?sessionID=C", "patient/*.s"),
+        (f"Patient/{ME}/Condition?sessionID=C", "patient/*.rs"),
+    ],
+)
+def test_who_may_be_shown_all_that_the_token_opens_may_turn_any_page(url: str, held: str) -> None:
+    """(PX-07): nor is the EHR asked what it lists."""
+    assert own(url, held, searchable=None).checks is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "Observation?category=laboratory&code=x&value-quantity=gt5&_lastUpdated=gt2020&_count=5",
+        "Observation?subject:Patient.name=x&_has:Provenance:target:agent=y",
+        "Observation?category:not=x&_sort=-date&_include=Observation:encounter&_summary=true",
+    ],
+)
+def test_parameters_that_fhir_defines_are_filters_whatever_the_ehr_lists(url: str) -> None:
+    """(PX-07): also in a Bundle, for which the EHR is not asked."""
+    held = "user/Observation.rs user/Patient.s user/Provenance.s user/Encounter.r user/*.r"
+
+    assert own(url, held, searchable=None).checks is None
+    assert own(batch(url), held, searchable=None).checks is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_listed"), [("mine", True), ("everywhere", True), ("mine:exact", True), ("yours", False)]
+)
+def test_a_parameter_that_the_ehr_lists_is_a_filter(name: str, *, is_listed: bool) -> None:
+    """(PX-07): what it lists is asked only where it makes a difference."""
+    url = f"Observation?{name}=x"
+
+    with pytest.raises(SearchableWanted):
+        own(url, "user/Observation.rs", searchable=None)
+    assert (own(url, "user/Observation.rs", searchable=LISTED).checks is None) == is_listed
+
+
+@pytest.mark.parametrize(
+    "interaction", [ask("HEAD", "Patient?sessionID=C"), ask("GET", "Patient?sessionID=C&_elements=id"),
+                    batch("Patient?sessionID=C")], ids=["head", "elements", "batch"]
+)  # fmt: skip
+def test_what_may_be_a_page_and_cannot_be_checked_is_refused(interaction: Interaction) -> None:
+    """(PX-07)."""
+    with pytest.raises(InsufficientScope):
+        own(interaction, "system/Patient.rs")
+
+
+@pytest.mark.parametrize(("searchable", "is_checked"), [((), True), (LISTED, False)])
+def test_the_pages_after_what_may_be_another_searchs_are_checked_as_it_was(
+    searchable: Searchable, *, is_checked: bool
+) -> None:
+    """(PX-07): though the broker's own link says that the scope's filter was said."""
+    first = own("Observation?category=laboratory&mine=C", LABORATORY, searchable=searchable)
+
+    for _ in range(2):
+        added = LINKS.extend(first, "", QUERY)
+        page = LINKS.follow(parse_page("GET", b"", QUERY.encode(), ()), added.removeprefix(f"&{PARAMETER}="), "f")
+        first = own(page, LABORATORY, searchable=None)
+        assert (first.checks is not None) == is_checked

@@ -81,6 +81,9 @@ class Interaction:
     """The name of an operation, with its `$`."""
     understood: bool = True
     """Whether it is known what an operation reaches. If not, it is for those apps alone that an operator allows it."""
+    unlisted: tuple[str, ...] = field(default=(), repr=False)
+    """Of a search, the names of its parameters that FHIR does not define: one may be a place in the results of another
+    search. Of a page, those of its search."""
     continues: str | None = None
     """Of a page whose link is the broker's own: the `code` of what it goes on with."""
 

@@ -54,4 +54,5 @@ def interaction_of(
         patients=tuple(dict.fromkeys((*filter(is_id, in_path), *reach.patients))),
         safe=request.method in ("GET", "HEAD") or request.form is not None,
         body=None if request.form is None else encode_pairs(request.form).encode(),
+        unlisted=reach.unlisted,
     )

@@ -9,6 +9,8 @@ A parameter is understood in one of these ways, or the request is refused:
 * a filter on the searched type; every hop of a chain (`subject:Patient.name`) and of `_has` needs `s` on the type it
   reaches, because the answer tells whether such a resource exists; a type that is not named is every type
 
+A filter whose name FHIR does not define is told apart (`Interaction.unlisted`): it may not be a filter at all.
+
 Refused by not being listed: `_filter`, `_query`, `_list`, `_in`, `_graph`, `_contained`, `_cascade` and any other
 underscore parameter, and modifiers FHIR does not have. `:in` and `:not-in` are of value sets alone: with a group or a
 list they would say what `_in` and `_list` do.
@@ -16,11 +18,12 @@ list they would say what `_in` and `_list` do.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from broker.errors import UninterpretableInteraction
 from broker.interactions.interaction import Need, Pairs
+from broker.interactions.search_names import unlisted
 from broker.interactions.syntax import refuse, resource_id, resource_type
 
 PRESENTATION: Final = frozenset({"_format", "_pretty", "_summary", "_elements", "_totalMethod"})
@@ -48,13 +51,17 @@ class Reach:
 
     needs: tuple[Need, ...] = ()
     patients: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    """The names of a search's parameters that FHIR does not define."""
 
     @classmethod
     def union(cls, reaches: Iterable["Reach"]) -> "Reach":
         """Return all of it, each need and patient once."""
         listed = list(reaches)
         needs = dict.fromkeys(need for reach in listed for need in reach.needs)
-        return cls(tuple(needs), tuple(dict.fromkeys(id_ for reach in listed for id_ in reach.patients)))
+        patients = dict.fromkeys(id_ for reach in listed for id_ in reach.patients)
+        names = dict.fromkeys(name for reach in listed for name in reach.unlisted)
+        return cls(tuple(needs), tuple(patients), tuple(names))
 
 
 NOWHERE: Final = Reach()
@@ -62,7 +69,8 @@ NOWHERE: Final = Reach()
 
 def read_search(type_: str, pairs: Pairs) -> Reach:
     """Read the parameters of a search on `type_`; `*` where the search is not on one type."""
-    return Reach.union(_read_search_pair(type_, name, value) for name, value in pairs)
+    reach = Reach.union(_read_search_pair(type_, name, value) for name, value in pairs)
+    return replace(reach, unlisted=unlisted(name for name, _ in pairs))
 
 
 def read_shown(type_: str, pair: tuple[str, str]) -> Reach:

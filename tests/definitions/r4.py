@@ -9,6 +9,7 @@ _FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "fhir_r4.json").rea
 COMPARTMENT: dict[str, list[str]] = _FACTS["patient_compartment"]
 PARAMETERS: dict[str, dict[str, dict[str, Any]]] = _FACTS["search_parameters"]
 OPERATIONS: dict[str, dict[str, dict[str, list[str]]]] = _FACTS["operations"]
+SEARCH_NAMES: set[str] = set(_FACTS["search_names"])
 NAMING_PATIENTS: set[str] = set(_FACTS["types_naming_patients"])
 _LOOKS_AT = re.compile(r"\(?[A-Z][A-Za-z]+\.([A-Za-z.]+?)(?:\.where\(resolve\(\) is Patient\)| as ([A-Za-z]+)\))?")
 

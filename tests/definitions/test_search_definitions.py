@@ -4,9 +4,10 @@ import pytest
 
 from broker.interactions.operations import OPERATIONS, Operation
 from broker.interactions.search import _TARGETS
+from broker.interactions.search_names import R4
 from broker.token_parameters import _BY_TYPE, _EVERY_TYPE
 from tests.definitions.r4 import OPERATIONS as DEFINED
-from tests.definitions.r4 import PARAMETERS, elements, types_with
+from tests.definitions.r4 import PARAMETERS, SEARCH_NAMES, elements, types_with
 
 OF_TYPES = [(type_, name, paths) for type_, named in _BY_TYPE.items() for name, paths in named.items()]
 ELSEWHERE = {"$docref", "$summary"}
@@ -41,6 +42,11 @@ def test_an_identifier_is_looked_for_where_its_parameter_looks(type_: str) -> No
 def test_a_parameter_with_one_target_has_it_wherever_it_is_defined(name: str, target: str) -> None:
     """SC-02: what a chain or an `_include` by it reaches is of this type."""
     assert {PARAMETERS[type_][name].get("target") for type_ in types_with(name)} == {target}
+
+
+def test_the_names_of_search_parameters_are_those_of_r4() -> None:
+    """PX-07: what is not among them may be a place in the results of another search."""
+    assert {name for name in SEARCH_NAMES if not name.startswith("_")} == R4
 
 
 @pytest.mark.parametrize("operation", OF_R4, ids=lambda operation: f"{operation.type} {operation.name}")

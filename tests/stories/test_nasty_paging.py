@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from redis.asyncio import Redis
 
@@ -12,7 +13,7 @@ from broker.ehr.rewriting import WITHHELD
 from tests.stage import App, BrokerStage, Sandbox, open_stage
 from tests.stage.broker import APP_SECRET_TEXT
 from tests.stories.held import audit_of, code_of, upstream
-from tests.stories.test_exchange import acting
+from tests.stories.test_exchange import acting, exchanged
 
 CATEGORY = "category=http://terminology.hl7.org/CodeSystem/observation-category"
 FILTERED = f"launch/patient patient/Patient.r patient/Observation.s?{CATEGORY}|laboratory"
@@ -223,3 +224,41 @@ async def test_a_page_link_is_good_for_its_own_authorization_alone(
     assert (answer.status_code, code_of(answer)) == (403, "uninterpretable_interaction")
     assert upstream(stage.sandbox) == before
     assert "made for another authorization" in audit_of(stage, "handle.use")[-1]["reason"]
+
+
+def shown(answer: httpx2.Response) -> set[tuple[str, str]]:
+    resources = [entry["resource"] for entry in answer.json()["entry"] if entry["search"]["mode"] != "outcome"]
+    return {
+        (one["resourceType"], *(concept["coding"][0]["code"] for concept in one.get("category", [])))
+        for one in resources
+    }
+
+
+@pytest.mark.parametrize(
+    ("scope", "search_path", "alone"),
+    [
+        (
+            f"system/Patient.rs system/Observation.rs?{CATEGORY}|laboratory",
+            "Patient?_revinclude=Observation:patient&_count=1",
+            "Patient?",
+        ),
+        (f"system/Observation.rs?{CATEGORY}|laboratory", "Observation?foo=1&_count=2", f"Observation?{LABORATORY}&"),
+    ],
+    ids=["included", "filtered"],
+)
+async def test_a_place_in_a_search_that_is_cut_out_of_its_next_link_shows_no_more_than_that(
+    stage: BrokerStage, reports: App, scope: str, search_path: str, alone: str
+) -> None:
+    """(PX-07) (SC-05): an EHR that is given a place takes no notice of what stands beside it."""
+    stage.sandbox.switch(page_links="session-id")
+    asked = {"grant_type": "client_credentials", "resource": reports.base}
+    wide = await reports.token(**asked, scope="system/Observation.rs system/Patient.rs")
+    handle = (await exchanged(reports, wide.json()["access_token"], scope=scope))["access_token"]
+    first = await search(reports, handle, search_path)
+    (place,) = [pair for pair in str(link(reports, first)).partition("?")[2].split("&") if "sessionID" in pair]
+
+    answer = await reports.fhir(handle, alone + place)
+
+    assert answer.status_code == 200
+    assert json.loads(stage.audit_lines()[-2])["reason"].endswith("checked")
+    assert shown(answer) <= {("Patient",), ("Observation", "laboratory")}
