@@ -14,7 +14,7 @@ from broker.egress.egress import (
     Egress,
     StreamedAnswer,
 )
-from broker.egress.packing import Unpacker, packing_of
+from broker.egress.packing import Unpacker, packing_of, unpacked
 from broker.egress.trust import ClientCertificate, HostTls
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "kind_of",
     "literal",
     "packing_of",
+    "unpacked",
 ]

@@ -14,7 +14,7 @@ import httpx2 as httpx
 
 from broker.egress.addresses import AllowedHosts
 from broker.egress.connecting import Connections, Handshake, Resolve, system_resolve
-from broker.egress.packing import packing_of, stays_packed
+from broker.egress.packing import is_unpackable, packing_of, stays_packed, unpacked
 from broker.egress.trust import ClientCertificate, HostTls, Trust
 from broker.egress.upstream import MOST_CONNECTIONS, POOL_SECONDS, Upstream, body_of, dialling, exchange
 from broker.egress.urls import require_callable
@@ -277,10 +277,11 @@ async def _streamed(
     """Send one request; whoever gets the answer closes it. With `at_once` a body that is here is given whole."""
     asked = {"accept-encoding": "identity", **headers}
     status, got, connection = await exchange(upstream, method, target, host, asked, content, timeout)
-    is_packed = stays_packed(headers, got)
-    whole = connection.whole() if at_once and packing_of(got) == "identity" else None
-    chunks = body_of(connection, {} if is_packed else got)
-    return StreamedAnswer(status, got, chunks, is_packed, whole, lambda: upstream.give_back(connection))
+    stays, whole = stays_packed(headers, got), None
+    if at_once and packing_of(got) == "identity":
+        whole = connection.whole()
+    chunks = body_of(connection) if stays or not is_unpackable(got) else unpacked(body_of(connection))
+    return StreamedAnswer(status, got, chunks, stays, whole, lambda: upstream.give_back(connection))
 
 
 async def _read(response: httpx.Response) -> AsyncIterator[bytes]:

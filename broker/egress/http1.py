@@ -18,6 +18,8 @@ HEAD_BYTES: Final = 64 << 10
 """Most that may arrive without any of the body among it: a head, trailers, what is said of a chunk."""
 HELD_BYTES: Final = 128 << 10
 """An answer is read ahead of whoever takes it by no more than this, and one read of the loop's."""
+AT_ONCE_BYTES: Final = 64 << 10
+"""Most that is given whole: whoever looks into it does so in one go, and others wait."""
 SLOW_SECONDS: Final = 300.0
 LEAST_BYTES_PER_SECOND: Final = 1024
 """How long an answer's body may be waited for in all: so many seconds, and one more for each KiB that came."""
@@ -214,13 +216,12 @@ class Http1Connection(asyncio.Protocol):
         return piece
 
     def whole(self) -> bytes | None:
-        """Take the body at once, where all of it is here; None where it is still arriving, or broke off."""
-        if not self._whole or self._error is not None:
+        """Take the body at once, where all of it is here; None where it is still arriving, is long, or broke off."""
+        if not self._whole or self._error is not None or self._held > AT_ONCE_BYTES:
             return None
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._held = 0
-        self._read_on()
         return body
 
     @property

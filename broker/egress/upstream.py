@@ -10,7 +10,6 @@ from typing import Final, Protocol
 from broker import __version__
 from broker.egress.addresses import Address
 from broker.egress.http1 import Http1Connection, StaleConnection
-from broker.egress.packing import Unpacker
 from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable
 
 MOST_CONNECTIONS: Final = 200
@@ -178,17 +177,10 @@ def body_length(headers: Mapping[str, str], content: bytes | AsyncIterator[bytes
     return int(headers["content-length"]) if "content-length" in headers else None
 
 
-async def body_of(connection: Http1Connection, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
-    """Give the body as it arrives, unpacked where its headers say that it is packed. Raises `EhrAnswerLost`."""
-    unpacker = Unpacker.of(headers)
+async def body_of(connection: Http1Connection) -> AsyncIterator[bytes]:
+    """Give the body as it arrives. Raises `EhrAnswerLost`."""
     while piece := await connection.chunk():
-        if unpacker is None:
-            yield piece
-            continue
-        for part in unpacker.feed(piece):
-            yield part
-    if unpacker is not None:
-        unpacker.finish()
+        yield piece
 
 
 def request_head(method: str, target: str, host: str, headers: Mapping[str, str], *, length: int | None) -> bytes:

@@ -45,12 +45,3 @@ async def passed_packed(chunks: AsyncIterator[bytes], token: Secret) -> AsyncIte
             held = b""
     unpacker.finish()
     yield held
-
-
-async def unpacked(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give what a gzip body stands for. Raises `EhrAnswerLost`."""
-    unpacker = Unpacker()
-    async for chunk in chunks:
-        for part in unpacker.feed(chunk):
-            yield part
-    unpacker.finish()

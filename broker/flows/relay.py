@@ -4,14 +4,15 @@ Refused instead of relayed: redirects (PX-05), HTML and anything that is not FHI
 token that an EHR echoes is cut out of headers and body (HB-07).
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker.egress import StreamedAnswer, packing_of
+from broker.egress import StreamedAnswer, packing_of, unpacked
 from broker.ehr.fhir_server import FHIR_JSON, answer_headers, is_json
-from broker.ehr.packed import passed_packed, unpacked
+from broker.ehr.packed import passed_packed
 from broker.ehr.rewriting import ExtendPage, SecretRemover, UrlRewriter
 from broker.ehr.url_map import UrlMap
 from broker.errors import EhrMisbehaved, NotAcceptable
@@ -24,6 +25,8 @@ _RAW_TYPES = frozenset({"Binary"})
 """Types that may be read as what they hold, not as FHIR JSON."""
 _READABLE: Final = frozenset({"identity", "gzip", "deflate", ""})
 """How a body may be packed."""
+_STEP_BYTES: Final = 16 << 10
+"""Most of a body that is checked at once: it may take a microsecond a byte, and others wait."""
 _UNNAMED = "the EHR answered a body without a Content-Type (OA-04)"
 _UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml|[/+]json(?![a-z0-9.-])")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON. JSON is raw in no encoding."""
@@ -99,6 +102,8 @@ def relay(
         return FhirAnswer(received.status, {**clean, "content-encoding": "gzip"}, passed_packed(chunks, token))
     if received.is_packed:
         chunks = unpacked(chunks)
+    if checked is not None:
+        chunks = _in_steps(chunks)
     return FhirAnswer(received.status, clean, _body(chunks, remover, checked, rewriter))
 
 
@@ -137,6 +142,14 @@ async def _nothing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if chunk:
             raise EhrMisbehaved(_UNNAMED)
         yield chunk
+
+
+async def _in_steps(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Give a body bit by bit, and everybody else a turn after each: sending need not wait, least of all for nothing."""
+    async for chunk in chunks:
+        for begin in range(0, len(chunk), _STEP_BYTES):
+            yield chunk[begin : begin + _STEP_BYTES]
+            await asyncio.sleep(0)
 
 
 async def _body(

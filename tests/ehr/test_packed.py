@@ -1,14 +1,15 @@
 """A packed body that passes as it is does not bring the raw token to an app either (HB-07)."""
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
-from broker.egress import Unpacker
+from broker.egress import Unpacker, unpacked
 from broker.egress.packing import PIECE_BYTES
-from broker.ehr.packed import MOST_HELD, passed_packed, unpacked
+from broker.ehr.packed import MOST_HELD, passed_packed
 from broker.errors import EhrAnswerLost, EhrMisbehaved
 from broker.secret import Secret
 
@@ -86,3 +87,20 @@ async def test_a_body_that_is_not_whole_is_lost(body: bytes) -> None:
     for through in (passed_packed(arriving([body]), Secret(TOKEN)), unpacked(arriving([body]))):
         with pytest.raises(EhrAnswerLost):
             [piece async for piece in through]
+
+
+async def test_others_have_a_turn_after_each_part_that_is_unpacked() -> None:
+    """(PX-12): eight kilobytes would keep all others waiting for as long as eight megabytes are looked into."""
+    parts, seen = 0, set[int]()
+
+    async def other() -> None:
+        while True:
+            seen.add(parts)
+            await asyncio.sleep(0)
+
+    waiting = asyncio.create_task(other())
+    async for _ in unpacked(arriving([gzip.compress(b"x" * 20 * PIECE_BYTES)])):
+        parts += 1
+    waiting.cancel()
+
+    assert seen >= set(range(1, 21))

@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -402,6 +403,24 @@ async def test_whether_a_body_comes_whole_or_in_pieces_it_is_checked(*, is_whole
     turned = MINE.replace(EHR.encode(), OURS.encode())
     assert out.startswith(b'{"resourceType":"Bundle","entry":[{"resource":%b},' % turned)
     assert b"pat-2" not in out
+
+
+async def test_others_have_their_turns_while_a_long_body_is_checked() -> None:
+    """PX-14: also while nothing of it is released, so that no sending waits."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    waiting = asyncio.create_task(other())
+    body = b'{"resourceType":"Bundle","entry":[{"resource":%b}%b]}' % (MINE, b",{}" * 100_000)
+    await released(CHECKS, body, is_whole=False)
+    waiting.cancel()
+
+    assert turns >= len(body) // (16 << 10)
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
