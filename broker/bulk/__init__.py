@@ -2,10 +2,11 @@
 
 from broker.bulk.file_lists import FileLists
 from broker.bulk.job import Job, Listing, new_job_id
-from broker.bulk.jobs import Jobs, StoredJob
+from broker.bulk.jobs import Due, Jobs, StoredJob
 from broker.bulk.manifest import ListedFile, Manifest, parse_manifest, render_manifest
 
 __all__ = [
+    "Due",
     "FileLists",
     "Job",
     "Jobs",

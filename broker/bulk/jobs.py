@@ -13,7 +13,7 @@ from broker.bulk.job import KEPT_SECONDS, Job, is_job_id, no_such_export
 from broker.bulk.turns import UNSEEN_SECONDS, Line
 from broker.bulk.waits import FIRST_SECONDS
 from broker.clock import Clock
-from broker.errors import EhrUnreachable, NotFound, TooManyExports
+from broker.errors import EhrUnreachable, TooManyExports
 from broker.store import keys
 from broker.store.connection import Script, store_errors
 from broker.store.scripts import script
@@ -33,6 +33,21 @@ class StoredJob:
 
     job: Job
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job as the list says it of which jobs will have been abandoned: enough to find it, and to forget it unread."""
+
+    ehr: str
+    registration: str
+    app: str
+    id: str
+
+    @property
+    def name(self) -> str:
+        """Its name in that list."""
+        return _SEPARATOR.join((self.ehr, self.registration, self.app, self.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Jobs:
             KEPT_SECONDS * 1000,
         ]
         if not await self.beginning(self.redis, on, args):
-            await self._forget_due(job)
+            await self._forget_due(_due(job))
             raise TooManyExports(f"{MOST_WAITING} exports wait, or there are {MOST_JOBS}, at EHR {job.ehr}")
         return StoredJob(job, 1)
 
@@ -149,36 +164,33 @@ class Jobs:
 
     async def end(self, job: Job) -> None:
         """Forget a job. Raises `StoreUnavailable`."""
-        await self.ending(self.redis, self._keys(job), [job.member])
-        await self._forget_due(job)
+        await self.forget(_due(job))
 
     async def postpone(self, job: Job, *, abandoned_at: float) -> None:
         """Its app asked for it: it is not abandoned before that time (seconds). Raises `StoreUnavailable`."""
         with store_errors():
-            await self.redis.zadd(keys.BULK_DUE, {_due_name(job): abandoned_at})
+            await self.redis.zadd(keys.BULK_DUE, {_due(job).name: abandoned_at})
 
-    async def take_abandoned(self, *, again: float, most: int) -> list[StoredJob]:
-        """Return jobs that were abandoned by now, each to one replica; they come up `again` then, should it die."""
+    async def take_abandoned(self, *, again: float, most: int) -> list[Due]:
+        """Return what was abandoned by now, each to one replica; it comes up `again` then, unless it was forgotten.
+
+        Raises `StoreUnavailable`.
+        """
         (found,) = await self.taking(self.redis, [keys.BULK_DUE], [repr(self.clock()), repr(again), most, most])
-        abandoned = []
-        for name in found:
-            ehr, registration, app, id_ = name.decode().split(_SEPARATOR)
-            try:
-                abandoned.append(await self.read(ehr, id_))
-            except NotFound:
-                await self._forget(ehr, registration, app, id_, name)
-        return abandoned
+        return [Due(*name.decode().split(_SEPARATOR)) for name in found]
 
-    async def _forget(self, ehr: str, registration: str, app: str, id_: str, name: bytes) -> None:
-        """Take what expired, or never came about, out of the lists."""
-        lists = [keys.bulk_list(ehr, kind, registration) for kind in ("jobs", "waiting", "running")]
-        await self.ending(self.redis, [keys.bulk_job(ehr, id_), *lists], [f"{app}:{id_}"])
-        with store_errors():
-            await self.redis.zrem(keys.BULK_DUE, name)
+    async def forget(self, due: Due) -> None:
+        """Take it out of every list: one that ended, that expired or never came about, or that nobody can read.
 
-    async def _forget_due(self, job: Job) -> None:
+        Raises `StoreUnavailable`.
+        """
+        lists = [keys.bulk_list(due.ehr, kind, due.registration) for kind in ("jobs", "waiting", "running")]
+        await self.ending(self.redis, [keys.bulk_job(due.ehr, due.id), *lists], [f"{due.app}:{due.id}"])
+        await self._forget_due(due)
+
+    async def _forget_due(self, due: Due) -> None:
         with store_errors():
-            await self.redis.zrem(keys.BULK_DUE, _due_name(job))
+            await self.redis.zrem(keys.BULK_DUE, due.name)
 
     async def _seal(self, job: Job) -> bytes:
         return await self.vault.seal(self._bound(job.ehr, job.id), job.dump(), ehr=job.ehr)
@@ -202,8 +214,8 @@ def _next(number: int) -> str:
     return f"next:{number}"
 
 
-def _due_name(job: Job) -> str:
-    return _SEPARATOR.join((job.ehr, job.registration, job.app, job.id))
+def _due(job: Job) -> Due:
+    return Due(job.ehr, job.registration, job.app, job.id)
 
 
 def _scores(found: list[tuple[bytes, float]]) -> Mapping[str, float]:

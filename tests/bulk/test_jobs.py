@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.bulk import Job, Jobs, ListedFile, Listing, StoredJob
+from broker.bulk import Due, Job, Jobs, ListedFile, Listing, StoredJob
 from broker.bulk import jobs as limits
 from broker.bulk.file_lists import PAGE_FILES
 from broker.errors import EhrUnreachable, NotFound, SealBroken, TooManyExports
@@ -209,26 +209,30 @@ async def test_no_more_wait_than_there_is_room_for(
 async def test_an_abandoned_job_is_taken_by_one_and_comes_up_again(jobs: Jobs, clock: MovableClock) -> None:
     """(BD-15)"""
     job = (await begun(jobs, a_job(clock))).job
+    due = Due("ehr", "backend", "a", job.id)
     assert await jobs.take_abandoned(again=clock() + 600, most=9) == []
     clock.advance(1001)
 
     taken = await asyncio.gather(*(jobs.take_abandoned(again=clock() + 600, most=9) for _ in range(MANY)))
 
-    assert [stored.job for some in taken for stored in some] == [job]
+    assert [one for some in taken for one in some] == [due]
     clock.advance(601)
-    assert [stored.job for stored in await jobs.take_abandoned(again=clock() + 600, most=9)] == [job]
+    assert await jobs.take_abandoned(again=clock() + 600, most=9) == [due]
     await jobs.postpone(job, abandoned_at=clock() + 1000)
     clock.advance(601)
     assert await jobs.take_abandoned(again=clock() + 600, most=9) == []
 
 
-async def test_what_expired_leaves_no_trace_in_any_list(jobs: Jobs, clock: MovableClock, redis: Redis) -> None:
+async def test_what_is_forgotten_unread_leaves_no_trace_in_any_list(
+    jobs: Jobs, clock: MovableClock, redis: Redis
+) -> None:
     job = (await begun(jobs, a_job(clock))).job
     await jobs.take_turn(job, 1)
     await redis.delete(keys.bulk_job("ehr", job.id))
     clock.advance(1001)
 
-    assert await jobs.take_abandoned(again=clock() + 600, most=9) == []
+    (due,) = await jobs.take_abandoned(again=clock() + 600, most=9)
+    await jobs.forget(due)
 
     assert await kept(redis) == {keys.bulk_list("ehr", "turns", "backend").encode()}
 

@@ -3,12 +3,15 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
+from broker.store import keys
+from broker.vault import RecordContext
 from tests.stage import BrokerStage, Sandbox, open_stage
 from tests.stage.prover import Prover
 from tests.stories.exporting import APPS, ASYNC, SCOPE, SECRET, Exporter, exporter, sent, with_token
@@ -619,6 +622,41 @@ async def test_an_abandoned_export_comes_up_again_where_the_ehr_could_not_be_tol
     assert await nightly.stage.broker.end_abandoned.look() == 1
     nightly.wait(601)
     assert await nightly.stage.broker.end_abandoned.look() == 0
+
+
+@pytest.mark.parametrize("harm", ["damaged", "key away", "of another version"])
+async def test_an_export_whose_record_cannot_be_read_keeps_no_other_from_ending(
+    nightly: Exporter, redis: Redis, harm: str
+) -> None:
+    """(BD-15)"""
+    stage, exports = nightly.stage, nightly.stage.broker.exports
+    first, unread, last = [(await nightly.begun(TYPES)).removeprefix("_bulk/") for _ in range(3)]
+    record, place = keys.bulk_job("sandbox", unread), RecordContext("bulk", f"sandbox:{unread}", exports.tenant)
+    sealed = cast("bytes", await redis.hget(record, "sealed"))
+    harmed = {
+        "damaged": sealed[:-1] + bytes([sealed[-1] ^ 1]),
+        "key away": sealed[:1] + bytes(len(sealed) - 1),
+        "of another version": await exports.vault.seal(place, b"{}", ehr="sandbox"),
+    }
+    await redis.hset(record, "sealed", harmed[harm])
+    nightly.wait(86_500)
+
+    with capture_logs() as logs:
+        assert await stage.broker.end_abandoned.look() == 3
+
+    deleted = [entry["path"] for entry in stage.sandbox.journal("fhir") if entry["method"] == "DELETE"]
+    assert len(set(deleted)) == 2
+    assert not await redis.exists(*(keys.bulk_job("sandbox", job) for job in (first, last)))
+    may_open_later = 0 if harm == "damaged" else 1
+    running = await redis.zcard(keys.bulk_list("sandbox", "running", "sandbox-backend"))
+    kept = (await redis.exists(record), await redis.zcard(keys.BULK_DUE), running)
+    assert kept == (may_open_later,) * 3, "what never opens holds no place"
+    waits = [entry["exports"] for entry in logs if entry["event"] == "abandoned_exports_wait"]
+    assert waits == [1] * may_open_later
+    told = [
+        line["reason"].partition(":")[0] for line in map(json.loads, stage.audit_lines()) if line["outcome"] == "failed"
+    ]
+    assert told == [] if may_open_later else told[-1] == "seal_broken"
 
 
 async def test_each_call_to_the_ehr_is_written_down_first_and_no_patient_in_it(nightly: Exporter) -> None:

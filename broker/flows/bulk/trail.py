@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from broker.audit import AuditRecord, AuditTrail, Event, Outcome
-from broker.bulk import Job
+from broker.bulk import Due, Job
 from broker.errors import BrokerError
 from broker.flows.use_record import record_of
 from broker.policy import Permit
@@ -36,6 +36,20 @@ class BulkTrail:
                 grant=job.tag,
                 job=job.id,
                 interaction=job.interaction.label,
+                reason=reason,
+            )
+        )
+
+    def unreadable(self, due: Due, reason: str) -> None:
+        """Write that a job is forgotten whose record nobody can read, so that its EHR is not told."""
+        self.audit.record(
+            AuditRecord(
+                event="bulk.abandon",
+                outcome="failed",
+                app=due.app,
+                ehr=due.ehr,
+                registration=due.registration,
+                job=due.id,
                 reason=reason,
             )
         )
