@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 ME, OTHER = "pat-1", "pat-2"
 LAB, VITAL = "lab", "vital"
+PLACE: Final = "sessionID"
+"""A parameter that is a place in the results of some search: of all else that is asked no notice is taken."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def _instance(method: str, thing: Thing) -> Iterator[Deed]:
 
 
 def _search_or_write(method: str, things: list[Thing], pairs: Pairs) -> Iterator[Deed]:
-    yield from _search(things, pairs)
+    is_read = method in {"GET", "HEAD"}
+    yield from _search(things, pairs if is_read else [pair for pair in pairs if pair[0] != PLACE])
     matches = _matches(things, pairs)
     if method == "DELETE":
         yield from (("d", thing) for thing in matches)
@@ -168,7 +171,7 @@ def _search_or_write(method: str, things: list[Thing], pairs: Pairs) -> Iterator
 
 def _search(things: list[Thing], pairs: Pairs) -> Iterator[Deed]:
     """What is found, what comes with it, and what a chain or `_has` tells of."""
-    found = _matches(things, pairs)
+    found = list(WORLD) if any(name == PLACE for name, _ in pairs) else _matches(things, pairs)
     yield from (("s", thing) for thing in found)
     for name, value in pairs:
         if name.startswith("_include"):

@@ -32,7 +32,7 @@ PAIRS: Final = (
     "_include=Observation:performer:Practitioner", "_include=*", "_include:iterate=Observation:*",
     "_revinclude=Observation:subject", "_revinclude=Condition:subject", "_revinclude=*", "patient.name=x",
     "subject:Patient.name=x", "performer:Practitioner.name=x", "_has:Observation:patient:category=lab",
-    "_has:Condition:subject:code=x", "_count=5", "code=x",
+    "_has:Condition:subject:code=x", "_count=5", "code=x", "sessionID=C",
 )  # fmt: skip
 METHODS: Final = ("GET", "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 WORDS: Final = tuple(
