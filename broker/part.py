@@ -40,6 +40,8 @@ class Held:
     only: str | None = field(repr=False)
     """The one patient that the handle was narrowed to."""
     fhir_base: str
+    of_any_type: bool = True
+    """No limit keeps it to some types."""
 
     def covers(self, need: Need, levels: tuple[str, ...]) -> bool:
         """Whether scopes allow it as the request is, their parameters said."""
@@ -61,7 +63,8 @@ class Held:
     @property
     def is_everything(self) -> bool:
         """Whether the handle may be shown whatever the EHR's token opens."""
-        return self.covers(_ANYTHING, WIDE) or (self.covers(_ANYTHING, OWN) and not self.reaches_further(_ANYTHING))
+        is_own = self.covers(_ANYTHING, OWN) and not self.reaches_further(_ANYTHING)
+        return self.of_any_type and (is_own or self.covers(_ANYTHING, WIDE))
 
     def rules(self, need: Need) -> tuple[Rule, ...]:
         """Return what opens resources to this need, whatever the request says."""

@@ -158,7 +158,8 @@ def decide(
         require_certificate(handle, arrival)
         interaction = _limited(limits, interaction, arrival)
     terms = grant.terms
-    held = Held(scopes, terms.scopes, terms.context.patient, handle.patient, terms.fhir_base)
+    of_any_type = limits is None or limits.types is None
+    held = Held(scopes, terms.scopes, terms.context.patient, handle.patient, terms.fhir_base, of_any_type)
     if interaction.entries:
         return _decide_bundle(handle, grant, held, interaction)
     part = decide_part(held, interaction, searchable, rewritable=True)

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from broker.deciding import SearchableWanted
 from broker.errors import InsufficientScope, UninterpretableInteraction
 from broker.granular import Searchable
 from broker.interactions import Interaction, Need, parse_page
+from broker.limits import Limits
 from broker.membership import Patient
 from broker.paging import LONGEST, PARAMETER, PageLinks
 from broker.policy import Permit, decide
@@ -309,6 +311,17 @@ def test_of_what_may_be_a_page_each_resource_is_held_against_the_scopes_filters_
     assert filtered.rules == (Rule("Observation", ((("category", "laboratory"),),), None, with_shared=True),)
     assert bound is not None
     assert bound.rules == (Rule("Observation", (), whose, with_shared=False),)
+
+
+def test_a_handle_that_is_limited_to_some_types_is_shown_no_others_by_a_page() -> None:
+    """(PX-07) (HB-02): though its scopes have all types."""
+    limited = replace(handle("system/*.rs"), limits=Limits(types=frozenset({"Patient"})))
+    page = ask("GET", "Patient?sessionID=C")
+
+    checks = decide(limited, grant("system/*.rs"), known(app("system/*.rs")), page, None, ()).checks
+
+    assert checks is not None
+    assert [rule.type for rule in checks.rules] == ["Patient"]
 
 
 @pytest.mark.parametrize(
