@@ -8,7 +8,7 @@ sent before the audit record is with the kernel.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -20,7 +20,9 @@ from broker.egress import StreamedAnswer
 from broker.ehr.fhir_server import FhirServer
 from broker.errors import (
     AnswerWithheld,
+    AuditUnavailable,
     BrokerError,
+    EhrAnswerLost,
     EhrUnreachable,
     ReauthorizationRequired,
     Refusal,
@@ -89,11 +91,12 @@ class Forward:
                 answer = name_record(answer, answered.permit, self.directory)
             if answered.permit.checks is not None:
                 answer = await begun(answer)
-            self._record(permitted, "handle.answer", "allowed", status=answer.status)
+            self._record_answer(permitted, answer.status)
             yield answer
         except BrokerError as error:
             outcome: Outcome = "denied" if isinstance(error, AnswerWithheld) else "failed"
-            self._record(permitted, "handle.answer", outcome, reason=f"{error.code}: {error.detail}")
+            with suppress(AuditUnavailable):  # which says that nothing was lost: of this error that may not be true
+                self._record(permitted, "handle.answer", outcome, reason=f"{error.code}: {error.detail}")
             raise
         finally:
             if received is not None:
@@ -206,6 +209,16 @@ class Forward:
         if proofs is None:
             return answer
         return replace(answer, headers={**answer.headers, **self.check_dpop.headers(proofs)})
+
+    def _record_answer(self, permitted: Permitted, status: int) -> None:
+        """Record that the EHR answered. Raises `AuditUnavailable`, of a write `EhrAnswerLost`: it may be done (HB-09)."""
+        try:
+            self._record(permitted, "handle.answer", "allowed", status=status)
+        except AuditUnavailable as error:
+            if permitted.permit.interaction.safe:
+                raise
+            cause = f"the EHR answered {status}, which cannot be recorded: {error.detail}"
+            raise EhrAnswerLost(cause, public="The request may have been carried out; its answer is lost.") from None
 
     def _record(
         self,

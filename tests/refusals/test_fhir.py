@@ -8,7 +8,9 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from broker.audit import AuditRecord, AuditTrail
 from broker.credentials import HANDLE, mint, new_tag
+from broker.errors import AuditUnavailable
 from tests.refusals.refusal import assert_outcome, audited, logged, nothing_sent
 from tests.stage import App, BrokerStage, MovableClock
 
@@ -52,6 +54,27 @@ async def chart(stage: BrokerStage, app: App, reports: App, patients: list[str],
     found = (await reports.fhir(backend, f"Observation?patient={patients[1]}&_count=1")).json()
     given = await launched(stage, app, patients)
     return Chart(given, patients[1], str(found["entry"][0]["resource"]["id"]))
+
+
+async def noted(app: App, given: dict[str, Any], patient: str) -> httpx2.Response:
+    """Write an Observation."""
+    observation = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"text": "note"},
+        "subject": {"reference": f"Patient/{patient}"},
+    }
+    headers = {"Content-Type": "application/fhir+json"}
+    return await app.fhir(given["access_token"], "Observation", method="POST", json=observation, headers=headers)
+
+
+_record = AuditTrail.record
+
+
+def _full_once_the_ehr_answers(trail: AuditTrail, entry: AuditRecord) -> None:
+    if entry.event == "handle.answer":
+        raise AuditUnavailable("the disk is full")
+    _record(trail, entry)
 
 
 async def raw(app: App, handle: str, target: str, method: str = "GET") -> httpx2.Response:
@@ -578,28 +601,46 @@ class TestTheEhrsAnswers:
     async def test_a_401_to_a_write_is_not_replayed(self, stage: BrokerStage, app: App, patients: list[str]) -> None:
         """PX-08."""
         given = await launched(stage, app, patients, "launch offline_access patient/Observation.cruds")
-        observation = {
-            "resourceType": "Observation",
-            "status": "final",
-            "code": {"text": "note"},
-            "subject": {"reference": f"Patient/{patients[0]}"},
-        }
-        headers = {"Content-Type": "application/fhir+json"}
         stage.sandbox.fault("fhir_401")
         before = stage.sandbox.counts()
         with audited(stage, "handle.answer", "failed", "401 to a write"):
-            answer = await app.fhir(
-                given["access_token"], "Observation", method="POST", json=observation, headers=headers
-            )
+            answer = await noted(app, given, patients[0])
 
         assert_outcome(answer, 503, "ehr_unreachable", hides=["a fault was armed", given["access_token"]])
         assert answer.headers["retry-after"] == "1"
         after = stage.sandbox.counts()
         assert after["token.refresh_token"] == before["token.refresh_token"] + 1
         assert after["fhir"] == before["fhir"] + 1
-        again = await app.fhir(given["access_token"], "Observation", method="POST", json=observation, headers=headers)
+        again = await noted(app, given, patients[0])
         assert again.status_code == 201
         assert again.headers["location"].startswith(f"{stage.base}/Observation/")
+
+    @pytest.mark.parametrize("fault", [None, "fhir_html", "fhir_drop"])
+    async def test_a_write_that_may_be_done_is_never_to_be_tried_again(
+        self, stage: BrokerStage, app: App, patients: list[str], monkeypatch: pytest.MonkeyPatch, fault: str | None
+    ) -> None:
+        """HB-09: also where the disk is full by the time that the EHR has answered; else it would be done twice."""
+        given = await launched(stage, app, patients, "launch patient/Observation.cruds")
+        monkeypatch.setattr(AuditTrail, "record", _full_once_the_ehr_answers)
+        before = stage.sandbox.counts()["fhir"]
+        if fault is not None:
+            stage.sandbox.fault(fault)
+        answer = await noted(app, given, patients[0])
+
+        status, code = (502, "ehr_misbehaved") if fault == "fhir_html" else (504, "ehr_answer_lost")
+        assert_outcome(answer, status, code)
+        assert "retry-after" not in answer.headers
+        assert stage.sandbox.counts()["fhir"] == before + 1
+
+    async def test_a_read_whose_answer_cannot_be_recorded_is_withheld_and_may_be_tried_again(
+        self, app: App, chart: Chart, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """HB-09."""
+        monkeypatch.setattr(AuditTrail, "record", _full_once_the_ehr_answers)
+        answer = await app.fhir(chart.handle, f"Patient/{chart.patient}")
+
+        assert_outcome(answer, 503, "audit_unavailable", hides=[chart.patient])
+        assert answer.headers["retry-after"] == "1"
 
     async def test_a_second_401_ends_in_the_brokers_own_words(self, stage: BrokerStage, app: App, chart: Chart) -> None:
         """PX-08, PX-10."""
