@@ -211,7 +211,7 @@ class Forward:
         return replace(answer, headers={**answer.headers, **self.check_dpop.headers(proofs)})
 
     def _record_answer(self, permitted: Permitted, status: int) -> None:
-        """Record that the EHR answered. Raises `AuditUnavailable`, of a write `EhrAnswerLost`: it may be done (HB-09)."""
+        """Record that the EHR answered. Raises `AuditUnavailable`, of a write `EhrAnswerLost`: it may be done."""
         try:
             self._record(permitted, "handle.answer", "allowed", status=status)
         except AuditUnavailable as error:
