@@ -22,7 +22,7 @@ from tests.stage.rsa import rsa_keys_made_once
 LONG = [f"chaos/test_{name}.py" for name in ("bulk", "clocks", "failover", "outage")]
 collect_ignore = [] if "TEST_EVERYTHING" in os.environ else LONG
 """What watches brokers for a while, and is run before a release: `TEST_EVERYTHING=1 ./run test`."""
-ON_BOTH_LOOPS = frozenset({"test_ssrf_corpus.py", "test_upstream.py"})
+ON_BOTH_LOOPS = frozenset({"test_closing.py", "test_ssrf_corpus.py", "test_upstream.py"})
 
 # How long an example takes on a busy machine, or on its first run, decides nothing.
 settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])

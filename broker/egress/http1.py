@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import httptools
 
+from broker.egress.closing import is_closed_by_peer
 from broker.errors import EhrAnswerLost, EhrError
 
 HEAD_BYTES: Final = 64 << 10
@@ -94,11 +95,11 @@ class Http1Connection(asyncio.Protocol):
         """Close: an EHR that closes its side takes no further request."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the answer, which was whole only if nothing but the end of the connection could say so."""
+        """End the answer, which was whole only if nothing but the EHR's end of the connection could say so."""
         self.closed = True
         if self._whole:
             return
-        if exc is None and self._status and not self._is_framed():
+        if exc is None and self._status and not self._is_framed() and is_closed_by_peer(self._transport):
             self._whole = True
         elif self._error is None:
             self._error = EhrAnswerLost("the answer broke off" if self._heard else "no answer (the connection closed)")
