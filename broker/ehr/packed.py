@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from broker.egress import Unpacker
-from broker.ehr.rewriting import overlap
+from broker.ehr.spellings import Spellings
 from broker.errors import EhrMisbehaved
 from broker.secret import Secret
 
@@ -19,17 +19,17 @@ MOST_HELD: Final = 256 << 10
 
 async def passed_packed(chunks: AsyncIterator[bytes], token: Secret) -> AsyncIterator[bytes]:
     """Give the pieces of a gzip body as they are. Raises `EhrMisbehaved`, `EhrAnswerLost`."""
-    unpacker, text = Unpacker(), token.reveal().encode()
-    spellings = {text, text.replace(b"/", rb"\/")}
+    unpacker, spellings = Unpacker(), Spellings(token.reveal().encode())
     held, waiting, end = b"", 0, b""
     async for chunk in chunks:
         told = 0
         for part in unpacker.feed(chunk):
             told += len(part)
             window = end + part
-            if any(spelling in window for spelling in spellings):
+            found, begun = spellings.look(window)
+            if found:
                 raise EhrMisbehaved("the EHR repeats the token in a packed answer (HB-07)")
-            end = window[len(window) - max(overlap(window, spelling) for spelling in spellings) :]
+            end = window[len(window) - begun :]
             await asyncio.sleep(0)  # few bytes may stand for very many, and others wait
         if len(end) > told:  # what may be the token began in a piece that waits
             waiting += len(chunk)

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from broker.ehr.members import LONGEST_KEY, Keys, Replaced, splice
 from broker.ehr.page_urls import LONGEST_URL, PageUrls, Piece
+from broker.ehr.spellings import Span, Spellings
 from broker.ehr.url_map import UrlMap
 from broker.errors import EhrMisbehaved
 from broker.secret import Secret
@@ -39,8 +40,6 @@ ExtendPage: TypeAlias = Callable[[str, str], str]
 WITHHELD: Final = "urn:smart-token-broker:link-withheld"
 """Instead of a link that leaves the EHR's base: whoever followed it would send its handle there."""
 REMOVED: Final = "[removed]"
-_BEGINNING: Final = 4
-"""Bytes of a token's beginning that are looked for: one byte alone is found everywhere."""
 _NEVER_FIRST: Final = frozenset(b"\x00\xfe\xff")
 """Among the first two bytes: JSON in UTF-16 or UTF-32 begins so, with a byte order mark or without (RFC 4627 §3)."""
 
@@ -153,30 +152,29 @@ def may_be_utf_8(body: bytes) -> bool:
 
 
 class SecretRemover:
-    """Takes a token out of an answer that echoes it, also when it is split over chunks (HB-07)."""
+    """Takes a token out of an answer that echoes it, in any spelling, also when it is split over chunks (HB-07)."""
 
     def __init__(self, token: Secret) -> None:
-        self._text = token.reveal()
-        self._token = self._text.encode()
-        self._escaped = self._token.replace(b"/", rb"\/")
+        self._spellings = Spellings(token.reveal().encode())
         self._held = b""
 
     def __repr__(self) -> str:
         return "SecretRemover()"
 
     def text(self, value: str) -> str:
-        """Return a header's value without the token."""
-        return value.replace(self._text, REMOVED)
+        """Return a header's value, which is ASCII, without the token."""
+        found = self._spellings.find(value.encode())
+        return _without(value.encode(), found, len(value))[0].decode() if found else value
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be given out now; as much as could be the beginning of the token is held back."""
-        window = (self._held + chunk).replace(self._token, REMOVED.encode())
-        held = overlap(window, self._token)
-        if self._escaped != self._token:
-            window = window.replace(self._escaped, REMOVED.encode())
-            held = max(overlap(window, self._token), overlap(window, self._escaped))
-        self._held = window[len(window) - held :]
-        return window[: len(window) - held]
+        window = self._held + chunk
+        found, held = self._spellings.look(window)
+        if not found and not held:
+            self._held = b""
+            return window
+        out, self._held = _without(window, found, len(window) - held)
+        return out
 
     def finish(self) -> bytes:
         """Return the rest."""
@@ -184,11 +182,5 @@ class SecretRemover:
         return rest
 
 
-def overlap(window: bytes, token: bytes) -> int:
-    """Return how many bytes at the end of `window` are the beginning of `token`."""
-    position = window.find(token[:_BEGINNING], max(0, len(window) - len(token) + 1))
-    while position != -1:
-        if token.startswith(window[position:]):
-            return len(window) - position
-        position = window.find(token[:_BEGINNING], position + 1)
-    return next((length for length in range(_BEGINNING - 1, 0, -1) if window.endswith(token[:length])), 0)
+def _without(window: bytes, found: list[Span], until: int) -> tuple[bytes, bytes]:
+    return splice(window, (Replaced(begin, end, REMOVED.encode(), begin) for begin, end in found), until)

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Iterable
+from urllib.parse import quote
 
 import pytest
 
@@ -44,7 +45,11 @@ async def test_a_body_passes_byte_for_byte(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-@pytest.mark.parametrize("token", [TOKEN, TOKEN.replace("/", r"\/")])
+@pytest.mark.parametrize(
+    "token",
+    [TOKEN, TOKEN.replace("/", r"\/"), TOKEN.replace("+", r"\u002b"), quote(TOKEN, safe="")],
+    ids=["as it is", "slash", "escaped", "in a URL"],
+)
 async def test_a_token_does_not_pass_nor_does_most_of_it(size: int, token: str) -> None:
     text = b"x" * 1000 + b'{"diagnostics":"' + token.encode() + b'"}'
 

@@ -1,6 +1,8 @@
 import json
+import re
 import time
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -392,12 +394,103 @@ def test_a_token_is_removed_however_it_is_cut(text: str, places: list[int]) -> N
     assert TOKEN.encode() not in removed
 
 
+def spellings_of(letter: str) -> list[str]:
+    code = f"{ord(letter):02x}"
+    forms = [letter, f"\\u00{code}", f"\\u00{code.upper()}", f"%{code}", f"%{code.upper()}"]
+    return [*forms, f"\\{letter}"] if letter == "/" else forms
+
+
+def spelt(token: str) -> st.SearchStrategy[str]:
+    return st.tuples(*(st.sampled_from(spellings_of(letter)) for letter in token)).map("".join)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        TOKEN.replace("/", r"\/"),
+        TOKEN.replace("=", r"\u003d"),
+        TOKEN.replace("+", r"\u002B"),
+        TOKEN.replace("e", r"\u0065"),
+        quote(TOKEN, safe=""),
+        "".join(f"\\u{ord(letter):04X}" for letter in TOKEN),
+    ],
+    ids=["slash", "equals sign", "plus", "letter", "in a URL", "each letter"],
+)
+def test_a_token_is_removed_as_serializers_write_it(form: str) -> None:
+    """HB-07."""
+    body = f'{{"a":"%41\\u0065{form}","b":"{form}{TOKEN}"}}'
+    removed = f'{{"a":"%41\\u0065{REMOVED}","b":"{REMOVED}{REMOVED}"}}'
+
+    for place in range(len(body) + 1):
+        assert remove(body[:place].encode(), body[place:].encode()).decode() == removed
+    assert SecretRemover(Secret(TOKEN)).text(f"https://broker.example/?a={form}%41") == (
+        f"https://broker.example/?a={REMOVED}%41"
+    )
+
+
+@given(
+    st.lists(
+        spelt(TOKEN)
+        | spelt(TOKEN[:20])
+        | spelt(TOKEN[5:])
+        | st.sampled_from(["e", "%6", r"\u006", r"\\", r"\"", "%", r"\/", " ", r"\u00e9"]),
+        max_size=8,
+    ),
+    st.lists(st.integers(0)),
+)
+def test_a_token_is_removed_however_it_is_spelt_and_cut(texts: list[str], places: list[int]) -> None:
+    """HB-07."""
+    body = "\n".join(texts).encode()
+    removed = remove(*cut(body, places))
+
+    assert removed == "\n".join(REMOVED if unescaped(text) == TOKEN else text for text in texts).encode()
+
+
+def unescaped(text: str) -> str:
+    """Return what URLs and JSON may mean."""
+    text = re.sub(r"\\u([0-9a-fA-F]{4})|\\(/)", lambda found: found[2] or chr(int(found[1], 16)), text)
+    return re.sub("%([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), text)
+
+
+@given(st.text('a%"/\\', min_size=1, max_size=6), st.data())
+def test_a_token_that_looks_escaped_itself_is_removed_however_it_is_cut(token: str, data: st.DataObject) -> None:
+    text = "".join(data.draw(st.lists(st.sampled_from(["a", "%", '"', "/", "\\", "u0061", token]), max_size=20)))
+    places = data.draw(st.lists(st.integers(0), max_size=5))
+
+    assert token not in remove(*cut(text.encode(), places), token=token).decode().replace(REMOVED, "\n")
+
+
+@pytest.mark.parametrize(
+    ("token", "filling"),
+    [
+        (TOKEN, b"%65"),
+        (TOKEN, rb"\u0065"),
+        (TOKEN, TOKEN.encode()[:-1]),
+        ("a" * 65_535 + "b", b"a"),
+        ("a" * 65_535 + "b", b"%61"),
+        ("a" * 30_000 + "b" * 35_000, b"a" * 40_000 + b"b"),
+        ("ab" * 30_000 + "c", b"ababab%61"),
+    ],
+    ids=["codes", "escapes", "beginnings", "one letter", "one code", "late difference", "period"],
+)
+def test_looking_for_a_token_takes_no_longer_whatever_the_body_is(token: str, filling: bytes) -> None:
+    """PX-12: nor whatever token a hostile EHR gave."""
+    body = filling * (2_000_000 // len(filling))
+    start = time.process_time()
+
+    assert remove(*cut(body, list(range(0, len(body), 65_536))), token=token) == body
+
+    assert time.process_time() - start < 3
+
+
 @given(st.text("ab-", min_size=1, max_size=6), st.text("ab-", max_size=60), st.lists(st.integers(0)))
 def test_a_token_that_repeats_itself_is_removed_however_it_is_cut(token: str, text: str, places: list[int]) -> None:
     assert remove(*cut(text.encode(), places), token=token) == text.replace(token, REMOVED).encode()
 
 
-@given(st.binary(max_size=200), st.lists(st.integers(0), max_size=5))
+@given(
+    st.binary(max_size=200) | st.text("eyJ%\\u0065", max_size=200).map(str.encode), st.lists(st.integers(0), max_size=5)
+)
 def test_a_body_without_the_token_passes_byte_for_byte(body: bytes, places: list[int]) -> None:
     assert remove(*cut(body, places)) == body
 
