@@ -131,19 +131,18 @@ def check(part: Part) -> None:
             public="Ask without _elements and _summary: the answer has to be checked.",
         )
     rules = [_rules(part, need) for need in interaction.needs]
+    opened = [frozenset(replace(rule, type="*") for rule in of_need) for of_need in rules]
     for number in part.unsaid:
-        _require_none_wider(part, rules, number)
+        _require_none_wider(interaction.needs, opened, number)
     part.rules = tuple(dict.fromkeys(chain.from_iterable(rules)))
 
 
-def _require_none_wider(part: Part, rules: Sequence[Sequence[Rule]], number: int) -> None:
+def _require_none_wider(needs: Sequence[Need], opened: Sequence[frozenset[Rule]], number: int) -> None:
     """Raise where what a search finds would be released because it may be read: an answer does not tell them apart."""
-    searched = part.interaction.needs[number]
-    own = {replace(rule, type="*") for rule in rules[number]}
-    for need, others in zip(part.interaction.needs, rules, strict=True):
+    searched = needs[number]
+    for need, others in zip(needs, opened, strict=True):
         is_of_same = need.type == searched.type or "*" in {need.type, searched.type}
-        is_wider = not own.issuperset(replace(rule, type="*") for rule in others)
-        if (searched.letter, need.letter) == ("s", "r") and is_of_same and is_wider:
+        if (searched.letter, need.letter) == ("s", "r") and is_of_same and not others <= opened[number]:
             raise InsufficientScope(f"of {searched.type} more may be read than searched, and the answer may hold both")
 
 

@@ -1,19 +1,22 @@
 """What stands at a path of a FHIR resource."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 
-def elements(node: Any, path: str) -> Iterator[Any]:
-    """Yield what stands at a dotted path such as `participant.actor`, lists unrolled."""
-    return _at(node, path.split("."))
+def elements(node: Any, path: str) -> list[Any]:
+    """Return what stands at a dotted path such as `participant.actor`, lists unrolled."""
+    found = _unrolled([node])
+    for name in path.split("."):
+        found = _unrolled(item[name] for item in found if isinstance(item, dict) and name in item)
+    return found
 
 
-def _at(node: Any, names: list[str]) -> Iterator[Any]:
-    if isinstance(node, list):
-        for item in node:
-            yield from _at(item, names)
-    elif not names:
-        yield node
-    elif isinstance(node, dict) and names[0] in node:
-        yield from _at(node[names[0]], names[1:])
+def _unrolled(nodes: Iterable[Any]) -> list[Any]:
+    found = []
+    for node in nodes:
+        if isinstance(node, list):
+            found += _unrolled(node)
+        else:
+            found.append(node)
+    return found

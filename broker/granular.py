@@ -34,10 +34,12 @@ def as_search(filters: Sequence[Parameters]) -> Parameters | None:
 
 def is_said(pairs: Parameters, asked: Parameters) -> bool:
     """Whether a search that asks so stays within the pairs: it says each, or fewer of its alternatives."""
-    return all(
-        any(name == other and set(alternatives(value)) >= set(alternatives(given)) for other, given in asked)
-        for name, value in pairs
-    )
+    given = _taken_apart(asked)
+    return all(any(name == other and allowed >= said for other, said in given) for name, allowed in _taken_apart(pairs))
+
+
+def _taken_apart(pairs: Parameters) -> Sequence[tuple[str, frozenset[str]]]:
+    return [(name, frozenset(alternatives(value))) for name, value in pairs]
 
 
 def can_search(searchable: Searchable, type_: str, pairs: Parameters) -> bool:

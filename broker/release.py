@@ -48,9 +48,7 @@ class Rule:
             return False
         if self.patient and not ((self.with_shared and is_shared(type_)) or self.patient.owns(resource)):
             return False
-        return not self.filters or any(
-            all(satisfies(resource, name, value) for name, value in pairs) for pairs in self.filters
-        )
+        return not self.filters or satisfies(resource, self.filters)
 
 
 @dataclass(frozen=True, slots=True)

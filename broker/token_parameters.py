@@ -5,9 +5,9 @@ after commas; comparison is exact, and a token without the asked system does not
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 from broker.elements import elements
 
@@ -100,39 +100,13 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _TOKEN: Final = re.compile(r"(?:((?:[^\\|]|\\.)*)(\|))?((?:[^\\|]|\\.)*)", re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-_COMMA_OR_ESCAPED: Final = re.compile(r",|\\.", re.DOTALL)
+_ALTERNATIVE: Final = re.compile(r"(?:^|,)([^,\\]*(?:\\.?[^,\\]*)*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One alternative of a value."""
-
-    system: str | None
-    """None: any; empty: none at all."""
-    code: str
-    """Empty: any."""
-
-    def matches(self, element: Any) -> bool:
-        """Whether a code, boolean, Coding, CodeableConcept or Identifier has this token.
-
-        Of a bare code the system is not in the resource, so it matches no value that names one.
-        """
-        if isinstance(element, bool):
-            return self.system is None and self.code == str(element).lower()
-        if isinstance(element, str):
-            return self.system is None and self.code == element
-        if not isinstance(element, dict):
-            return False
-        codings = element.get("coding", [element])
-        return isinstance(codings, list) and any(self._is(coding) for coding in codings)
-
-    def _is(self, coding: Any) -> bool:
-        if not isinstance(coding, dict):
-            return False
-        system, code = coding.get("system"), coding.get("code", coding.get("value"))
-        if self.code and code != self.code:
-            return False
-        return self.system is None or (system or "") == self.system
+Token: TypeAlias = tuple[str | None, str]
+"""System and code, as a value asks for them: system None is any, an empty one none at all, an empty code any."""
+_REMEMBERED: Final = 1024
+"""Values of scopes that are known as tokens: the same are asked of many resources."""
 
 
 def can_evaluate(type_: str, name: str, value: str) -> bool:
@@ -144,27 +118,28 @@ def can_evaluate(type_: str, name: str, value: str) -> bool:
     return _paths(type_, name) is not None
 
 
-def satisfies(resource: Mapping[str, Any], name: str, value: str) -> bool:
-    """Whether a resource has one of the alternatives; False also where that cannot be told."""
-    type_, tokens = resource.get("resourceType"), read_tokens(value)
-    paths = _paths(type_, name) if isinstance(type_, str) else None
-    if paths is None or tokens is None:
-        return False
-    found = [element for path in paths.split() for element in elements(resource, path)]
-    return any(token.matches(element) for token in tokens for element in found)
+def satisfies(resource: Mapping[str, Any], filters: Collection[Sequence[tuple[str, str]]]) -> bool:
+    """Whether a resource has all pairs of one of the groups; False also where that cannot be told.
+
+    What it has is gathered once for each name, so that the time goes with the size of the resource, however much is
+    asked of it.
+    """
+    shown = {name: frozenset(_shown(resource, name)) for name in {name for group in filters for name, _ in group}}
+    return any(all(_has(shown[name], value) for name, value in group) for group in filters)
 
 
-def read_tokens(value: str) -> tuple[Token, ...] | None:
+@lru_cache(_REMEMBERED)
+def read_tokens(value: str) -> frozenset[Token] | None:
     """Return the alternatives; None unless each is a token."""
-    tokens = tuple(map(_read_token, alternatives(value)))
-    return tuple(token for token in tokens if token) if all(tokens) else None
+    tokens = frozenset(map(_read_token, alternatives(value)))
+    return frozenset(token for token in tokens if token) if None not in tokens else None
 
 
 def alternatives(value: str) -> list[str]:
     """Return what stands between the commas of a value, escapes intact (FHIR R4 §3.1.1.4.0.1)."""
-    ends = [found.start() for found in _COMMA_OR_ESCAPED.finditer(value) if found[0] == ","]
-    begins = [0, *(end + 1 for end in ends)]
-    return [value[begin:end] for begin, end in zip(begins, [*ends, len(value)], strict=True)]
+    if "\\" not in value:
+        return value.split(",")
+    return _ALTERNATIVE.findall(value)
 
 
 def _read_token(text: str) -> Token | None:
@@ -172,8 +147,48 @@ def _read_token(text: str) -> Token | None:
     if not found or not text.strip("|"):
         return None
     system = _ESCAPED.sub(r"\1", found[1]) if found[2] else None
-    return Token(system, _ESCAPED.sub(r"\1", found[3]))
+    return system, _ESCAPED.sub(r"\1", found[3])
 
 
 def _paths(type_: str, name: str) -> str | None:
     return _BY_TYPE.get(type_, {}).get(name) or _EVERY_TYPE.get(name)
+
+
+def _has(shown: frozenset[Token], value: str) -> bool:
+    tokens = read_tokens(value)
+    return tokens is not None and not tokens.isdisjoint(shown)
+
+
+def _shown(resource: Mapping[str, Any], name: str) -> Iterator[Token]:
+    """Yield every token that a resource has in a parameter."""
+    type_ = resource.get("resourceType")
+    paths = _paths(type_, name) if isinstance(type_, str) else None
+    for path in paths.split() if paths else ():
+        for element in elements(resource, path):
+            yield from _tokens(element)
+
+
+def _tokens(element: Any) -> Iterator[Token]:
+    """Yield what asks for a code, boolean, Coding, CodeableConcept or Identifier.
+
+    Of a bare code the system is not in the resource, so no value that names one asks for it.
+    """
+    if isinstance(element, bool):
+        yield None, str(element).lower()
+    elif isinstance(element, str):
+        yield None, element
+    elif isinstance(element, dict):
+        codings = element.get("coding", [element])
+        for coding in codings if isinstance(codings, list) else ():
+            if isinstance(coding, dict):
+                yield from _coded(coding.get("system") or "", coding.get("code", coding.get("value")))
+
+
+def _coded(system: Any, code: Any) -> Iterator[Token]:
+    is_system = isinstance(system, str)
+    if is_system:
+        yield system, ""
+    if isinstance(code, str):
+        yield None, code
+        if is_system:
+            yield system, code

@@ -5,11 +5,11 @@ from broker.scopes import Scopes
 
 
 def read_requested(text: str) -> Scopes:
-    """Parse what an app wrote. Raises `InvalidScope`, whose detail repeats nothing of it."""
+    """Parse what an app wrote. Raises `InvalidScope`, which repeats nothing of it, and names the limit that it broke."""
     try:
         return Scopes.parse(text)
-    except InvalidScope:
-        raise InvalidScope("the requested scope is malformed, or of too many words") from None
+    except InvalidScope as error:
+        raise InvalidScope("the requested scope is malformed, or says too much", public=error.public) from None
 
 
 def read_narrowed(text: str | None, given: Scopes) -> Scopes:

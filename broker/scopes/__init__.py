@@ -7,15 +7,13 @@ all where an EHR answered it. Words outside SMART's grammar are kept as they are
 were written in (SC-04, SC-07). `render` says them as one EHR understands them.
 """
 
-from broker.scopes.algebra import MOST_FILTERS, MOST_RESOURCE_SCOPES, Scopes
+from broker.scopes.algebra import Scopes
 from broker.scopes.dialects import Dialect, Rendered, choose_dialect, expand_wildcards, render
 from broker.scopes.resource import LETTERS, LEVELS, Parameters, ResourceScope
 
 __all__ = [
     "LETTERS",
     "LEVELS",
-    "MOST_FILTERS",
-    "MOST_RESOURCE_SCOPES",
     "Dialect",
     "Parameters",
     "Rendered",

@@ -1,18 +1,15 @@
 """Sets of scopes, always canonical: letters united, and no part that another part already says."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import InvalidScope
 from broker.scopes.grammar import read_word, read_word_leniently
+from broker.scopes.measure import MOST_WORDS, Measure, require_few_words
 from broker.scopes.resource import LEVELS, Parameters, Place, ResourceScope, in_order
 
-MOST_RESOURCE_SCOPES: Final = 200
-"""Different resource scopes in one set: what a stranger writes has an end."""
-MOST_FILTERS: Final = 16
-"""Different parameter sets for one level and type: each is held against each, so their number is what costs."""
 _ANY: Final = ""
 
 
@@ -20,25 +17,26 @@ _ANY: Final = ""
 class Scopes:
     """A set of scopes. `others` are launch, identity, refresh and vendor scopes (SC-10 to SC-13).
 
-    Raises `InvalidScope` when what is left of it is more than `MOST_RESOURCE_SCOPES`, or `MOST_FILTERS` for one type.
+    Raises `InvalidScope` when what is left of it is more than `broker/scopes/measure.py` allows.
     """
 
     resources: frozenset[ResourceScope] = frozenset()
     others: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if len(self.resources) > 1:  # one alone says nothing twice
-            object.__setattr__(self, "resources", _canonical(self.resources))
+        object.__setattr__(self, "resources", _canonical(self.resources))
 
     @classmethod
     def parse(cls, text: str, *, lenient: bool = False) -> "Scopes":
         """Read a `scope` parameter (RFC 6749 §3.3; doubled and trailing spaces are harmless, OA-02).
 
         Strict, for what an app or the operator wrote: raises `InvalidScope` naming the first malformed word, or for too
-        many, counted as written.
-        Lenient, for what an EHR answered (SC-16): a malformed word, and what comes after too many, grants nothing.
+        much, counted as written.
+        Lenient, for what an EHR answered (SC-16): a malformed word, one that says too much, and what comes after too
+        many, grants nothing.
         """
-        words = text.split() if lenient else filter(None, text.split(" "))
+        words = text.split()[:MOST_WORDS] if lenient else list(filter(None, text.split(" ")))
+        require_few_words(words)
         parsed = [read_word_leniently(word) if lenient else read_word(word) for word in words]
         resources = (scope for scope in parsed if isinstance(scope, ResourceScope))
         others = (word for word in parsed if isinstance(word, str))
@@ -127,14 +125,14 @@ def _canonical(scopes: Iterable[ResourceScope]) -> frozenset[ResourceScope]:
     united: defaultdict[Place, str] = defaultdict(str)
     for scope in scopes:
         united[scope.place] += scope.letters
-    limits = _Limits()
+    measure = Measure()
     kept: defaultdict[tuple[str, str], list[ResourceScope]] = defaultdict(list)
     for place, letters in sorted(united.items(), key=_wide_first):
         level, type_, parameters = place
         scope = ResourceScope(level, type_, in_order(letters), parameters)
         wider = (one.letters for shelf in {type_, "*"} for one in kept[level, shelf] if one.includes(scope))
         if left := in_order(set(letters).difference(*wider)):
-            limits.take(place)
+            measure.take(place)
             kept[level, type_].append(ResourceScope(level, type_, left, parameters))
     return frozenset(scope for shelf in kept.values() for scope in shelf)
 
@@ -145,29 +143,12 @@ def _wide_first(united: tuple[Place, str]) -> tuple[bool, int]:
 
 
 def _limited(scopes: Iterable[ResourceScope], *, lenient: bool) -> Iterator[ResourceScope]:
-    limits = _Limits()
+    measure = Measure()
     for scope in scopes:
         try:
-            limits.take(scope.place)
+            measure.take(scope.place)
         except InvalidScope:
             if lenient:
                 continue
             raise
         yield scope
-
-
-@dataclass(slots=True)
-class _Limits:
-    places: set[Place] = field(default_factory=set)
-    filters: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def take(self, place: Place) -> None:
-        """Count a place, once. Raises `InvalidScope` for one too many."""
-        if place in self.places:
-            return
-        if len(self.places) >= MOST_RESOURCE_SCOPES:
-            raise InvalidScope(f"more than {MOST_RESOURCE_SCOPES} different resource scopes")
-        if self.filters[place[:2]] >= MOST_FILTERS:
-            raise InvalidScope(f"more than {MOST_FILTERS} different filters for one type")
-        self.places.add(place)
-        self.filters[place[:2]] += 1

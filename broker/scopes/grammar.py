@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from broker.errors import InvalidScope
+from broker.scopes.measure import require_few_alternatives
 from broker.scopes.resource import Parameters, ResourceScope, sorted_pairs
 
 V1_LETTERS: Final = {"read": "rs", "write": "cud", "*": "cruds"}
@@ -72,7 +73,9 @@ def _parameters(query: str | None, word: str) -> Parameters:
     pairs = [tuple(_decode(part, word) for part in pair.split("=")) for pair in query.split("&")]
     if not all(len(pair) == 2 and _PARAMETER_NAME.fullmatch(pair[0]) and pair[1] for pair in pairs):
         raise _malformed(word)
-    return sorted_pairs((name, value) for name, value in pairs)
+    parameters = sorted_pairs((name, value) for name, value in pairs)
+    require_few_alternatives(parameters)
+    return parameters
 
 
 def _decode(text: str, word: str) -> str:

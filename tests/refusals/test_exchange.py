@@ -218,6 +218,18 @@ async def test_an_exchange_does_not_widen_the_scope(
     assert_oauth_error(answer, 400, "invalid_scope", hides=[handle, "canary"])
 
 
+async def test_an_exchange_for_a_scope_that_says_too_much_is_told_how_much_it_may(
+    stage: BrokerStage, app: App, handle: str
+) -> None:
+    """OA-18, SC-05: with such a handle one request could keep all others waiting."""
+    scope = f"patient/Observation.rs?category={','.join(['canary'] * 65)}"
+    with nothing_sent(stage.sandbox), audited(stage, "handle.mint", "denied", "says too much", hides=["canary"]):
+        answer = await ask(app, handle, scope=scope)
+
+    assert_oauth_error(answer, 400, "invalid_scope", hides=[handle, "canary"])
+    assert answer.json()["error_description"] == "The scope has more than 64 alternatives in one value."
+
+
 async def test_an_exchange_does_not_widen_what_was_exchanged_before(stage: BrokerStage, app: App, handle: str) -> None:
     """OA-18, HB-05."""
     narrow = (await ask(app, handle, scope="patient/Patient.r")).json()["access_token"]

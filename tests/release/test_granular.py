@@ -1,12 +1,15 @@
 """Scopes with search parameters: what a request says, what is added to it, what is checked, what is refused."""
 
 import json
+from dataclasses import replace
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker import deciding
 from broker.deciding import SearchableWanted
 from broker.errors import InsufficientScope
 from broker.flows.searchable import listed
@@ -18,6 +21,7 @@ from tests.test_policy import ME, app, ask, grant, handle, known
 
 LISTED = frozenset({("Observation", "category"), ("Observation", "code"), ("Condition", "category"), ("*", "_tag")})
 LAB = "Observation.rs?category=laboratory"
+TYPES = tuple(f"T{first}{second}" for first in "abcd" for second in "xyz")
 FORM = [(b"content-type", b"application/x-www-form-urlencoded")]
 
 
@@ -317,6 +321,37 @@ def test_a_search_has_to_say_every_pair() -> None:
     """SC-05."""
     assert is_said((("category", "x"), ("code", "a")), (("code", "a"), ("category", "x")))
     assert not is_said((("category", "x"), ("code", "a")), (("code", "a"),))
+
+
+class Value(str):
+    """Counts how often somebody takes it apart."""
+
+    __slots__ = ("taken_apart",)
+
+    def split(self, *separator: Any) -> list[str]:
+        self.taken_apart = getattr(self, "taken_apart", 0) + 1
+        return super().split(*separator)
+
+
+def test_what_is_said_and_what_was_asked_are_taken_apart_once_each() -> None:
+    """SC-05: others wait meanwhile."""
+    said = [("category", Value(f"a,b{number}")) for number in range(8)]
+    asked = [("category", Value(f"a,c{number}")) for number in range(8)]
+
+    assert not is_said(tuple(said), tuple(asked))
+    assert {value.taken_apart for _, value in said + asked} == {1}
+
+
+def test_the_rules_of_many_needs_are_made_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SC-05: each search is held against each read."""
+    made: list[object] = []
+    monkeypatch.setattr(deciding, "replace", lambda rule, **changes: made.append(rule) or replace(rule, **changes))
+    includes = "&".join(f"_include=Task:focus:{type_}&_revinclude={type_}:focus" for type_ in TYPES)
+
+    permit = decided(f"Task?{includes}", "user/*.rs?_tag=x", ())
+
+    assert permit.checks is not None
+    assert len(made) == len(permit.needs) == 1 + 2 * len(TYPES)
 
 
 @pytest.mark.parametrize("value", ["a\\", "a\\,b"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.token_parameters import alternatives, can_evaluate, satisfies
+from broker.token_parameters import alternatives, can_evaluate, read_tokens, satisfies
 
 LOINC = "http://loinc.org"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -68,7 +68,7 @@ ENCOUNTER = {"resourceType": "Encounter", "class": {"system": "v3", "code": "AMB
 )
 def test_a_parameter_holds_of_a_resource_or_does_not(name: str, value: str, *, holds: bool) -> None:
     """SC-05."""
-    assert satisfies(OBSERVATION, name, value) is holds
+    assert satisfies(OBSERVATION, [[(name, value)]]) is holds
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,10 @@ def test_a_parameter_holds_of_a_resource_or_does_not(name: str, value: str, *, h
         ({"resourceType": "Patient", "active": True}, "active", "x|true", False),
         ({"resourceType": ["Observation"], "category": "x"}, "category", "x", False),
         ({"resourceType": "Observation", "category": {"coding": 5}}, "category", "x", False),
+        ({"resourceType": "Observation", "category": {"system": ["s"], "code": "x"}}, "category", "x", True),
+        ({"resourceType": "Observation", "category": {"system": ["s"], "code": "x"}}, "category", "|x", False),
+        ({"resourceType": "Observation", "category": {"system": 0, "code": "x"}}, "category", "|x", True),
+        ({"resourceType": "Observation", "category": {"system": "s", "code": {}}}, "category", "s|", True),
         ({"resourceType": "Observation", "category": {"system": "s|t", "code": "a,b"}}, "category", r"s\|t|a\,b", True),
         (
             {"resourceType": "Observation", "category": {"system": "s|t", "code": "a,b"}},
@@ -110,7 +114,7 @@ def test_each_kind_of_element_is_read_as_what_it_is(
     resource: dict[str, Any], name: str, value: str, *, holds: bool
 ) -> None:
     """SC-05."""
-    assert satisfies(resource, name, value) is holds
+    assert satisfies(resource, [[(name, value)]]) is holds
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,35 @@ def test_it_is_known_beforehand_what_can_be_told(type_: str, name: str, value: s
 )
 def test_alternatives_stand_between_commas_that_are_not_escaped(value: str, parts: list[str]) -> None:
     assert alternatives(value) == parts
+
+
+class Coding(dict[str, str]):
+    """Counts how often somebody looks at it."""
+
+    looked = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.looked += 1
+        return super().get(key, default)
+
+
+def test_however_much_is_asked_of_it_a_resource_is_looked_at_once_for_each_parameter() -> None:
+    """SC-05: others wait meanwhile. Asked token by token, as much as scopes may say takes minutes."""
+    codings = [Coding(system="s", code=str(number)) for number in range(3)]
+    resource = {"resourceType": "Observation", "category": [{"coding": codings}], "status": "final"}
+    codes = ",".join(f"s|x{number}" for number in range(64))
+    filters = [(("category", f"{codes},{group}-"), ("status", "final")) for group in range(16)]
+
+    assert satisfies(resource, filters) is False
+    assert {coding.looked for coding in codings} == {3}
+    assert satisfies(resource, [*filters, (("category", "s|2"), ("status", "final"))]) is True
+
+
+def test_a_value_of_a_scope_is_read_once() -> None:
+    """SC-05: it is asked of every resource."""
+    value = ",".join(f"s|read{number}" for number in range(64))
+    assert read_tokens(value) is read_tokens(value)
+    assert read_tokens.cache_info().maxsize == 1024
 
 
 def test_a_long_value_is_read_once_not_once_for_each_of_its_characters() -> None:

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidScope
-from broker.scopes import MOST_FILTERS, Scopes
+from broker.scopes import Scopes
+from broker.scopes.measure import MOST_FILTERS
 from tests.scopes.oracle import UNIVERSE, V1, Atom, allowed
 from tests.scopes.writing import others, texts, words, words_written
 

@@ -3,7 +3,8 @@
 import pytest
 
 from broker.errors import InvalidScope
-from broker.scopes import MOST_FILTERS, MOST_RESOURCE_SCOPES, ResourceScope, Scopes
+from broker.scopes import ResourceScope, Scopes
+from broker.scopes.measure import MOST_FILTERS, MOST_RESOURCE_SCOPES
 
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
 
@@ -319,6 +320,46 @@ def test_an_ehr_that_answers_too_many_scopes_gives_the_first_of_them() -> None:
     assert scopes.others == {"openid"}
     assert Scopes.parse(str(scopes)) == scopes
     assert len(Scopes.parse(_types(MOST_RESOURCE_SCOPES + 1), lenient=True).resources) == MOST_RESOURCE_SCOPES
+
+
+def _filtered(*pairs: str) -> str:
+    return f"patient/Observation.r?{'&'.join(pairs)}"
+
+
+@pytest.mark.parametrize(
+    ("most", "more", "what"),
+    [
+        (_filtered(*(f"a{n}=x" for n in range(8))), "&a8=x", "8 search parameters in one scope"),
+        (_filtered(*(f"a={n}" for n in range(8))), "&a=8", "8 search parameters in one scope"),
+        (_filtered("code=" + "%7E" * 4092 + "~" * 4096), "~", "8192 characters in the search parameters of one scope"),
+        (_filtered(f"b={'x' * 4096}", f"c={'x' * 4094}"), "y", "8192 characters in the search parameters of one scope"),
+        (_filtered("b=x", "code=" + ",".join("y" * 64)), ",y", "64 alternatives in one value"),
+        (_filtered("code=" + "y%5C," * 64 + ",".join("z" * 64)), ",z", "64 alternatives in one value"),
+        (" ".join([_filtered("code=1"), *(f"v{n}" for n in range(999))]), " v", "1000 words"),
+    ],
+    ids=["parameters", "values", "long value", "long values", "alternatives", "escaped commas", "words"],
+)
+def test_a_scope_says_only_so_much(most: str, more: str, what: str) -> None:
+    """SC-05, SC-16: whoever holds it has every search and every answer held against it."""
+    scopes = Scopes.parse(most)
+    assert Scopes.parse(str(scopes)) == Scopes.parse(most, lenient=True) == scopes
+    with pytest.raises(InvalidScope) as refused:
+        Scopes.parse(most + more)
+    assert (refused.value.detail, refused.value.public) == (f"more than {what}", f"The scope has more than {what}.")
+    answered = Scopes.parse(f"openid patient/Patient.r {most}{more} patient/Flag.r", lenient=True)
+    assert not answered.covers("Observation", "r", parameters=[("code", "1"), ("b", "x")]) or what == "1000 words"
+    assert answered.covers("Patient", "r")
+    assert answered.others >= {"openid"}
+    assert answered.covers("Flag", "r") is (what != "1000 words")
+
+
+def test_scopes_that_together_say_too_much_meet_in_none() -> None:
+    """SC-05: of what was sealed every part can be read again."""
+    one, other = (Scopes.parse(_filtered(*(f"{name}{n}=x" for n in range(5)))) for name in "ab")
+    with pytest.raises(InvalidScope, match="more than 8 search parameters"):
+        one.intersection(other)
+    near = one.intersection(Scopes.parse(_filtered("a0=x", "b0=x", "b1=x", "b2=x")))
+    assert Scopes.parse(str(near)) == near
 
 
 def test_an_intersection_that_explodes_is_refused() -> None:

@@ -160,6 +160,11 @@ BAD = [
         "50: app[1].access[1].scopes: malformed scope 'patient/Patient.sr'",
     ),
     (
+        ACCESS_SCOPES,
+        f'scopes = "patient/Observation.rs?code={",".join("x" * 65)}"',
+        "50: app[1].access[1].scopes: more than 64 alternatives in one value",
+    ),
+    (
         'scopes = "launch openid fhirUser offline_access patient/*.rs"',
         'scopes = " "',
         "16: registration[1]: scopes is empty: a registration without scopes can get no token",
