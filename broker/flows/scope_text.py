@@ -5,7 +5,7 @@ from broker.scopes import Scopes
 
 
 def read_requested(text: str) -> Scopes:
-    """Parse what an app wrote. Raises `InvalidScope`, which repeats nothing of it, and names the limit that it broke."""
+    """Parse what an app wrote. Raises `InvalidScope`, which repeats nothing of it and names the limit, if any."""
     try:
         return Scopes.parse(text)
     except InvalidScope as error:

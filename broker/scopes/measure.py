@@ -1,6 +1,6 @@
-"""How much scopes may say. What a stranger writes has an end; and others wait while a search, or each resource of an
-answer, is held against it.
+"""How much scopes may say.
 
+What a stranger writes has an end, and others wait while searches, and each resource of an answer, are held against it.
 What is more is an error where an app or the operator wrote it. Where an EHR answered it, it grants nothing.
 """
 

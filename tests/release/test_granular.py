@@ -16,6 +16,7 @@ from broker.flows.searchable import listed
 from broker.granular import Searchable, as_search, is_said
 from broker.interactions import Interaction, Need, parse_interaction
 from broker.policy import Permit, decide
+from broker.release import Rule
 from broker.token_parameters import alternatives
 from tests.test_policy import ME, app, ask, grant, handle, known
 
@@ -344,8 +345,13 @@ def test_what_is_said_and_what_was_asked_are_taken_apart_once_each() -> None:
 
 def test_the_rules_of_many_needs_are_made_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """SC-05: each search is held against each read."""
-    made: list[object] = []
-    monkeypatch.setattr(deciding, "replace", lambda rule, **changes: made.append(rule) or replace(rule, **changes))
+    made: list[Rule] = []
+
+    def counted(rule: Rule, **changes: Any) -> Rule:
+        made.append(rule)
+        return replace(rule, **changes)
+
+    monkeypatch.setattr(deciding, "replace", counted)
     includes = "&".join(f"_include=Task:focus:{type_}&_revinclude={type_}:focus" for type_ in TYPES)
 
     permit = decided(f"Task?{includes}", "user/*.rs?_tag=x", ())

@@ -79,7 +79,7 @@ def test_of_a_type_its_own_parameters_can_be_told_and_no_others(type_: str) -> N
 
     assert {name for name in NAMES if can_evaluate(type_, name, "x")} == set(known)
     for name, path in known.items():
-        assert [satisfies(resource(type_, one), [[(name, "x")]]) for one in path.split("+")] == [True] * len(path.split("+"))
+        assert all(satisfies(resource(type_, one), [[(name, "x")]]) for one in path.split("+"))
         assert satisfies(resource(type_, "elsewhere"), [[(name, "x")]]) is False
 
 
