@@ -94,8 +94,8 @@ class Egress:
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """What bounds those requests instead, one for each origin that has any: an EHR that does not answer fills its
         own places, and no other's."""
-        self._bases: dict[str, SplitResult] = {}
-        self._upstreams: dict[tuple[str, str], Upstream] = {}
+        self._bases: dict[str, tuple[SplitResult, Upstream]] = {}
+        self._upstreams: dict[str, Upstream] = {}
         """One for each origin, so that an EHR that is slow, or slowly sent to, keeps nobody from another."""
 
     async def close(self) -> None:
@@ -181,11 +181,12 @@ class Egress:
 
         Bases are configured, so what is known of one is kept. Raises like `fetch`.
         """
-        place = self._bases.get(base)
-        if place is None:
-            place = self._bases[base] = require_callable(base, self._allowed)
+        known = self._bases.get(base)
+        if known is None:
+            found = require_callable(base, self._allowed)
+            known = self._bases[base] = found, self._upstream(found)
+        place, upstream = known
         target = f"{place.path}{below}" or "/"
-        upstream = self._upstream(place)
         return await _streamed(upstream, method, target, place.netloc, headers, content, timeout, at_once=True)
 
     async def handshake(self, url: str, *, timeout: float) -> Handshake:
@@ -214,8 +215,8 @@ class Egress:
             place.release()
 
     def _upstream(self, url: SplitResult) -> Upstream:
-        """Return the connections to the URL's origin. FHIR bases are configured, so there are only so many."""
-        place = (url.scheme, url.netloc)
+        """Return the connections to the URL's origin, however it is spelt. Those are configured: there are so many."""
+        place = origin(url.geturl())
         if place not in self._upstreams:
             self._upstreams[place] = self._new_upstream(url)
         return self._upstreams[place]

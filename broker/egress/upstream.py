@@ -38,6 +38,8 @@ class Upstream:
         self._idle: list[Http1Connection] = []
         self._lent = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+        """Due while any connection is idle: else the last ones would stay open until another request came."""
 
     async def take(self, patience: float) -> Http1Connection:
         """Lend the connection that was used last, or a new one. Raises `EhrUnreachable`, `EhrMisbehaved`."""
@@ -54,20 +56,31 @@ class Upstream:
 
     def give_back(self, connection: Http1Connection) -> None:
         """Take a connection back: for the next request, if its answer was taken whole."""
-        now = asyncio.get_running_loop().time()
         if connection.is_reusable:
-            connection.idle_since = now
+            loop = asyncio.get_running_loop()
+            connection.idle_since = loop.time()
             self._idle.append(connection)
+            self._sweep = self._sweep or loop.call_later(IDLE_SECONDS, self._close_idle)
         else:
             connection.close()
-        while self._idle and self._idle[0].idle_since <= now - IDLE_SECONDS:
-            self._idle.pop(0).close()
         self._free()
 
     def close(self) -> None:
         """Close what is idle."""
         while self._idle:
             self._idle.pop().close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def _close_idle(self) -> None:
+        """Close what was idle for too long, and look again when the next one will have been."""
+        loop = asyncio.get_running_loop()
+        while self._idle and self._idle[0].idle_since + IDLE_SECONDS <= loop.time():
+            self._idle.pop(0).close()
+        self._sweep = None
+        if self._idle:
+            self._sweep = loop.call_at(self._idle[0].idle_since + IDLE_SECONDS, self._close_idle)
 
     async def _place(self, patience: float) -> None:
         if self._lent < self._most and not self._waiting:

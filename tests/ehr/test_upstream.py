@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from broker.egress import Egress, http1
+from broker.egress import Egress, http1, upstream
 from broker.egress.http1 import HEAD_BYTES, HELD_BYTES, Http1Connection
 from broker.egress.upstream import MOST_CONNECTIONS, Upstream, request_head
 from broker.errors import EhrAnswerLost, EhrMisbehaved, EhrUnreachable, InvalidRequest
@@ -509,6 +509,38 @@ async def test_a_connection_that_cannot_be_made_gives_its_place_back() -> None:
     for _ in range(3):
         with pytest.raises(EhrUnreachable, match=r"no connection$"):
             await upstream.take(1)
+
+
+async def test_idle_connections_are_closed_though_no_other_request_comes(
+    egress: Egress, ehr: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an EHR could name one place after the other, and each would keep some."""
+    monkeypatch.setattr(upstream, "IDLE_SECONDS", 0.2)
+    ended: list[float] = []
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(reply("once"))
+        await writer.drain()
+        await writer.transport.get_protocol()._stream_reader.read()  # type: ignore[attr-defined]
+        ended.append(asyncio.get_running_loop().time())
+
+    ehr.answers["/a"] = answer
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(ask(egress, f"{ehr.url}/a") for _ in range(3)))
+    assert not ended
+    async with asyncio.timeout(5):
+        while len(ended) < 3:  # noqa: ASYNC110  # nothing here tells when it is closed
+            await asyncio.sleep(0.01)
+    assert min(ended) - began >= 0.2
+
+
+async def test_an_origin_has_the_same_connections_however_it_is_spelt(egress: Egress, ehr: ScriptedServer) -> None:
+    """(RFC 3986 §6.2.2.1)."""
+    ehr.answers["/a"] = reply("one")
+    for host in ("localhost", "LocalHost", "LOCALHOST"):
+        assert await ask(egress, f"{ehr.url.replace('127.0.0.1', host)}/a") == (200, b"one")
+
+    assert ehr.connections == 1
 
 
 async def test_each_ehr_has_its_own_connections(egress: Egress, ehr: ScriptedServer) -> None:
