@@ -199,7 +199,9 @@ def test_single_bytes_give_the_same_bytes_as_the_whole() -> None:
 
 @given(st.binary(max_size=200), st.lists(st.integers(0), max_size=5))
 def test_a_body_without_links_passes_byte_for_byte(body: bytes, places: list[int]) -> None:
-    assert rewrite(*cut(body, places)) == body
+    text = b"{ " + body  # what begins otherwise may be refused for its encoding
+
+    assert rewrite(*cut(text, places)) == text
 
 
 def test_a_large_bundle_is_the_same_but_for_its_links() -> None:
