@@ -2,13 +2,16 @@
 
 A client reads JSON, so `link` is read as JSON here: keys are decoded, other members may stand between, it may come
 after the entries. All else is skipped: of it only how deep brackets are nested is counted, and that only where it
-makes a difference, since most answers come in one piece and have one `link`. One pass, in bounded memory.
+makes a difference, since most answers come in one piece and have one `link`. One pass, in bounded memory; and links
+without end are refused, since reading takes many times longer than skipping.
 """
 
 import json
 import re
 from collections.abc import Iterator
 from typing import Final, TypeAlias
+
+from broker.errors import EhrMisbehaved
 
 LONGEST_URL: Final = 8192
 """Bytes as written, without the quotes."""
@@ -26,6 +29,8 @@ _ESCAPED_LINK: Final = re.compile(
 """The key, in whatever case, for those clients that do not distinguish it; one sign is a `k` to them, too."""
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"{}[]'))
 _BACKSLASH: Final = ord("\\")
+_MOST_TOKENS: Final = 100_000
+"""Most that is read token by token, for some tenths of a second: links of several thousands."""
 _LINK_DEPTHS: Final = (2, 3)
 """Of the objects in `link`: it is a list of them; one alone is read likewise."""
 Piece: TypeAlias = tuple[bytes, bool]
@@ -44,6 +49,7 @@ class PageUrls:
         self._in_string = False
         self._reading = False
         """Token by token: from what may be the key `link`, to the end of its value."""
+        self._tokens = 0
         self._last = b""
         """The last string, as written; it was a key if a colon follows."""
         self._in_link = False
@@ -53,7 +59,10 @@ class PageUrls:
         """The string is a URL that is too long, and its rest does not pass."""
 
     def feed(self, chunk: bytes) -> list[Piece]:
-        """Return what can be given out now; no more than a string of the length of a URL is held back."""
+        """Return what can be given out now; no more than a string of the length of a URL is held back.
+
+        Raises `EhrMisbehaved` where `link` has no end.
+        """
         window, self._held = self._held + chunk, b""
         if self._uncounted:  # else it may go on in a long string, which is not counted
             self._count(self._uncounted)
@@ -122,6 +131,9 @@ class PageUrls:
 
     def _take(self, window: bytes, position: int) -> tuple[int, int, bytes | None]:
         """Read the next token; return where it lies, and its text if it is a URL."""
+        self._tokens += 1
+        if self._tokens > _MOST_TOKENS:
+            raise EhrMisbehaved("the EHR answered a link that has no end")
         token = _TOKEN.match(window, position)
         if token is None:
             return self._take_beginning(window, position)

@@ -65,7 +65,8 @@ class UrlRewriter:
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be given out now; at most 60 KiB are held back, so that none is looked at often.
 
-        Raises `EhrMisbehaved` for a body in another encoding than UTF-8, before any of it is given out.
+        Raises `EhrMisbehaved` for a body in another encoding than UTF-8, before any of it is given out, and for links
+        without end.
         """
         self._gathered.append(chunk)
         self._size += len(chunk)

@@ -27,6 +27,8 @@ _READABLE: Final = frozenset({"identity", "gzip", "deflate", ""})
 """How a body may be packed."""
 _STEP_BYTES: Final = 16 << 10
 """Most of a body that is checked at once: it may take a microsecond a byte, and others wait."""
+_REWRITTEN_BYTES: Final = 64 << 10
+"""Most that is rewritten at once, likewise."""
 _UNNAMED = "the EHR answered a body without a Content-Type (OA-04)"
 _UNSAFE_RAW = re.compile(r"html|svg|javascript|ecmascript|[/+]xml|[/+]json(?![a-z0-9.-])")
 """Never as themselves under the broker's origin; a Binary of these comes as FHIR JSON. JSON is raw in no encoding."""
@@ -104,7 +106,8 @@ def relay(
         chunks = unpacked(chunks)
     if checked is not None:
         chunks = _in_steps(chunks)
-    return FhirAnswer(received.status, clean, _body(chunks, remover, checked, rewriter))
+    body = _released(chunks, remover, checked)
+    return FhirAnswer(received.status, clean, _rewritten(body, rewriter) if rewriter else body)
 
 
 def require_readable(received: StreamedAnswer) -> None:
@@ -152,16 +155,24 @@ async def _in_steps(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             await asyncio.sleep(0)
 
 
-async def _body(
-    chunks: AsyncIterator[bytes], remover: SecretRemover, checked: Checker | None, rewriter: UrlRewriter | None
+async def _released(
+    chunks: AsyncIterator[bytes], remover: SecretRemover, checked: Checker | None
 ) -> AsyncIterator[bytes]:
     async for chunk in chunks:
         if out := remover.feed(chunk):
-            out = checked.feed(out) if checked else out
-            yield rewriter.feed(out) if rewriter else out
+            yield checked.feed(out) if checked else out
     rest = remover.finish()
-    rest = checked.feed(rest) + checked.finish() if checked else rest
-    yield rewriter.feed(rest) + rewriter.finish() if rewriter else rest
+    yield checked.feed(rest) + checked.finish() if checked else rest
+
+
+async def _rewritten(chunks: AsyncIterator[bytes], rewriter: UrlRewriter) -> AsyncIterator[bytes]:
+    """Give a body with its URLs turned. What was checked as one thing comes in one piece, of up to 8 MiB."""
+    async for chunk in chunks:
+        for begin in range(0, len(chunk), _REWRITTEN_BYTES):
+            if begin:
+                await asyncio.sleep(0)  # others have their turn
+            yield rewriter.feed(chunk[begin : begin + _REWRITTEN_BYTES])
+    yield rewriter.finish()
 
 
 async def begun(answer: FhirAnswer) -> FhirAnswer:

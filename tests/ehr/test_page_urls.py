@@ -1,6 +1,7 @@
 """Links of the outermost Bundle: no spelling of JSON or of a URL brings a client to follow one elsewhere."""
 
 import json
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from broker.ehr.page_urls import LONGEST_URL, PageUrls
 from broker.ehr.rewriting import WITHHELD, UrlRewriter
 from broker.ehr.url_map import UrlMap
+from broker.errors import EhrMisbehaved
 
 EHR = "https://ehr.example/fhir/R4"
 OURS = "https://broker.example/fhir/epic"
@@ -189,6 +191,26 @@ def test_nothing_but_links_of_the_outermost_bundle_is_taken(
         taken = b"".join([*(b'"taken"' if is_url else text for text, is_url in pieces), page_urls.finish()])
 
         assert {name: value for name, value in json.loads(taken).items() if name != "link"} == others
+
+
+@pytest.mark.parametrize(
+    "filling", ["[],", '{"url":"a"},', "[", '{"a":[{}]},"link":[', '{"extension":[{"url":"a"}],"url":"b"},']
+)
+def test_links_without_end_are_refused_before_they_take_long(filling: str) -> None:
+    """PX-12: an app may have stored a Patient with them."""
+    start = time.process_time()
+
+    with pytest.raises(EhrMisbehaved, match="no end"):
+        PageUrls().feed(b'{"link":[' + filling.encode() * (8_000_000 // len(filling)))
+
+    assert time.process_time() - start < 2
+
+
+def test_thousands_of_links_are_no_link_without_end() -> None:
+    link = '{"target":{"reference":"Patient/1"},"assurance":"level2"}'
+    body = f'{{"resourceType":"Person","link":[{",".join([link] * 5000)}]}}'.encode()
+
+    assert rewrite(body) == body
 
 
 @pytest.mark.parametrize("key", ["link", "Link", "LINK", r"l\u0069nk", r"\u004cin\u006B", r"lin\u212a", "lin\u212a"])

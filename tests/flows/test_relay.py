@@ -1,6 +1,7 @@
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import httpx2
@@ -405,8 +406,9 @@ async def test_whether_a_body_comes_whole_or_in_pieces_it_is_checked(*, is_whole
     assert b"pat-2" not in out
 
 
-async def test_others_have_their_turns_while_a_long_body_is_checked() -> None:
-    """PX-14: also while nothing of it is released, so that no sending waits."""
+@asynccontextmanager
+async def others() -> AsyncIterator[Callable[[], int]]:
+    """Give what says how often another task had its turn by now."""
     turns = 0
 
     async def other() -> None:
@@ -416,11 +418,32 @@ async def test_others_have_their_turns_while_a_long_body_is_checked() -> None:
             await asyncio.sleep(0)
 
     waiting = asyncio.create_task(other())
-    body = b'{"resourceType":"Bundle","entry":[{"resource":%b}%b]}' % (MINE, b",{}" * 100_000)
-    await released(CHECKS, body, is_whole=False)
+    yield lambda: turns
     waiting.cancel()
 
-    assert turns >= len(body) // (16 << 10)
+
+async def test_others_have_their_turns_while_a_long_body_is_checked() -> None:
+    """PX-14: also while nothing of it is released, so that no sending waits."""
+    body = b'{"resourceType":"Bundle","entry":[{"resource":%b}%b]}' % (MINE, b",{}" * 100_000)
+
+    async with others() as turns:
+        await released(CHECKS, body, is_whole=False)
+
+        assert turns() >= len(body) // (16 << 10)
+
+
+async def test_others_have_their_turns_while_what_was_checked_as_one_is_rewritten() -> None:
+    """(PX-12) (PX-14)."""
+    entry = b'{"fullUrl":"https://ehr.example/r4/Patient/me"},'
+    body = MINE.replace(b'"x":1.10', b'"x":[%b1]' % (entry * 40_000))
+    chunks = checked(replace(CHECKS, shape="resource"), body, is_whole=False).chunks
+
+    async with others() as turns:
+        first, before = await anext(chunks), turns()
+        rest = [chunk async for chunk in chunks]
+
+        assert turns() - before >= len(body) // (64 << 10) - 1
+    assert b"".join([first, *rest]) == body.replace(EHR.encode(), OURS.encode())
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
