@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeAlias
 
 from broker.errors import EhrMisbehaved
+from broker.json_values import MOST_VALUES, has_too_many_values
 
 MOST_CHARACTERS: Final = 8 << 20
 """Most that one entry, or one other member, may have. At most twice that is held."""
+_TOO_MANY: Final = f"has an entry of more than {MOST_VALUES} values"
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 Kind: TypeAlias = Literal["begin", "member", "open", "entry", "close", "end"]
 
@@ -77,6 +79,8 @@ class BundleParts:
     def _go_on(self) -> list[Part]:
         self._text = "".join([self._text[self._at :], *self._waiting])
         self._at, self._waiting, self._waiting_length = 0, [], 0
+        if has_too_many_values(self._text):
+            _refuse(_TOO_MANY)
         parts: list[Part] = []
         while went := self._step():
             if isinstance(went, Part):
@@ -181,10 +185,12 @@ class BundleParts:
 def read_whole(body: bytes) -> Any:
     """Return what a body says that is held whole. Raises `EhrMisbehaved`."""
     try:
-        value, is_whole = _READER.decode(body.decode()), True
+        text = body.decode()
+        is_whole = not has_too_many_values(text)
+        value = _READER.decode(text) if is_whole else None
     except (ValueError, RecursionError):  # left behind here: their text would hold the body
         value, is_whole = None, False
-    return value if is_whole else _refuse("is not one unambiguous JSON text in UTF-8")
+    return value if is_whole else _refuse(f"is not one unambiguous JSON text in UTF-8 of at most {MOST_VALUES} values")
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

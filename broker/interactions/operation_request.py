@@ -5,7 +5,9 @@ needs every letter on every type, and `policy` asks for the operator's word besi
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 from broker.interactions.document import references
@@ -24,6 +26,8 @@ from broker.interactions.search import (
 )
 from broker.interactions.syntax import refuse, resource_id, resource_type
 
+MOST_REFERENCES: Final = 4096
+"""Different ones in the resources that an operation is given: each is a need to decide on."""
 _NAME: Final = re.compile(r"\$[a-z][A-Za-z0-9-]{0,63}")
 _LEVELS: Final = ("system", "type", "instance")
 _UNKNOWN_REACH: Final = {"GET": "rs", "POST": "cruds"}
@@ -59,7 +63,7 @@ def _known(request: Request, operation: Operation, type_: str, id_: str | None) 
         needs += letters_on(other, operation.needs_of_others)
     if operation.about_patient and type_ == "Patient":
         needs = tuple(replace(need, bound_to=id_) for need in needs)
-    reach = Reach.union((_reach(type_, operation, given.pairs), *map(_reach_of_resource, given.resources)))
+    reach = Reach.union((_reach(type_, operation, given.pairs), *_reach_of_resources(given.resources)))
     interaction = interaction_of(request, "operation", type_, id_, needs=needs, reach=reach)
     posted = given.pairs if request.method == "POST" else ()
     return replace(interaction, parameters=request.query + posted, body=request.body, safe=True)
@@ -80,12 +84,15 @@ def _reach(type_: str, operation: Operation, pairs: Pairs) -> Reach:
     return read_criteria(type_, named) if named else NOWHERE
 
 
-def _reach_of_resource(resource: dict[str, Any]) -> Reach:
-    """Return what a resource refers to: the answer may tell whether that exists."""
-    found = [_reach_of_reference(reference) for reference in references(resource) if reference[:1] != "#"]
-    if resource["resourceType"] == "Patient" and "id" in resource:
-        found.append(Reach(patients=(resource_id(str(resource["id"])),)))
-    return Reach.union(found)
+def _reach_of_resources(resources: Iterable[dict[str, Any]]) -> Iterable[Reach]:
+    """Yield what resources refer to, which the answer may tell whether it exists, and who they are."""
+    referred = dict.fromkeys(chain.from_iterable(map(references, resources)))
+    if len(referred) > MOST_REFERENCES:
+        refuse(f"more than {MOST_REFERENCES} different references")
+    yield from (_reach_of_reference(reference) for reference in referred if reference[:1] != "#")
+    for resource in resources:
+        if resource["resourceType"] == "Patient" and "id" in resource:
+            yield Reach(patients=(resource_id(str(resource["id"])),))
 
 
 def _reach_of_reference(reference: str) -> Reach:

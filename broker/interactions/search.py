@@ -29,6 +29,8 @@ from broker.interactions.syntax import refuse, resource_id, resource_type
 PRESENTATION: Final = frozenset({"_format", "_pretty", "_summary", "_elements", "_totalMethod"})
 RESULT: Final = PRESENTATION | {"_count", "_offset", "_sort", "_total"}
 MOST_HOPS: Final = 8
+MOST_TYPES: Final = 256
+"""More than FHIR has, in one list."""
 
 _INCLUDE: Final = re.compile(r"_(rev)?include(?::iterate|:recurse)?")
 _INCLUDED: Final = re.compile(r"([A-Za-z]+):([a-z][A-Za-z0-9_-]*|\*)(?::([A-Za-z]+))?")
@@ -107,8 +109,10 @@ def restricting(pairs: Pairs) -> Pairs:
 
 def listed_types(pairs: Pairs) -> tuple[str, ...]:
     """Return the types that `_type` parameters list, or `*` when there is none."""
-    listed = [resource_type(part) for name, value in pairs if name == "_type" for part in value.split(",")]
-    return tuple(dict.fromkeys(listed)) or ("*",)
+    listed = dict.fromkeys(part for name, value in pairs if name == "_type" for part in value.split(","))
+    if len(listed) > MOST_TYPES:
+        refuse(f"more than {MOST_TYPES} types")
+    return tuple(map(resource_type, listed)) or ("*",)
 
 
 def patients_referred_to(value: str) -> tuple[str, ...]:

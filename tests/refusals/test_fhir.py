@@ -375,6 +375,14 @@ class TestScopes:
 
         assert_outcome(answer, 413, "too_large")
 
+    async def test_a_body_of_too_many_values_is_not_read(self, stage: BrokerStage, app: App, chart: Chart) -> None:
+        """SC-09: reading it would keep everybody else waiting."""
+        headers, body = {"Content-Type": "application/fhir+json"}, b'{"entry":[' + b"{}," * 130_000 + b"{}]}"
+        with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "a body of more than 250000 values"):
+            answer = await app.fhir(chart.handle, "", method="POST", content=body, headers=headers)
+
+        assert_outcome(answer, 403, "uninterpretable_interaction")
+
 
 class TestInterpretation:
     @pytest.mark.parametrize(

@@ -138,6 +138,26 @@ def test_an_entry_may_be_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) 
         taken_apart(json.dumps({"entry": ["x" * 2500]}).encode(), *range(0, 2500, 100))
 
 
+@pytest.mark.parametrize("size", [1 << 14, 1 << 20])
+def test_an_entry_may_have_so_many_values_and_no_more(size: int) -> None:
+    """Reading them, and looking at each, keeps everybody else waiting."""
+    few, many = ('{"entry":[{"a":[' + "{}," * count + "{}]}]}" for count in (124_990, 125_000))
+
+    assert [part.kind for part in taken_apart(few.encode(), *range(0, len(few), size))].count("entry") == 1
+    with pytest.raises(EhrMisbehaved, match="an entry of more than 250000 values"):
+        taken_apart(many.encode(), *range(0, len(many), size))
+
+
+@pytest.mark.parametrize(("count", "allowed"), [(124_998, True), (124_999, False)])
+def test_one_resource_may_have_so_many_values(count: int, *, allowed: bool) -> None:
+    body = b'{"a":[' + b"{}," * count + b"{}]}"
+    if allowed:
+        assert len(read_whole(body)["a"]) == count + 1
+    else:
+        with pytest.raises(EhrMisbehaved, match="at most 250000 values"):
+            read_whole(body)
+
+
 @pytest.mark.parametrize("value", [b"[[", b'"x', b"{", b"tru"])
 def test_what_never_ends_is_not_held_without_end(monkeypatch: pytest.MonkeyPatch, value: bytes) -> None:
     monkeypatch.setattr(bundle_parts, "MOST_CHARACTERS", 1000)
