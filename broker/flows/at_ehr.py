@@ -8,6 +8,7 @@ from broker.apps import Directory
 from broker.ehr.fhir_server import is_json
 from broker.ehr.relative import RelativeReferences, RelativeUrls
 from broker.errors import NotFound
+from broker.flows.aside import aside
 from broker.flows.fhir_request import FhirRequest
 from broker.interactions import wants_body
 
@@ -49,7 +50,8 @@ def _body(request: FhirRequest, urls: RelativeUrls) -> AsyncIterator[bytes] | No
 
 async def _whole(request: FhirRequest, turned: Callable[[bytes], bytes]) -> AsyncIterator[bytes]:
     """Give the body in one piece. Raises `TooLarge`."""
-    yield turned(await request.decided_body() or b"")
+    body = await request.decided_body() or b""
+    yield await aside(len(body), turned, body)
 
 
 async def _passing(chunks: AsyncIterator[bytes], references: RelativeReferences) -> AsyncIterator[bytes]:

@@ -29,6 +29,7 @@ from broker.errors import (
     TooManyRequests,
 )
 from broker.fair_use import FairUse
+from broker.flows.aside import aside
 from broker.flows.at_ehr import at_ehr
 from broker.flows.binding import require_bound
 from broker.flows.check_dpop import CheckDpop
@@ -112,7 +113,8 @@ class Forward:
             query, link = self.page_links.take(request.raw_query)
             body = await request.decided_body()
             if link is None:
-                interaction = parse_interaction(request.method, request.raw_path, query, request.headers, body)
+                asked = request.method, request.raw_path, query, request.headers, body
+                interaction = await aside(len(body or b""), parse_interaction, *asked)
             else:
                 page = parse_page(request.method, request.raw_path, query, request.headers)
                 interaction = self.page_links.follow(page, link, handle.family)
