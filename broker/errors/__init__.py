@@ -10,7 +10,7 @@
     │   │   └── AnswerWithheld          here the EHR was asked, and its answer stays
     │   ├── InvalidDpopProof                                                       (RFC 9449)
     │   │   └── UseDpopNonce
-    │   └── NotFound · NotAcceptable · TooLarge · TooManyExports · TooManyRequests
+    │   └── NotFound · NotAcceptable · HttpVersionNotSupported · TooLarge · TooManyExports · TooManyRequests
     ├── ReauthorizationRequired     the grant cannot be used until the EHR authorizes again
     │   └── RelaunchRequired            it was granted for a session at the EHR, which has ended
     ├── EhrError                    the EHR failed us
@@ -36,6 +36,7 @@ from broker.errors.error import BrokerError, ConfigurationError
 from broker.errors.refusals import (
     AccessDenied,
     AnswerWithheld,
+    HttpVersionNotSupported,
     InsufficientScope,
     InvalidAuthorizationDetails,
     InvalidClient,
@@ -91,6 +92,7 @@ __all__ = [
     "EhrMisbehaved",
     "EhrRefused",
     "EhrUnreachable",
+    "HttpVersionNotSupported",
     "InsufficientScope",
     "InvalidAuthorizationDetails",
     "InvalidClient",

@@ -178,6 +178,15 @@ class NotAcceptable(Refusal):
     says = "Only FHIR JSON is answered here. Ask for application/fhir+json."
 
 
+class HttpVersionNotSupported(Refusal):
+    """HTTP/1.0 below `/fhir`: it has no way to say that a streamed answer is whole (RFC 9112 §6.1)."""
+
+    code = "http_version_not_supported"
+    status = 505
+    issue = "not-supported"
+    says = "FHIR requests need HTTP/1.1. A proxy in front may have to be told to speak it."
+
+
 class TooManyRequests(Refusal):
     """The app sends, or the EHR is asked, more than it may be at the moment (RFC 6585 §4)."""
 

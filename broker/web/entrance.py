@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import __version__
-from broker.errors import BrokerError, InvalidRequest, NotFound, TooLarge
+from broker.errors import BrokerError, HttpVersionNotSupported, InvalidRequest, NotFound, TooLarge
 from broker.web.client_certificate import ClientCertificates
 from broker.web.cors import Cors, reader_of
 from broker.web.errors import fhir_error, oauth_error, page, problem, unexpected
@@ -123,9 +123,14 @@ class _Entrance:
             await answer(scope, receive, send_with_headers)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, unless it brings a certificate header that is not its to bring (OA-25)."""
+        """Let a request in, unless it brings a certificate header that is not its to bring (OA-25).
+
+        Raises `HttpVersionNotSupported`.
+        """
         cause = self._certificates.forgery(scope)
         if cause is None:
+            if scope["http_version"] < "1.1" and scope["path"].startswith("/fhir/"):
+                raise HttpVersionNotSupported("a FHIR request over HTTP/1.0")
             await self._app_of(scope["path"])(scope, receive, send)
             return
         rid = request_id_of(scope)

@@ -1,6 +1,7 @@
 """What HTTP offers beside a body goes both ways as if the broker were not there (PX-11)."""
 
 import asyncio
+import json
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,6 +63,57 @@ async def test_a_write_is_conditional_asks_for_little_and_may_answer_nothing(app
     assert (stale.status_code, stale.json()["resourceType"]) == (412, "OperationOutcome")
     assert updated.status_code == 200
     assert (deleted.status_code, deleted.content) == (204, b"")
+
+
+async def answered(stage: BrokerStage, target: str, **headers: str) -> tuple[list[bytes], bytes]:
+    """Ask over HTTP/1.0, and return the head's lines, but for those that differ each time, and the body."""
+    place = urlsplit(stage.base)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    lines = [f"GET {target} HTTP/1.0", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        async with asyncio.timeout(5):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    return [line for line in head.split(b"\r\n") if not line.startswith((b"date:", b"x-request-id:"))], body
+
+
+async def test_http_1_0_has_no_fhir_since_it_knows_no_chunks(stage: BrokerStage, given: dict[str, Any]) -> None:
+    """RFC 9112 §6.1; without chunks an answer that is cut would look whole."""
+    before = upstream(stage.sandbox)
+    handle, path = f"Bearer {given['access_token']}", urlsplit(stage.base).path
+    for target in (f"{path}/Observation", f"{path}/Patient/$export"):
+        head, body = await answered(stage, target, Authorization=handle)
+        assert head == [
+            b"HTTP/1.1 505 HTTP Version Not Supported",
+            b"cache-control: no-store",
+            b"content-length: %d" % len(body),
+            b"content-type: application/fhir+json",
+            b"x-content-type-options: nosniff",
+            b"referrer-policy: no-referrer",
+            b"vary: Origin",
+            b"connection: close",
+        ]
+        assert json.loads(body)["issue"][0]["details"]["coding"][0]["code"] == "http_version_not_supported"
+    assert upstream(stage.sandbox) == before
+
+
+async def test_load_balancers_may_ask_for_health_over_http_1_0(stage: BrokerStage) -> None:
+    """Many do unless told otherwise."""
+    for probe in ("/livez", "/readyz"):
+        assert await answered(stage, probe) == (
+            [
+                b"HTTP/1.1 200 OK",
+                b"cache-control: no-store",
+                b"content-length: 15",
+                b"content-type: application/json",
+                b"x-content-type-options: nosniff",
+                b"referrer-policy: no-referrer",
+                b"connection: close",
+            ],
+            b'{"status":"ok"}',
+        )
 
 
 async def asked_first(stage: BrokerStage, handle: str) -> bytes:
