@@ -20,7 +20,7 @@ class SingleFlight(Generic[Result]):
     def start(self, key: str, work: Callable[[], Awaitable[Result]]) -> asyncio.Future[Result]:
         """The same without waiting."""
         task = self._running.get(key)
-        if task is None:
+        if task is None or task.done():  # who comes before it is forgotten would not wait, and ask again without end
             task = asyncio.ensure_future(work())
             self._running[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
@@ -32,6 +32,7 @@ class SingleFlight(Generic[Result]):
             await asyncio.wait(list(self._running.values()))
 
     def _forget(self, key: str, task: asyncio.Future[Result]) -> None:
-        self._running.pop(key, None)
+        if self._running.get(key) is task:
+            del self._running[key]
         if not task.cancelled():
             task.exception()  # read, so that an error nobody waited for is not reported as forgotten

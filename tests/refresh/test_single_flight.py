@@ -54,6 +54,19 @@ async def test_the_next_call_after_the_end_starts_anew() -> None:
     assert [await flight.run("a", work), await flight.run("a", work)] == [1, 2]
 
 
+async def test_who_comes_when_the_work_has_ended_but_nobody_was_told_yet_starts_anew() -> None:
+    """Such a caller would not wait: one that asks until it gets something would hold up everything, for ever."""
+    flight, work = SingleFlight[int](), Work()
+    work.end.set()
+    first, late = flight.start("a", work), list[asyncio.Future[int]]()
+    asyncio.get_running_loop().call_soon(lambda: late.append(flight.start("a", work)))
+
+    assert await first == 1
+    assert await late[0] == 2
+    await turn()
+    assert flight._running == {}
+
+
 async def test_a_caller_that_leaves_changes_nothing_for_the_others() -> None:
     flight, work = SingleFlight[int](), Work()
     first, second = (asyncio.create_task(flight.run("a", work)) for _ in range(2))
