@@ -1,5 +1,6 @@
 """A bulk export through the broker, from kick-off to the last file (BD-01 to BD-17)."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from broker.fair_use import places
 from broker.store import keys
 from broker.vault import RecordContext
 from tests.stage import BrokerStage, Sandbox, open_stage
 from tests.stage.prover import Prover
 from tests.stories.exporting import APPS, ASYNC, SCOPE, SECRET, Exporter, exporter, sent, with_token
+from tests.stories.held import until
 
 TYPES = "Patient/$export?_type=Patient,Condition"
 
@@ -302,6 +305,51 @@ async def test_a_redirect_to_storage_is_followed_without_the_token(nightly: Expo
     assert found.keys() == {"Patient", "Condition"}
     assert nightly.stage.sandbox.counts().get("storage.authorization", 0) == 0
     assert nightly.stage.sandbox.counts()["storage"] == 2
+
+
+async def test_a_file_without_token_at_the_ehr_s_own_host_counts_as_a_request_to_the_ehr(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """(BD-10) (PX-11)"""
+    elsewhere = sandbox.origin.replace("127.0.0.1", "localhost")
+    limits = f'bulk_file_hosts = ["{elsewhere}"]\nfhir_requests_per_minute = 6\nfhir_burst = 1'
+    async with open_stage(sandbox, redis, tmp_path, more=APPS, ehr=limits) as stage:
+        nightly = await exporter(stage)
+        sandbox.fault("bulk_presigned", requires_access_token=False)
+        first, second = (await nightly.manifest(await nightly.begun(TYPES)))["output"]
+        nightly.wait(10)
+
+        answers = [await nightly.file(entry["url"]) for entry in (first, second)]
+
+        assert [answer.status_code for answer in answers] == [200, 429]
+        assert code_of(answers[1]) == "too_many_requests"
+        assert sandbox.counts()["storage"] == 1
+        assert sandbox.counts().get("storage.authorization", 0) == 0
+        await nightly.app.close()
+
+
+async def test_a_file_takes_a_place_wherever_it_lies(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(BD-10) (PX-11)"""
+    monkeypatch.setattr(places, "PATIENCE_SECONDS", 0.05)
+    async with open_stage(sandbox, redis, tmp_path, more=APPS, ehr="fhir_concurrency = 2") as stage:
+        nightly = await exporter(stage)
+        sandbox.fault("bulk_presigned", requires_access_token=False)
+        manifest = await nightly.manifest(await nightly.begun(TYPES))
+        another = await nightly.begun(TYPES)
+        sandbox.clear_faults()
+        sandbox.fault("fhir_delay", seconds=0.5)
+
+        poll = asyncio.create_task(nightly.look(another))
+        await until(lambda: not sandbox.faults())
+        answer = await nightly.file(manifest["output"][0]["url"])
+
+        assert (answer.status_code, code_of(answer)) == (503, "ehr_unreachable")
+        assert sandbox.counts().get("storage", 0) == 0
+        assert (await poll).status_code == 202
+        assert (await nightly.file(manifest["output"][0]["url"])).status_code == 200
+        await nightly.app.close()
 
 
 @pytest.mark.parametrize("approved", [True, False])

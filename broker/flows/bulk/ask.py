@@ -16,6 +16,7 @@ from broker.errors import EhrAnswerLost, EhrMisbehaved, ReauthorizationRequired
 from broker.fair_use import FairUse
 from broker.flows.relay import FhirAnswer
 from broker.grants import Grant
+from broker.origins import origin
 from broker.policy import Permit
 from broker.refresh.current_token import CurrentToken, Refresher
 
@@ -131,10 +132,20 @@ class AskEhrBulk:
 
     @asynccontextmanager
     async def file_without_token(
-        self, grant: Grant, url: str, *, headers: Mapping[str, str]
+        self, permit: Permit, url: str, *, headers: Mapping[str, str]
     ) -> AsyncIterator[StreamedAnswer]:
-        """Get a file that needs no token, or may not have it (BD-10). Raises `EhrError`."""
-        async with self.server.fetch(url, credentials=None, headers=headers, timeout=self._timeout(grant)) as answer:
+        """Get a file that needs no token, or may not have it (BD-10). It takes a place like any other.
+
+        At a host of the EHR's own it counts as a request to the EHR, and waits while that wants to be left alone.
+        Raises `TooManyRequests`, `EhrError`.
+        """
+        if origin(url) in self.token_origins(permit.grant):
+            await self.fair_use.admit(permit.handle)
+        timeout = self._timeout(permit.grant)
+        async with (
+            self.fair_use.place(permit.handle, "background"),
+            self.server.fetch(url, credentials=None, headers=headers, timeout=timeout) as answer,
+        ):
             yield answer
 
     def token_origins(self, grant: Grant) -> Collection[str]:

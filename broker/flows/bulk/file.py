@@ -85,7 +85,7 @@ class ExportFile:
             answer, token = await open_answers.enter_async_context(self.ask.file(permit, file.url, headers=headers))
             _require_file(answer, with_token=True)
             return answer, token.access_token
-        sent = self.ask.file_without_token(permit.grant, file.url, headers=headers)
+        sent = self.ask.file_without_token(permit, file.url, headers=headers)
         answer = await open_answers.enter_async_context(sent)
         _require_file(answer, with_token=False)
         return answer, None
