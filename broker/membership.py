@@ -1,11 +1,13 @@
 """Whose a resource is: the Patient compartment of FHIR R4 (CompartmentDefinition/patient), element by element.
 
 Narrower than the definition in one respect. By it an Observation about one patient that another one took down is in the
-compartment of both. Here a resource is a patient's only if, besides, nothing in it says that it is about somebody else.
+compartment of both. Here a resource is a patient's only if, besides, nothing in it says that it is about somebody else:
+another patient; a Group, a Person or a RelatedPerson; or what may be another patient's for all that it says, such as a
+Device or an Observation.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,7 +79,7 @@ _ABOUT: Final[Mapping[str, str]] = {
     "SupplyRequest": "deliverTo",
     "VisionPrescription": "patient",
 }
-"""Whom a resource is about: no patient who stands there may be another one, and nothing that cannot be read."""
+"""Whom a resource is about: nobody else may stand there, and nothing that cannot be read."""
 _INVOLVED: Final[Mapping[str, str]] = {
     "AllergyIntolerance": "recorder asserter",
     "Basic": "author",
@@ -103,7 +105,13 @@ _INVOLVED: Final[Mapping[str, str]] = {
     "RequestGroup": "action.participant",
     "ServiceRequest": "performer",
 }
-"""Who else stands in it, by which it is in the compartment of a patient, too."""
+"""Who else stands in it, by which it is in the compartment of a patient, too. Where nothing says whom it is about, it
+may be about any of them."""
+_BESIDE: Final[Mapping[str, Collection[str]]] = {
+    "Appointment": frozenset({"Device", "RelatedPerson"}),
+    "AuditEvent": _ABOUT.keys(),
+}
+"""What may stand beside the patient whom a resource names: who comes along, and what of the patient's was looked at."""
 _SHARED: Final = frozenset(
     {
         "ActivityDefinition",
@@ -151,10 +159,10 @@ class Patient:
         if not isinstance(type_, str) or type_ not in _ABOUT:
             return False
         about = [self._target(reference) for reference in _references(resource, _ABOUT[type_])]
-        if any(target is None or (target[0] == "Patient" and target[1] != self.id) for target in about):
-            return False
         involved = [self._target(reference) for reference in _references(resource, _INVOLVED.get(type_, ""))]
-        return ("Patient", self.id) in {*about, *involved}
+        others = {*(about or involved)} - {("Patient", self.id)}
+        is_of_others = any(other is None or not _may_stand(other[0], type_) for other in others)
+        return ("Patient", self.id) in {*about, *involved} and not is_of_others
 
     def _target(self, reference: Any) -> tuple[str, str] | None:
         """Return type and id of a literal reference into this EHR; None for any other."""
@@ -176,6 +184,11 @@ def is_shared(type_: str) -> bool:
     Written out, since a type that the definition does not name (Task, Binary) may well be about a patient.
     """
     return type_ in _SHARED
+
+
+def _may_stand(type_: str, within: str) -> bool:
+    """Whether one of this type beside the patient, in a resource of the other, says nothing of anybody else."""
+    return is_shared(type_) or type_ in _BESIDE.get(within, ())
 
 
 def _references(resource: Mapping[str, Any], paths: str) -> Iterator[Any]:
