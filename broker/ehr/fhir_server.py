@@ -18,11 +18,10 @@ REQUEST_HEADERS: Final = frozenset(
         "if-modified-since",
         "if-none-exist",
         "if-none-match",
-        "prefer",
         "x-request-id",
     }
 )
-"""What of an app's headers goes on; all else, its own Authorization and cookies first, stays here (PX-04)."""
+"""What of an app's headers goes on as it is; all else, its own Authorization and cookies first, stays here (PX-04)."""
 ANSWER_HEADERS: Final = frozenset(
     {"content-type", "etag", "last-modified", "preference-applied", "retry-after", "x-request-id"}
 )
@@ -89,7 +88,8 @@ def request_headers(
 ) -> dict[str, str]:
     """Keep the headers that go on, and ask for what can be checked on the way back.
 
-    `preferences` are what the broker itself asks by `Prefer`; an app's own word on how to handle parameters is dropped.
+    `preferences` are all that goes on in `Prefer`: what an app wrote there is not passed on, since two programs that
+    read quotes or repetitions in two ways would disagree on what is asked (RFC 7240 §2).
 
     Raises `InvalidRequest` for one that cannot go on as it is: a write without its `If-Match` would mean another thing.
     """
@@ -98,13 +98,12 @@ def request_headers(
         name = _KEPT.get(raw_name.lower())
         if name is None:
             continue
-        if len(value) > _LONGEST_HEADER or not value.isascii():
+        text = value.decode("latin-1")
+        kept[name] = f"{kept[name]}, {text}" if name in kept else text
+        if len(kept[name]) > _LONGEST_HEADER or not text.isascii():
             raise InvalidRequest(f"{name} is too long or not ASCII", public=f"The header {name} cannot be passed on.")
-        kept[name] = f"{kept[name]}, {value.decode()}" if name in kept else value.decode()
-    asked = [word.strip() for word in kept.pop("prefer", "").split(",")]
-    prefer = ", ".join([*(word for word in asked if word and "handling" not in word.lower()), *preferences])
     kept["accept"] = accept
-    if prefer:
+    if prefer := ", ".join(preferences):
         kept["prefer"] = prefer
     return kept
 

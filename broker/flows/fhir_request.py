@@ -14,7 +14,7 @@ from broker.policy import FindArrival, Permit
 
 DECIDED_BODY_BYTES: Final = 4 << 20
 """Most that a body may be which has to be read before deciding."""
-_CONDITIONS: Final = frozenset({"if-modified-since", "if-none-match"})
+_CONDITIONS: Final = frozenset({"if-match", "if-modified-since", "if-none-match"})
 _TOKEN_IN_URL: Final = re.compile(rb"access_token|(?<![0-9A-Za-z_-])sb[hr]_[0-9A-Za-z]{12}")
 """Not within a longer word: the text of a page link is random, and may hold the like."""
 
@@ -69,7 +69,9 @@ class FhirRequest:
         """Return what goes on, with what the broker itself asks. Raises `InvalidRequest`, `NotAcceptable`."""
         accept = accept_for(permit.interaction, self.headers)
         kept = request_headers(self.headers, accept=accept, preferences=preferences(permit))
-        if permit.checks is not None:  # what is checked has to be answered: 304 would tell of what may not be read
+        if (
+            permit.checks is not None
+        ):  # what is checked has to be answered: 304 or 412 would tell of what may not be read
             kept = {name: value for name, value in kept.items() if name not in _CONDITIONS}
         elif takes_packed(permit.interaction, self.headers):
             kept["accept-encoding"] = "gzip"
@@ -89,8 +91,16 @@ def require_no_token(interaction: Interaction) -> None:
 
 
 def preferences(permit: Permit) -> list[str]:
-    """Return what the EHR is asked by `Prefer`: to honour what was relied on, to show nothing that may not be read."""
-    strict = ["handling=strict"] if permit.relies_on_search else []
+    """Return what the EHR is asked by `Prefer`: to honour what was relied on, to show nothing that may not be read.
+
+    What else the app asked to be answered with goes on in FHIR's spelling.
+    """
     interaction = permit.interaction
-    blind = interaction.kind.endswith("patch") and not any(need.letter == "r" for need in interaction.needs)
-    return [*strict, "return=minimal"] if blind else strict
+    is_blind = any(_is_blind(part) for part in interaction.entries or (interaction,))
+    returns = "minimal" if is_blind else interaction.returns
+    return [*(["handling=strict"] if permit.relies_on_search else []), *([f"return={returns}"] if returns else [])]
+
+
+def _is_blind(interaction: Interaction) -> bool:
+    """Whether it is a patch by somebody who may not read what it makes of the resource."""
+    return interaction.kind.endswith("patch") and not any(need.letter == "r" for need in interaction.needs)

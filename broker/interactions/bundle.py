@@ -51,6 +51,7 @@ def read_bundle(request: Request, body: bytes) -> Interaction:
         patients=_distinct(entry.patients for entry in interactions),
         body=body,
         entries=interactions,
+        returns=request.headers.returns,
     )
 
 
@@ -81,13 +82,15 @@ def _read_entry(entry: Any, headers: RequestHeaders) -> Interaction:
         media_type=None,
         if_none_exist=_text(request, "ifNoneExist") if "ifNoneExist" in request else None,
         if_none_match="ifNoneMatch" in request,
-        returns_stored=headers.returns_stored,
+        returns=headers.returns,
     )
     interaction = interpret(Request(method, split_path(path), decode_query(query), entry_headers))
     if interaction.kind == "capabilities":
         refuse("capabilities are not asked for in a Bundle")
     if interaction.operation is not None and (method == "POST" or not interaction.understood):
         refuse("an operation by POST, or one that only an operator can allow, is asked for by itself")
+    if interaction.method in ("GET", "HEAD") and "ifMatch" in request:
+        refuse("ifMatch belongs to a write")
     reach = _read_resource(interaction, entry.get("resource"))
     return replace(
         interaction,

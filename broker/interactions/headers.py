@@ -13,6 +13,11 @@ _OVERRIDES: Final = frozenset(
 _SINGLE: Final = ("content-type", "content-encoding", "if-none-exist", "if-none-match")
 _MEANINGFUL: Final = frozenset(name.encode() for name in (*_OVERRIDES, *_SINGLE, "prefer"))
 
+_RETURNS: Final = {
+    "return=representation": "representation",
+    "return=operationoutcome": "OperationOutcome",
+    "return=minimal": "minimal",
+}
 _NOISE: Final = str.maketrans("", "", ' \t"')
 
 
@@ -25,8 +30,8 @@ class RequestHeaders:
     if_none_exist: str | None
     """The criteria of a conditional create."""
     if_none_match: bool
-    returns_stored: bool
-    """`Prefer: return=representation`: the answer to a write shows the resource as it is stored."""
+    returns: str | None
+    """What `Prefer: return` wants a write to be answered with, as FHIR spells it; of several what shows most."""
     responds_async: bool = False
     """`Prefer: respond-async`: of an export, the only interaction that may ask for it."""
     separate_status: bool = False
@@ -56,13 +61,18 @@ class RequestHeaders:
             media_type=_media_type(single.get("content-type"), single.get("content-encoding", "identity")),
             if_none_exist=single.get("if-none-exist"),
             if_none_match="if-none-match" in single,
-            returns_stored="return=representation" in preferences,
+            returns=next((value for word, value in _RETURNS.items() if word in preferences), None),
             responds_async="respond-async" in preferences,
             separate_status="separate-export-status" in preferences,
         )
 
+    @property
+    def returns_stored(self) -> bool:
+        """Whether the answer to a write shows the resource as it is stored."""
+        return self.returns == "representation"
 
-_SILENT: Final = RequestHeaders(media_type="", if_none_exist=None, if_none_match=False, returns_stored=False)
+
+_SILENT: Final = RequestHeaders(media_type="", if_none_exist=None, if_none_match=False, returns=None)
 """What most requests say."""
 
 

@@ -84,6 +84,8 @@ class Interaction:
     unlisted: tuple[str, ...] = field(default=(), repr=False)
     """Of a search, the names of its parameters that FHIR does not define: one may be a place in the results of another
     search. Of a page, those of its search."""
+    returns: str | None = None
+    """What `Prefer: return` asks a write to be answered with: all that goes on of an app's preferences."""
     continues: str | None = None
     """Of a page whose link is the broker's own: the `code` of what it goes on with."""
 

@@ -55,4 +55,5 @@ def interaction_of(
         safe=request.method in ("GET", "HEAD") or request.form is not None,
         body=None if request.form is None else encode_pairs(request.form).encode(),
         unlisted=reach.unlisted,
+        returns=request.headers.returns,
     )

@@ -14,7 +14,6 @@ PASSED_ON = {
     "if-modified-since": "Sat, 01 Jan 2000 00:00:00 GMT",
     "if-none-exist": "identifier=1",
     "if-none-match": 'W/"2"',
-    "prefer": "return=minimal",
     "x-request-id": "r-1",
 }
 KEPT_HERE = [
@@ -217,10 +216,21 @@ async def test_a_request_goes_to_the_fhir_base_with_the_token(
 
 
 @pytest.mark.parametrize(
-    "said", [b"handling=lenient", b"return=minimal; handling=lenient", b'x;"handling"=lenient', b"HANDLING = lenient"]
+    "said",
+    [b"handling=lenient", b"return=minimal; handling=lenient", b'x;"handling"=lenient', b"HANDLING = lenient", b'x="y'],
 )
-def test_an_apps_word_on_handling_does_not_go_on(said: bytes) -> None:
-    """SC-05: some servers take the first that they find, and split at a semicolon, too."""
-    sent = request_headers([(b"prefer", said)], accept="x", preferences=["handling=strict"])
+def test_nothing_goes_on_as_an_app_prefers_it(said: bytes) -> None:
+    """SC-05: some servers take the first that they find, some split at a semicolon, and some read quotes."""
+    sent = request_headers([(b"prefer", said)], accept="x", preferences=["handling=strict", "return=minimal"])
 
-    assert sent["prefer"] == "handling=strict"
+    assert sent["prefer"] == "handling=strict, return=minimal"
+    assert "prefer" not in request_headers([(b"prefer", said)], accept="x")
+
+
+def test_a_header_is_no_longer_for_being_sent_in_parts() -> None:
+    """PX-04."""
+    part = (b"if-none-match", b"x" * 2047)
+
+    assert len(request_headers([part, part], accept="x")["if-none-match"]) == 4096
+    with pytest.raises(InvalidRequest, match="too long"):
+        request_headers([part, part, (b"if-none-match", b"")], accept="x")

@@ -192,6 +192,8 @@ def test_a_conditional_reference_is_a_search_however_deep_it_lies() -> None:
         entry("POST Patient", PATIENT, ifNoneExist="identifier=\ud800"),
         entry("PUT Patient/1", PATIENT, ifNoneExist="identifier=a"),
         entry("GET Patient/1", ifNoneExist="identifier=a"),
+        entry("GET Patient/1", ifMatch='W/"1"'),
+        entry("HEAD Patient/1", ifMatch='W/"1"'),
         entry("POST Patient", PATIENT | {"link": {"reference": "http://other.example/Patient?name=a"}}),
         entry("POST Patient", PATIENT | {"link": {"reference": "Patient?"}}),
         entry("POST Patient", PATIENT | {"link": {"reference": "Patient?_filter=a"}}),
