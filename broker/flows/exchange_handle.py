@@ -19,6 +19,7 @@ from broker.errors import (
     NotFound,
     UnauthorizedClient,
 )
+from broker.flows.arriving import require_arrived
 from broker.flows.binding import keep_binding, new_binding, require_bound
 from broker.flows.exchange_request import ACCESS_TOKEN, Exchange
 from broker.flows.issue_handle import REFRESHABLE, context_members, token_type
@@ -26,8 +27,8 @@ from broker.flows.scope_text import for_audit, read_narrowed
 from broker.flows.tell_identity import TellIdentity, promised
 from broker.grants import Grant
 from broker.handles import UNBOUND, Confirmation, ExchangedHandles, Handle, Handles, actors
-from broker.limits import Limits, meet
-from broker.policy import allowed_to, may_exchange
+from broker.limits import Arrival, Limits, meet
+from broker.policy import allowed_to, effective_limits, may_exchange
 from broker.scopes import Scopes
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -45,7 +46,7 @@ class ExchangeHandle:
     clock: Clock
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], *, request_id: str, proven: Confirmation = UNBOUND
+        self, app: App, form: Mapping[str, str], arrival: Arrival, *, request_id: str, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response (RFC 8693 §2.2.1).
 
@@ -53,7 +54,7 @@ class ExchangeHandle:
         `InvalidTarget`, `InvalidScope` for more than the subject has, `UnauthorizedClient` where a policy forbids it.
         """
         asked = Exchange.read(form)
-        subject, grant = await self._subject(app, asked.subject_token)
+        subject, grant = await self._subject(app, asked.subject_token, arrival)
         keep_binding(app, subject.confirmation, proven)
         self._require_target(form, subject)
         grant.require_usable()
@@ -86,7 +87,7 @@ class ExchangeHandle:
         }
         return {name: value for name, value in response.items() if value is not None}
 
-    async def _subject(self, app: App, text: str) -> tuple[Handle, Grant]:
+    async def _subject(self, app: App, text: str, arrival: Arrival) -> tuple[Handle, Grant]:
         found = await self.handles.find(text)
         if found is None:
             raise _no_subject("subject_token is unknown, expired or revoked")
@@ -96,6 +97,9 @@ class ExchangeHandle:
         try:
             self.directory.ehr(handle.ehr)
             require_bound(handle, self.directory.app)
+            require_arrived(app, effective_limits(handle, grant, self.directory.app), arrival)
+        except InsufficientScope as error:
+            raise UnauthorizedClient(error.detail) from None
         except (NotFound, InvalidHandle) as error:
             raise _no_subject(error.detail) from None
         return handle, grant

@@ -4,12 +4,11 @@ So is one that every request would be refused with, such as after its app's poli
 the handle can do now, and not what it could when it was issued.
 
 A public app proves nothing by its name: of a handle that is bound to a key it is told nothing without a proof of that
-key, and of one that is limited to a network nothing elsewhere, or a handle that was found would say whose record it is
-for.
+key, and of one that is limited to a network nothing elsewhere.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from broker.apps import App, Directory
@@ -22,13 +21,14 @@ from broker.errors import (
     ReauthorizationRequired,
     Refusal,
 )
+from broker.flows.arriving import require_arrived
 from broker.flows.binding import require_bound
 from broker.flows.check_dpop import CheckDpop
 from broker.flows.issue_handle import context_members, token_type
 from broker.flows.tell_identity import TellIdentity
 from broker.grants import Grant
 from broker.handles import Handle, Handles
-from broker.limits import Arrival, Limits, require_met
+from broker.limits import Arrival, Limits
 from broker.policy import effective_limits, effective_scopes, require_certificate
 from broker.scopes import Scopes
 
@@ -89,9 +89,7 @@ class Introspect:
         if is_public:
             require_certificate(handle, arrival)
         grant.require_usable()
-        if (limits := effective_limits(handle, grant, self.directory.app)) is not None:
-            # An app that authenticates may ask from elsewhere than it reads from.
-            require_met(limits if is_public else replace(limits, network=None), arrival)
+        require_arrived(app, effective_limits(handle, grant, self.directory.app), arrival)
         resources = effective_scopes(handle, grant, self.directory.app).resources
         if not resources:
             raise InsufficientScope(f"nothing is left of the scope of handle {handle.id}")

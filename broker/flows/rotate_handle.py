@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.apps import App
-from broker.errors import InvalidGrant, InvalidRequest, NotFound
+from broker.errors import InvalidGrant, InvalidHandle, InvalidRequest, NotFound
+from broker.flows.arriving import require_arrived
 from broker.flows.binding import keep_binding
 from broker.flows.issue_handle import IssueHandle
 from broker.flows.scope_text import read_narrowed
 from broker.grants import Grants
 from broker.handles import UNBOUND, Confirmation, Handles
+from broker.limits import Arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,12 @@ class RotateHandle:
     issue_handle: IssueHandle
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], *, request_id: str, proven: Confirmation = UNBOUND
+        self, app: App, form: Mapping[str, str], arrival: Arrival, *, request_id: str, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
-        """Return the token response. Raises `InvalidGrant`; `InvalidScope` for more than was given (RF-11)."""
+        """Return the token response. Raises `InvalidGrant`; `InvalidScope` for more than was given (RF-11).
+
+        From outside the network of its policy a public app gets nothing, and its refresh handle stays as it is.
+        """
         if not form.get("refresh_token"):
             raise InvalidRequest("refresh_token is missing", public="refresh_token is required.")
         spent = await self.handles.find_refresh(form["refresh_token"])
@@ -39,6 +44,11 @@ class RotateHandle:
             grant = await self.grants.read(spent.tag)
         except NotFound:
             raise InvalidGrant("the grant is gone") from None
+        grant.require_usable()
+        try:
+            require_arrived(app, app.allowance(grant.terms.ehr, grant.terms.flow).limits, arrival)
+        except InvalidHandle as error:
+            raise InvalidGrant(error.detail) from None
         return await self.issue_handle(
             app, grant, scopes, family=spent.family, request_id=request_id, spends=spent, proven=proven
         )

@@ -36,7 +36,7 @@ class Token:
         """Return the token response; `proofs` are the DPoP headers. Raises a `BrokerError` with its OAuth code."""
         try:
             jkt = await self.check_dpop.at_token_endpoint(app, proofs)
-            return await self._by_grant_type(app, form, request_id, Confirmation(jkt, arrival.x5t))
+            return await self._by_grant_type(app, form, arrival, request_id, Confirmation(jkt, arrival.x5t))
         except BrokerError as error:
             self.audit.record(
                 AuditRecord(
@@ -61,17 +61,17 @@ class Token:
         return form if app_id is None else {**form, "client_id": app_id}
 
     async def _by_grant_type(
-        self, app: App, form: Mapping[str, str], request_id: str, proven: Confirmation
+        self, app: App, form: Mapping[str, str], arrival: Arrival, request_id: str, proven: Confirmation
     ) -> dict[str, Any]:
         match form.get("grant_type"):
             case "authorization_code":
                 return await self.exchange_code(app, form, request_id=request_id, proven=proven)
             case "refresh_token":
-                return await self.rotate_handle(app, form, request_id=request_id, proven=proven)
+                return await self.rotate_handle(app, form, arrival, request_id=request_id, proven=proven)
             case "client_credentials":
                 return await self.backend_handle(app, form, request_id=request_id, proven=proven)
             case grant_type if grant_type == TOKEN_EXCHANGE:
-                return await self.exchange_handle(app, form, request_id=request_id, proven=proven)
+                return await self.exchange_handle(app, form, arrival, request_id=request_id, proven=proven)
             case None:
                 raise InvalidRequest("grant_type is missing", public="grant_type is required.")
             case _:

@@ -151,7 +151,7 @@ async def summary(stage: BrokerStage) -> AsyncIterator[App]:
     [
         ({"types": "Patient"}, {"types": "Observation"}, "invalid_scope"),
         ({"interactions": "read"}, {"interactions": "vread $everything"}, "invalid_scope"),
-        ({"network": "10.0.0.0/8"}, {"network": "127.0.0.0/8 ::/0"}, "invalid_scope"),
+        ({"network": "127.0.0.0/8"}, {"network": "10.0.0.0/8 ::/0"}, "invalid_scope"),
         ({}, {"not_before": "99999999999"}, "invalid_scope"),
         ({}, {"not_after": "1"}, "invalid_request"),
         ({}, {"not_after": "soon"}, "invalid_request"),
