@@ -68,6 +68,7 @@ def test_what_the_compartment_holds_of_nobody_else_is_the_patients(resource: dic
         {"resourceType": "Observation", "subject": [[MINE]]},
         {"resourceType": "Observation", "subject": [MINE, []]},
         {"resourceType": "Observation", "performer": [[MINE]]},
+        {"resourceType": "Appointment", "participant": ["actor", 1, None]},
         {"resourceType": "Appointment", "participant": [{"actor": MINE}, [{"actor": OTHER}]]},
         {"resourceType": "Appointment", "participant": [{"actor": MINE}, {"actor": [[OTHER]]}]},
         {"resourceType": "Group", "member": [{"entity": MINE}]},
