@@ -1,7 +1,6 @@
 """What of an answer goes on to the app, held against an oracle that reads it whole."""
 
 import json
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -288,17 +287,6 @@ def test_what_is_nested_nearly_too_deep_is_withheld(depth: int) -> None:
 
     with pytest.raises((AnswerWithheld, EhrMisbehaved)):
         passed(body, "resource")
-
-
-def test_lists_in_lists_take_no_longer_than_other_text() -> None:
-    """PX-12: who may write at the EHR can store them there."""
-    body = b'{"resourceType":"Observation","subject":' + b"[" * 900 + b"1," * 2_000_000 + b"1" + b"]" * 900 + b"}"
-    start = time.process_time()
-
-    with pytest.raises(AnswerWithheld):
-        passed(body, "resource")
-
-    assert time.process_time() - start < 2
 
 
 def test_what_is_withheld_before_it_is_known_to_be_a_bundle_takes_no_memory() -> None:
