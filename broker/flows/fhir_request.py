@@ -102,5 +102,6 @@ def preferences(permit: Permit) -> list[str]:
 
 
 def _is_blind(interaction: Interaction) -> bool:
-    """Whether it is a patch by somebody who may not read what it makes of the resource."""
-    return interaction.kind.endswith("patch") and not any(need.letter == "r" for need in interaction.needs)
+    """Whether it changes or finds what others wrote, by somebody who may not read that."""
+    tells = interaction.kind == "conditional-create" or interaction.kind.endswith("patch")
+    return tells and not any(need.letter == "r" for need in interaction.needs)

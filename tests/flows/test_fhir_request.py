@@ -7,8 +7,9 @@ import pytest
 
 from broker.errors import InvalidHandle, InvalidRequest
 from broker.flows.fhir_request import FhirRequest, preferences
-from broker.interactions import parse_interaction
+from broker.interactions import Interaction, parse_interaction
 from broker.policy import decide
+from tests.interactions.asking import ask, ask_bundle, entry
 from tests.test_policy import ALL, ME, app, decided, grant, handle, known
 
 
@@ -74,6 +75,32 @@ def test_what_a_patch_makes_of_a_resource_is_not_shown_to_whoever_may_not_read_i
     held = "user/Observation.us"
 
     assert preferences(decide(handle(held), grant(held), known(app(held)), interaction)) == ["return=minimal"]
+
+
+CREATE = ask("POST Observation", If_None_Exist="identifier=a")
+ENTRY = entry("POST Observation", {"resourceType": "Observation"}, ifNoneExist="identifier=a")
+
+
+@pytest.mark.parametrize(
+    ("interaction", "held", "asked"),
+    [
+        (CREATE, "user/Observation.cs", ["return=minimal"]),
+        (ask_bundle(ENTRY), "user/Observation.cs", ["return=minimal"]),
+        (ask_bundle(entry("GET Observation/o2"), ENTRY), "user/Observation.crs", ["return=minimal"]),
+        (ask_bundle(ENTRY, Prefer="return=representation"), "user/Observation.crs", ["return=representation"]),
+        (ask("POST Observation"), "user/Observation.c", []),
+        (ask_bundle(entry("PUT Observation/o1", {"resourceType": "Observation"})), "user/Observation.u", []),
+    ],
+    ids=["alone", "in a Bundle", "beside a read", "by who may read", "without a condition", "an update"],
+)
+def test_what_a_conditional_create_finds_is_not_shown_to_whoever_may_not_read_it(
+    interaction: Interaction, held: str, asked: list[str]
+) -> None:
+    """(SC-02) (SC-09): some servers answer with what is stored unless they are told not to."""
+    permit = decide(handle(held), grant(held), known(app(held)), interaction)
+
+    headers = arrived().headers_for_ehr(permit)
+    assert headers == {"accept": "application/fhir+json"} | ({"prefer": asked[0]} if asked else {})
 
 
 @pytest.mark.parametrize("name", [b"If-Match", b"If-None-Match", b"If-Modified-Since"])
