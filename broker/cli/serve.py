@@ -112,7 +112,7 @@ async def serve_until_stopped(
             server = _Server(
                 server_config(
                     broker.application,
-                    proxies=deployment.forwarded_allow_ips,
+                    proxies=deployment.proxies,
                     timeout_graceful_shutdown=deployment.drain_seconds,
                 )
             )

@@ -3,7 +3,7 @@
 from broker.limits.applying import applied, require_met
 from broker.limits.arrival import Arrival
 from broker.limits.limits import Limits, meet
-from broker.limits.networks import Address, Network, canonical, plain_address, read_network
+from broker.limits.networks import Address, Network, canonical, is_within, plain_address, read_network
 from broker.limits.reading import read_interaction, read_limits, read_moment, read_parameter, read_true, read_type
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Network",
     "applied",
     "canonical",
+    "is_within",
     "meet",
     "plain_address",
     "read_interaction",

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, cast, get_args
 
 from broker.errors import ConfigurationError
+from broker.limits import Network, canonical, read_network
 from broker.secret import Secret
 from broker.store.client import Durability
 from broker.vault.keyring import OF_OTHERS, LocalKeyring, parse_keys, read_key_file
@@ -27,7 +27,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "BROKER_KMS_TOKEN_FILE": "file that holds the token for Transit, read anew at each use",
     "BROKER_KMS_CA_FILE": "file of the certificates that Transit's own is verified with (default: the system's)",
     "BROKER_AUDIT_FILE": "file for audit records; - is standard output (default: audit.jsonl in BROKER_STATE)",
-    "BROKER_FORWARDED_ALLOW_IPS": "addresses of proxies whose X-Forwarded-* are believed (default: none)",
+    "BROKER_FORWARDED_ALLOW_IPS": "addresses of proxies whose X-Forwarded-For is believed (default: none)",
     "BROKER_CLIENT_CERTIFICATE_HEADER": "header in which those proxies pass on an app's certificate (default: none)",
     "BROKER_DRAIN_SECONDS": "seconds that requests may go on after SIGTERM (default: 30)",
 }
@@ -37,9 +37,6 @@ CREDENTIAL: Final = "broker-kek"
 
 # A Kubernetes Service named "broker" puts variables like these into every pod of its namespace.
 _OF_KUBERNETES: Final = re.compile(r"BROKER_(SERVICE_\w+|PORT_\d+_\w+)=|BROKER_PORT=(tcp|udp|sctp)://")
-
-
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,8 @@ class Deployment:
     durability: Durability
     audit_file: Path | None
     """None is standard output."""
-    forwarded_allow_ips: str
+    proxies: tuple[Network, ...]
+    """Who is believed in what they say of callers."""
     certificate_header: CertificateHeader | None
     """None: no app can authenticate by certificate."""
     drain_seconds: int
@@ -81,7 +79,8 @@ class Deployment:
         drain = _number(environ, "BROKER_DRAIN_SECONDS", 30, 0, 3600, faults)
         redis_url = _redis_url(environ, faults)
         durability = _durability(environ, faults)
-        certificate_header = _certificate_header(environ, faults)
+        proxies = _proxies(environ, faults)
+        certificate_header = _certificate_header(environ, proxies, faults)
         if faults:
             raise ConfigurationError(*faults)
         state = Path(environ.get("BROKER_STATE") or ".broker")
@@ -94,7 +93,7 @@ class Deployment:
             redis_url=redis_url,
             durability=durability,
             audit_file=None if audit == "-" else Path(audit),
-            forwarded_allow_ips=environ.get("BROKER_FORWARDED_ALLOW_IPS", ""),
+            proxies=proxies,
             certificate_header=certificate_header,
             drain_seconds=drain,
         )
@@ -145,21 +144,35 @@ def _number(environ: Mapping[str, str], name: str, default: int, least: int, mos
     return default
 
 
-def _certificate_header(environ: Mapping[str, str], faults: list[str]) -> CertificateHeader | None:
-    """Read the header's name and who is believed: addresses one by one, because whoever is believed can be any app."""
-    variable, proxies = "BROKER_CLIENT_CERTIFICATE_HEADER", environ.get("BROKER_FORWARDED_ALLOW_IPS", "")
+def _proxies(environ: Mapping[str, str], faults: list[str]) -> tuple[Network, ...]:
+    """Read who is believed: addresses one by one, because whoever is believed can be any caller, and any app."""
+    variable = "BROKER_FORWARDED_ALLOW_IPS"
+    if not (text := environ.get(variable, "")):
+        return ()
+    try:
+        networks = tuple(read_network(proxy.strip()) for proxy in text.split(","))
+    except ValueError:
+        networks = ()
+    if not networks or any(network.prefixlen == 0 for network in canonical(networks)):
+        faults.append(
+            f"{variable}={text!r} must be addresses or networks of proxies with commas, such as 10.0.0.5, fd00::/64: "
+            "without host bits, and not everybody's"
+        )
+    return networks
+
+
+def _certificate_header(
+    environ: Mapping[str, str], proxies: tuple[Network, ...], faults: list[str]
+) -> CertificateHeader | None:
+    variable = "BROKER_CLIENT_CERTIFICATE_HEADER"
     name = environ.get(variable, "")
     if not name:
         return None
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
         faults.append(f"{variable}={name!r} is not the name of a header")
-    try:
-        networks = tuple(ip_network(proxy.strip()) for proxy in proxies.split(","))
-    except ValueError:
-        networks = ()
-    if not networks or any(network.prefixlen == 0 for network in networks):
-        faults.append(f"{variable} needs BROKER_FORWARDED_ALLOW_IPS: addresses or networks of proxies, not everybody's")
-    return CertificateHeader(name, networks)
+    if not environ.get("BROKER_FORWARDED_ALLOW_IPS"):
+        faults.append(f"{variable} needs BROKER_FORWARDED_ALLOW_IPS: the addresses of the proxies that send it")
+    return CertificateHeader(name, proxies)
 
 
 def _durability(environ: Mapping[str, str], faults: list[str]) -> Durability:

@@ -8,7 +8,6 @@ authenticate by certificate.
 
 import base64
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -17,9 +16,8 @@ from starlette.types import Scope
 
 from broker.errors import InvalidRequest
 from broker.settings.deployment import CertificateHeader
+from broker.web.forwarded import PEER, is_declared
 
-PEER: Final = "broker.peer"
-"""Where a request's scope has the address that the connection came from."""
 _FORGED: Final = "a client certificate header from an address that is no declared proxy (OA-25)"
 _SEVERAL: Final = "two client certificate headers"
 _UNREADABLE: Final = "the declared proxy's client certificate header cannot be read"
@@ -60,13 +58,7 @@ class ClientCertificates:
         return [value.strip() for name, value in scope["headers"] if name == self._name]
 
     def _is_declared(self, peer: tuple[str, int] | None) -> bool:
-        try:
-            address = ip_address(peer[0] if peer else "")
-        except ValueError:
-            return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return self._header is not None and any(address in network for network in self._header.proxies)
+        return self._header is not None and peer is not None and is_declared(peer[0], self._header.proxies)
 
 
 def _parse(value: bytes) -> Certificate:

@@ -1,14 +1,15 @@
 """How the application is served: limits and quiet, written out."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from broker.web.client_certificate import PEER
+from broker.limits import Network
+from broker.web.forwarded import behind_proxies
 
 HEAD_BYTES: Final = 64 * 1024
 """Most that a request line and its headers may be."""
@@ -130,15 +131,15 @@ class _Punctual(HttpToolsProtocol):
             self._not_taken = None
 
 
-def server_config(application: ASGIApp, *, proxies: str = "", **more: Any) -> uvicorn.Config:
+def server_config(application: ASGIApp, *, proxies: Sequence[Network] = (), **more: Any) -> uvicorn.Config:
     """Return the configuration of a server for the broker's application.
 
-    `proxies` are the addresses whose `X-Forwarded-*` is believed: nobody's unless named. `more` are further options of
+    `proxies` are those whose `X-Forwarded-For` is believed: nobody's unless named. `more` are further options of
     uvicorn's.
     """
     return uvicorn.Config(
-        _keeping_peer(application, proxies),
-        proxy_headers=False,  # done above, where the address of the connection itself is kept beside the forwarded one
+        behind_proxies(application, proxies),
+        proxy_headers=False,  # done above; uvicorn takes whoever it cannot make out for the proxy
         http=_Punctual,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -149,14 +150,3 @@ def server_config(application: ASGIApp, *, proxies: str = "", **more: Any) -> uv
         ws="none",
         **more,
     )
-
-
-def _keeping_peer(application: ASGIApp, proxies: str) -> ASGIApp:
-    """Write down who has connected, before `X-Forwarded-For` replaces it."""
-    forwarded: Any = ProxyHeadersMiddleware(application, trusted_hosts=proxies) if proxies else application  # type: ignore[arg-type]  # two spellings of ASGI
-
-    async def keeping_peer(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[PEER] = scope.get("client")
-        await forwarded(scope, receive, send)
-
-    return keeping_peer

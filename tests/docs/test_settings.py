@@ -101,7 +101,7 @@ def test_every_variable_is_documented_with_its_default() -> None:
         "BROKER_DRAIN_SECONDS": str(default.drain_seconds),
     }
     assert default.audit_file == default.state / "audit.jsonl"
-    assert (default.redis_url, default.forwarded_allow_ips) == (None, "")
+    assert (default.redis_url, default.proxies) == (None, ())
 
 
 def test_no_page_names_a_variable_that_does_not_exist() -> None:

@@ -31,7 +31,7 @@ def test_an_empty_environment_gives_a_local_run() -> None:
         redis_url=None,
         durability="primary",
         audit_file=Path(".broker/audit.jsonl"),
-        forwarded_allow_ips="",
+        proxies=(),
         certificate_header=None,
         drain_seconds=30,
     )
@@ -59,7 +59,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         redis_url=Secret(f"rediss://:{CANARY}@redis.example"),
         durability="replica",
         audit_file=None,
-        forwarded_allow_ips="10.0.0.1, fd00::/8",
+        proxies=(ip_network("10.0.0.1"), ip_network("fd00::/8")),
         certificate_header=CertificateHeader("Client-Cert", (ip_network("10.0.0.1"), ip_network("fd00::/8"))),
         drain_seconds=5,
     )
@@ -108,14 +108,39 @@ def test_a_port_that_is_none_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "proxies", ["", "*", "proxy.example", "10.0.0.1,*", "0.0.0.0/0", "10.0.0.1, ::/0", "10.0.0.1/8"]
+    "proxies",
+    [
+        "*",
+        "0.0.0.0/0",
+        "10.0.0.1, ::/0",
+        "::ffff:0:0/96",
+        "0.0.0.0/1,128.0.0.0/1",
+        "10.0.0.1/8",
+        "10.0.0.5 10.0.0.6",
+        "10.0.0.5,",
+        "10.0.0.5:443",
+        "10.0.0.0/8;x",
+        "fe80::1%eth0",
+        "localhost",
+    ],
 )
-def test_certificates_are_believed_from_named_addresses_alone(proxies: str) -> None:
-    """OA-25."""
-    environ = {"BROKER_CLIENT_CERTIFICATE_HEADER": "Client-Cert", "BROKER_FORWARDED_ALLOW_IPS": proxies}
+@pytest.mark.parametrize("header", ["", "Client-Cert"])
+def test_callers_and_certificates_are_believed_from_named_addresses_alone(proxies: str, header: str) -> None:
+    """OA-25: not from everybody, and not from whom a slip of the pen names."""
+    environ = {"BROKER_CLIENT_CERTIFICATE_HEADER": header, "BROKER_FORWARDED_ALLOW_IPS": proxies}
 
     (fault,) = faults_of(environ)
-    assert fault.startswith("BROKER_CLIENT_CERTIFICATE_HEADER needs BROKER_FORWARDED_ALLOW_IPS: addresses or networks")
+    assert fault == (
+        f"BROKER_FORWARDED_ALLOW_IPS={proxies!r} must be addresses or networks of proxies with commas, such as "
+        "10.0.0.5, fd00::/64: without host bits, and not everybody's"
+    )
+
+
+def test_certificates_need_a_proxy_that_is_named() -> None:
+    """OA-25."""
+    assert faults_of({"BROKER_CLIENT_CERTIFICATE_HEADER": "Client-Cert"}) == (
+        "BROKER_CLIENT_CERTIFICATE_HEADER needs BROKER_FORWARDED_ALLOW_IPS: the addresses of the proxies that send it",
+    )
 
 
 @pytest.mark.parametrize("name", ["Client Cert", "Client-Cert:", "a" * 65, "x_y"])

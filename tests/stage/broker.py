@@ -216,7 +216,7 @@ async def open_stage(
     )
     config.write_text(toml)
     settings = load(config, {**os.environ, **environ})
-    proxies = ",".join(map(str, certificate_header.proxies)) if certificate_header else ""
+    proxies = certificate_header.proxies if certificate_header else ()
     async with open_broker(
         settings,
         redis=redis,
