@@ -9,6 +9,6 @@ _BEGINNINGS: Final = ",[{"
 """Before each value stands one of them, or a colon. Those within strings count, too."""
 
 
-def has_too_many_values(text: str) -> bool:
-    """Whether it may have more than `MOST_VALUES`."""
-    return sum(map(text.count, _BEGINNINGS)) > MOST_VALUES
+def has_too_many_values(text: str, most: int = MOST_VALUES) -> bool:
+    """Whether it may have more than `most`."""
+    return sum(map(text.count, _BEGINNINGS)) > most

@@ -4,23 +4,32 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urljoin
 
 from broker.errors import EhrMisbehaved
+from broker.json_values import has_too_many_values
 
 MOST_FILES: Final = 50_000
 """Of one job."""
 MOST_MANIFESTS: Final = 1000
 """Of one job, from link to link."""
-MANIFEST_BYTES: Final = 32 << 20
-"""Most that a manifest may be."""
+MANIFEST_BYTES: Final = 16 << 20
+"""Most that a manifest may be: 335 bytes for each of 50,000 files, or for each of 16,000 a kilobyte, as signed URLs
+take. An export that needs more has a manifest in parts (BD-17)."""
+MOST_VALUES: Final = 10 * MOST_FILES
+"""Most that it may hold, in all. It is read in a thread, but others get no turn while a value is made."""
+MOST_LEVELS: Final = 32
+"""Most that it may be nested."""
 HEAD_BYTES: Final = 64 << 10
 """Most that it may say beside its files: that is kept in the job's record."""
 SECTIONS: Final = ("output", "deleted", "error", "outcome")
 """What lists files; `outcome` is what 4.0 calls `error`."""
 _CONTINUES: Final = "continuesInFile"
 _LONGEST_URL: Final = 8192
+_LONGEST_NUMBER: Final = 64
+_PIECES: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +52,24 @@ class Manifest:
     """JSON: everything but the lists of files and the links."""
     files: tuple[ListedFile, ...]
     next_url: str | None
-
-    @property
-    def shape(self) -> str:
-        """A hash of what is listed, in its order, without URLs: EHRs sign those anew each time."""
-        listed = [[file.section, file.rest] for file in self.files]
-        return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    shape: str
+    """A hash of what is listed, in its order, without URLs: EHRs sign those anew each time."""
 
 
 def parse_manifest(body: bytes, url: str) -> Manifest:
-    """Take the manifest that was found at `url` apart. Raises `EhrMisbehaved`."""
-    try:
-        document = json.loads(body.decode("utf-8-sig"))  # bytes would be read in any encoding (HB-07)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise EhrMisbehaved("the manifest is not a JSON object (BD-08)")
+    """Take the manifest that was found at `url` apart. Raises `EhrMisbehaved`.
+
+    A long one takes a second: call this in a thread.
+    """
+    document = _document(body)
     needs_token = _needs_token(document.get("requiresAccessToken"))
-    files = tuple(_files(document, url, needs_token=needs_token))
+    files = tuple(islice(_files(document, url, needs_token=needs_token), MOST_FILES + 1))
     if len(files) > MOST_FILES:
         raise EhrMisbehaved(f"the manifest lists more than {MOST_FILES} files")
     head = {name: value for name, value in document.items() if name not in {*SECTIONS, "link"}}
     head |= {name: [] for name in SECTIONS if name in document}  # so that an empty list stays one
-    text = json.dumps(head, separators=(",", ":"))
-    if len(text) > HEAD_BYTES:
-        raise EhrMisbehaved(f"the manifest says more than {HEAD_BYTES} bytes beside its files")
-    return Manifest(text, _numbered(files), _next(document.get("link"), url))
+    files = _numbered(files)
+    return Manifest(_written(head), files, _next(document.get("link"), url), _shape(files))
 
 
 def render_manifest(
@@ -92,6 +93,44 @@ def render_manifest(
     if next_url is not None:
         document["link"] = [{"relation": "next", "url": next_url}]
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """Read it; what would be long to read, or to write again, is refused before that."""
+    try:
+        text = body.decode("utf-8-sig")  # bytes would be read in any encoding (HB-07)
+        if has_too_many_values(text, MOST_VALUES):
+            raise EhrMisbehaved(f"the manifest holds more than {MOST_VALUES} values")
+        document = json.loads(text, parse_int=_whole_number, parse_float=_decimal)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise EhrMisbehaved("the manifest is not a JSON object (BD-08)")
+    level: list[Any] = [document]
+    for _ in range(MOST_LEVELS):
+        level = [inner for value in level for inner in _within(value) if isinstance(inner, (dict, list))]
+    if level:
+        raise EhrMisbehaved(f"the manifest is nested deeper than {MOST_LEVELS} levels")
+    return document
+
+
+def _whole_number(digits: str) -> int:
+    return int(_short(digits))
+
+
+def _decimal(digits: str) -> float:
+    return float(_short(digits))
+
+
+def _short(digits: str) -> str:
+    """Numbers of thousands of digits take as long as thousands of numbers. Raises `ValueError`."""
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError
+    return digits
+
+
+def _within(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _needs_token(said: object) -> bool:
@@ -128,8 +167,26 @@ def _continued(rest: dict[str, Any], numbers: dict[str, int]) -> Iterator[tuple[
     for name, value in rest.items():
         if name != _CONTINUES:
             yield name, value
-        elif value in numbers:
+        elif isinstance(value, str) and value in numbers:
             yield name, numbers[value]
+
+
+def _written(head: dict[str, Any]) -> str:
+    """Write it, no further than it may be."""
+    pieces, left = [], HEAD_BYTES
+    for piece in _PIECES.iterencode(head):
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise EhrMisbehaved(f"the manifest says more than {HEAD_BYTES} bytes beside its files")
+    return "".join(pieces)
+
+
+def _shape(files: tuple[ListedFile, ...]) -> str:
+    hashed = hashlib.sha256()
+    for file in files:  # one by one: what is written at once holds the interpreter up
+        hashed.update(json.dumps([file.section, file.rest], sort_keys=True).encode())
+    return hashed.hexdigest()
 
 
 def _next(links: object, base: str) -> str | None:

@@ -170,6 +170,10 @@ REFUSED = {
     "a url that cannot be read": b'{"output": [{"url": "https://[/"}]}',
     "a long url": json.dumps({"output": [{"url": "https://ehr.example/" + "x" * 9000}]}).encode(),
     "a next link without a url": b'{"output": [], "link": [{"relation": "next"}]}',
+    "a long number": b'{"output": [], "x": ' + b"9" * 65 + b"}",
+    "a long fraction": b'{"output": [], "x": 0.' + b"9" * 65 + b"}",
+    "nested in a file": b'{"output": [{"url": "a", "x": ' + b"[" * 30 + b"]" * 30 + b"}]}",
+    "nested beside": b'{"output": [], "x": ' + b"[" * 32 + b"]" * 32 + b"}",
     "much beside": json.dumps({"output": [], "extension": "x" * limits.HEAD_BYTES}).encode(),
 }
 
@@ -186,6 +190,26 @@ def test_a_manifest_lists_no_more_files_than_are_kept(monkeypatch: pytest.Monkey
 
     with pytest.raises(EhrMisbehaved):
         parsed(error=[{"url": URL}])
+
+
+def test_what_is_nested_as_deep_as_it_may_be_comes_through() -> None:
+    deep: list[Any] = []
+    for _ in range(limits.MOST_LEVELS - 4):  # the manifest, its list, the file
+        deep = [deep]
+
+    assert rendered(parsed(output=[{"url": URL, "x": deep}]))["output"][0]["x"] == deep
+
+
+def test_a_manifest_of_too_many_values_is_refused_before_one_is_made() -> None:
+    """(PX-12) Text that is no JSON is refused for its commas, since nothing was read."""
+    with pytest.raises(EhrMisbehaved, match="values"):
+        parse_manifest(b'{"output": [' + b"{}," * limits.MOST_VALUES, URL)
+
+
+def test_entries_are_looked_at_no_further_than_there_may_be() -> None:
+    """(PX-12) The one that cannot be used comes after the last that is allowed."""
+    with pytest.raises(EhrMisbehaved, match="files"):
+        parsed(output=[{"url": "a"}] * (limits.MOST_FILES + 1) + [{}])
 
 
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.text(), st.lists, max_leaves=3)))

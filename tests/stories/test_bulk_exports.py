@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from broker.fair_use import places
+from broker.flows.bulk.ask import TOLD_BYTES
 from broker.store import keys
 from broker.vault import RecordContext
 from tests.stage import BrokerStage, Sandbox, open_stage
@@ -142,6 +143,17 @@ async def test_a_status_that_fails_for_a_while_leaves_the_export_as_it_is(nightl
     assert (failed.status_code, code_of(failed), failed.headers["retry-after"]) == (503, "ehr_unreachable", "7")
     early = await nightly.app.fhir(nightly.handle, job)
     assert (early.status_code, early.headers["retry-after"]) == (202, "7")
+    assert (await nightly.manifest(job))["output"]
+
+
+async def test_a_failure_at_the_length_of_a_manifest_is_none_that_can_be_read(nightly: Exporter) -> None:
+    """(PX-12) It would be read while nobody else is served."""
+    job = await nightly.begun(TYPES)
+    nightly.stage.sandbox.fault("bulk_failed", document={"issue": [{"code": "processing"}], "text": "x" * TOLD_BYTES})
+
+    answer = await nightly.look(job)
+
+    assert (answer.status_code, code_of(answer)) == (502, "ehr_misbehaved")
     assert (await nightly.manifest(job))["output"]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from broker.apps import Directory
@@ -70,8 +70,9 @@ class AskEhrBulk:
         content: bytes | None = None,
         limit: int = TOLD_BYTES,
     ) -> Heard:
-        """Send a request and read the whole answer, at most `limit` bytes, without the token if it is echoed (HB-07).
+        """Send a request and read the whole answer, without the token if it is echoed (HB-07).
 
+        `limit` is the most that it may be, in bytes, where the export is complete; `TOLD_BYTES` where it is not.
         Raises `EhrError`, `ReauthorizationRequired`.
         """
         try:
@@ -80,11 +81,13 @@ class AskEhrBulk:
                 self._with_token(permit, method, url, headers, content) as (answer, token),
             ):
                 remover, body = SecretRemover(token.access_token), bytearray()
+                heard = Heard(answer.status, answer.headers, b"")
+                most = limit if heard.export_status == 200 else TOLD_BYTES
                 async for chunk in answer.chunks:
                     body += remover.feed(chunk)
-                    if len(body) > limit:
-                        raise EhrMisbehaved(f"an answer about an export of more than {limit} bytes")
-                return Heard(answer.status, answer.headers, bytes(body) + remover.finish())
+                    if len(body) > most:
+                        raise EhrMisbehaved(f"an answer about an export of more than {most} bytes")
+                return replace(heard, body=bytes(body) + remover.finish())
         except TimeoutError:
             raise EhrAnswerLost("an answer about an export that does not end") from None
 

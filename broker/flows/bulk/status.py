@@ -19,7 +19,7 @@ from broker.clock import Clock
 from broker.errors import BrokerError, EhrError, EhrMisbehaved, EhrUnreachable
 from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.answers import ExportAnswers
-from broker.flows.bulk.ask import TOLD_BYTES, AskEhrBulk, Heard
+from broker.flows.bulk.ask import AskEhrBulk, Heard
 from broker.flows.bulk.begin import BeginAtEhr
 from broker.flows.bulk.cancel import forget
 from broker.flows.bulk.trail import BulkTrail
@@ -134,7 +134,7 @@ class Status:
 
     async def _failed(self, stored: StoredJob, job: Job, number: int, heard: Heard) -> FhirAnswer:
         """Keep why it failed: an app that asks again is told the same, and the EHR is not asked (BD-07)."""
-        outcome = heard.body if heard.is_outcome and len(heard.body) <= TOLD_BYTES else b""
+        outcome = heard.body if heard.is_outcome else b""
         failed = replace(job, state="failed", failure=(heard.export_status, outcome.decode("utf-8", "replace")))
         await self._again(stored, failed, number, FRESH_SECONDS)
         return self.answers.failed(failed)
