@@ -104,6 +104,10 @@ def _separate(heard: Heard, _parameters: Mapping[str, Any], _origin: str, _stora
     return replace(heard, status=200, headers={**heard.headers, "x-export-status": str(heard.status)})
 
 
+def _located(heard: Heard, parameters: Mapping[str, Any], _origin: str, _storage: Storage) -> Heard:
+    return replace(heard, headers={**heard.headers, "content-location": parameters["url"]})
+
+
 def _elsewhere(heard: Heard, _parameters: Mapping[str, Any], origin: str, storage: Storage) -> Heard:
     manifest = heard.document
     if not isinstance(manifest, dict):
@@ -123,6 +127,7 @@ _DISTORTIONS: Mapping[str, Callable[[Heard, Mapping[str, Any], str, Storage], He
     "storage": _store,
     "strings": _strings,
     "separate": _separate,
+    "located": _located,
     "elsewhere": _elsewhere,
     "gzip": _gzip,
 }

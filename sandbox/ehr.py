@@ -119,6 +119,7 @@ _DISTORTED = {
     "fhir.patient": ("fhir.storage",),
     "fhir.page": ("fhir.links", "fhir.storage"),
     "fhir.search": ("fhir.links", "fhir.storage"),
+    "bulk.kick_off": ("bulk.accepted",),
     "bulk.status": ("bulk.manifest", "bulk.separate"),
     "bulk.file": ("bulk.file",),
 }

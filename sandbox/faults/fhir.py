@@ -33,6 +33,8 @@ FHIR_FAULTS = (
     Fault("bulk_429", "bulk.kick_off", "outcome", "429 to a new export (OR-08)", {"status": 429, "retry_after": 120}),
     Fault("bulk_kick_off_503", "bulk.kick_off", "outcome", "503 to a new export, for a while",
           {"status": 503, "retry_after": 1}),
+    Fault("bulk_location", "bulk.accepted", "located", "an accepted export says that its status is elsewhere (BD-03)",
+          {"url": "https://elsewhere.example/status"}, FOREVER),
     Fault("bulk_transient", "bulk.status", "outcome", "the status fails for a while, with a transient issue (BD-07)",
           {"status": 503, "retry_after": 1}),
     Fault("bulk_failed", "bulk.status", "json", "the status says that the export failed, for good (BD-07)",

@@ -155,6 +155,12 @@ class AskEhrBulk:
         """Return where the grant's token may go."""
         return self.directory.token_origins(grant.terms.ehr, grant.terms.fhir_base)
 
+    def require_askable(self, grant: Grant, url: str) -> None:
+        """Raise `EhrMisbehaved` for what could never be asked: no token may go there, or no call (PX-03, DS-15)."""
+        if origin(url) not in self.token_origins(grant):
+            raise EhrMisbehaved("a status or manifest lies where no token may go; see bulk_file_hosts (PX-03)")
+        self.server.egress.require_callable(url)
+
     def _timeout(self, grant: Grant) -> float:
         return self.directory.ehr(grant.terms.ehr).fhir_timeout
 

@@ -22,7 +22,6 @@ from broker.errors import BrokerError, EhrAnswerLost, EhrMisbehaved, EhrUnreacha
 from broker.flows.bulk.ask import AskEhrBulk
 from broker.flows.bulk.trail import BulkTrail
 from broker.flows.relay import FhirAnswer
-from broker.origins import origin
 from broker.policy import Permit
 
 LINE_SECONDS: Final = 15.0
@@ -100,8 +99,7 @@ class BeginAtEhr:
 
     async def _accepted(self, permit: Permit, stored: StoredJob, asked: str, headers: Mapping[str, str]) -> Begun:
         status_url, wait = _status_url(headers, asked), next_wait(headers, 0)
-        if origin(status_url) not in self.ask.token_origins(permit.grant):
-            raise EhrMisbehaved("the status of an export lies where no token may go; see bulk_file_hosts (PX-03)")
+        self.ask.require_askable(permit.grant, status_url)
         accepted = replace(stored.job, tag=permit.grant.tag).accepted(status_url)
         try:
             return Begun(await self.jobs.write(stored, accepted, next_at=self.clock() + wait), wait)

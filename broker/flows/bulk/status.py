@@ -25,7 +25,6 @@ from broker.flows.bulk.cancel import forget
 from broker.flows.bulk.trail import BulkTrail
 from broker.flows.fhir_request import FhirRequest
 from broker.flows.relay import FhirAnswer
-from broker.origins import origin
 from broker.policy import Permit
 
 FRESH_SECONDS: Final = 60.0
@@ -120,12 +119,13 @@ class Status:
             case 404 | 410 if number == 0:
                 await forget(self.jobs, self.files, job)
                 raise no_such_export(f"the EHR has forgotten export {job.id}")
-        if status >= 400 and status not in {403, 429} and job.state == "running" and not _may_pass(heard):
+        is_error = 400 <= status < 600
+        if is_error and status not in {403, 429} and job.state == "running" and not _may_pass(heard):
             return await self._failed(stored, job, number, heard)
         await self._again(stored, replace(job, polls=job.polls + 1), number, wait)
         if status in {403, 429} and job.state == "running":  # it says nothing of the export
             return heard.passed_on(**{"retry-after": retry_after(wait)})
-        if status >= 400:
+        if is_error:
             raise EhrUnreachable(f"the EHR answered {status} to a status", retry_after=wait)
         raise EhrMisbehaved(f"the EHR answered {status} to a status")
 
@@ -162,8 +162,8 @@ class Status:
             raise EhrMisbehaved(f"the manifests of an export list more than {MOST_FILES} files")
         if manifest.next_url and number + 1 >= MOST_MANIFESTS:
             raise EhrMisbehaved(f"an export has more than {MOST_MANIFESTS} manifests")
-        if manifest.next_url and origin(manifest.next_url) not in self.ask.token_origins(permit.grant):
-            raise EhrMisbehaved("the next manifest lies where no token may go; see bulk_file_hosts (PX-03)")
+        if manifest.next_url:
+            self.ask.require_askable(permit.grant, manifest.next_url)
 
 
 def _may_pass(heard: Heard) -> bool:

@@ -1,0 +1,94 @@
+"""An EHR whose answers about an export are of no use: behind the sandbox's kick-off, each byte is the test's."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.ehr.server import ScriptedServer, reply, scripted_server
+from tests.stage import Sandbox, open_stage
+from tests.stories.exporting import APPS, Exporter, exporter
+from tests.stories.held import code_of
+
+TYPES = "Patient/$export?_type=Patient"
+FAILED = {"resourceType": "OperationOutcome", "issue": [{"code": "processing"}]}
+
+
+@asynccontextmanager
+async def exporting(
+    sandbox: Sandbox, redis: Redis, folder: Path, *, ehr: str = ""
+) -> AsyncIterator[tuple[Exporter, ScriptedServer]]:
+    """Give an app, and the server that its export's status will be at."""
+    async with scripted_server() as status_at:
+        hosts = f'bulk_file_hosts = ["{status_at.url}"]\n{ehr}'
+        async with open_stage(sandbox, redis, folder, more=APPS, ehr=hosts) as stage:
+            nightly = await exporter(stage)
+            sandbox.fault("bulk_location", url=f"{status_at.url}/job")
+            yield nightly, status_at
+            await nightly.app.close()
+
+
+def json_reply(document: Any, *headers: str, status: str = "200 OK") -> bytes:
+    return reply(json.dumps(document).encode(), "Content-Type: application/json", *headers, status=status)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_reply(FAILED, "X-Export-Status: 999"),
+        json_reply(FAILED, "X-Export-Status: 600"),
+        json_reply(FAILED, status="777 Odd"),
+        json_reply(FAILED, "X-Export-Status: 399"),
+        json_reply(FAILED, "X-Export-Status: 000"),
+    ],
+    ids=["header 999", "header 600", "status 777", "header 399", "header 000"],
+)
+async def test_a_status_that_there_is_not_is_no_failure(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, answer: bytes
+) -> None:
+    """(BD-07) HTTP has no such status to tell an app (RFC 9110 §15)."""
+    async with exporting(sandbox, redis, tmp_path) as (nightly, status_at):
+        job = await nightly.begun(TYPES)
+        status_at.answers["/job"] = answer
+
+        answers = [await nightly.look(job), await nightly.look(job)]
+
+        assert [(one.status_code, code_of(one)) for one in answers] == [(502, "ehr_misbehaved")] * 2
+        status_at.answers["/job"] = json_reply({"output": []})
+        nightly.wait(300)
+        await nightly.renew()
+        assert (await nightly.look(job)).status_code == 200, "it goes on"
+
+
+@pytest.mark.parametrize("path", ["/j#f", "/j\\x", "/j x"], ids=["fragment", "backslash", "blank"])
+async def test_an_export_at_a_url_that_is_never_called_is_not_accepted(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, path: str
+) -> None:
+    """(BD-03) (DS-15) Nobody could ask for it, or end it, and it would hold its place for a day."""
+    async with exporting(sandbox, redis, tmp_path, ehr="bulk_jobs = 1") as (nightly, _):
+        sandbox.clear_faults()
+        sandbox.fault("bulk_location", url=f"{sandbox.origin}{path}")
+
+        refused = await nightly.kick_off(TYPES)
+
+        assert (refused.status_code, code_of(refused)) == (502, "ehr_misbehaved")
+        sandbox.clear_faults()
+        assert (await nightly.look(await nightly.begun(TYPES))).headers.get("x-progress") != "in line"
+
+
+async def test_a_next_manifest_at_a_url_that_is_never_called_is_not_kept(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """(BD-17) (DS-15)"""
+    async with exporting(sandbox, redis, tmp_path) as (nightly, status_at):
+        job = await nightly.begun(TYPES)
+        link = {"relation": "next", "url": f"{status_at.url}/next#2"}
+        status_at.answers["/job"] = json_reply({"output": [], "link": [link]})
+
+        answer = await nightly.look(job)
+
+        assert (answer.status_code, code_of(answer)) == (502, "ehr_misbehaved")
