@@ -9,7 +9,7 @@ from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.answers import ExportAnswers, telling_nonce
 from broker.flows.bulk.ask import AskEhrBulk
 from broker.flows.bulk.begin import BeginAtEhr
-from broker.flows.bulk.cancel import CancelExport
+from broker.flows.bulk.cancel import CancelExport, EndAtEhr
 from broker.flows.bulk.file import ExportFile
 from broker.flows.bulk.kick_off import KickOff
 from broker.flows.bulk.status import Status
@@ -26,12 +26,13 @@ def export_routes(rooms: Rooms, check_dpop: CheckDpop, arrivals: Arrivals) -> AP
     trail = BulkTrail(rooms.audit)
     admit = Admit(directory, rooms.handles, check_dpop, jobs, rooms.fair_use, rooms.audit)
     ask = AskEhrBulk(directory, rooms.refresher, BulkServer(rooms.egress, rooms.dpop_proofs), rooms.fair_use)
-    answers, begin = ExportAnswers(directory, files), BeginAtEhr(directory, jobs, ask, trail, clock)
+    answers, end_at_ehr = ExportAnswers(directory, files), EndAtEhr(ask, trail)
+    begin = BeginAtEhr(directory, jobs, ask, end_at_ehr, trail, clock)
     return bulk_routes(
         KickOff(directory, admit, jobs, begin, answers, trail, clock, rooms.entropy),
         Status(directory, admit, jobs, files, begin, ask, answers, trail, clock),
         ExportFile(directory, admit, jobs, files, ask, trail, clock),
-        CancelExport(admit, jobs, files, ask, trail),
+        CancelExport(admit, jobs, files, end_at_ehr, trail),
         lambda journey: FhirProxy(telling_nonce(journey, check_dpop), arrivals),
     )
 

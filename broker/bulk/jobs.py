@@ -24,6 +24,9 @@ MOST_WAITING: Final = 100
 MOST_JOBS: Final = 1000
 LEARNED_SECONDS: Final = 3600
 """How long after the end of a refusal it is known that this EHR does not take any number of exports."""
+AGAIN_SECONDS: Final = 600.0
+"""When an end is tried again that the EHR could not be told."""
+_ANY_NUMBER: Final = 1 << 53
 _SEPARATOR: Final = "/"
 
 
@@ -73,20 +76,32 @@ class Jobs:
     async def begin(self, job: Job, *, abandoned_at: float) -> StoredJob:
         """Keep a new job, in line. Raises `TooManyExports`, `StoreUnavailable`."""
         await self.postpone(job, abandoned_at=abandoned_at)
+        if not await self._begin(job, MOST_WAITING, MOST_JOBS):
+            await self._forget_due(_due(job))
+            raise TooManyExports(f"{MOST_WAITING} exports wait, or there are {MOST_JOBS}, at EHR {job.ehr}")
+        return StoredJob(job, 1)
+
+    async def keep_again(self, job: Job, *, abandoned_at: float) -> None:
+        """Keep a job that was ended here, and could not be at the EHR: it is there, however many are.
+
+        Raises `StoreUnavailable`.
+        """
+        await self.postpone(job, abandoned_at=abandoned_at)
+        await self._begin(job, _ANY_NUMBER, _ANY_NUMBER)
+        await self.write(StoredJob(job, 1), job, next_at=abandoned_at)
+
+    async def _begin(self, job: Job, most_waiting: int, most_jobs: int) -> bool:
         on = [keys.bulk_job(job.ehr, job.id), self._list(job, "jobs"), self._list(job, "waiting")]
         args: list[str | int | bytes] = [
             await self._seal(job),
             job.member,
             repr(job.began_at),
             repr(job.began_at + UNSEEN_SECONDS),
-            MOST_WAITING,
-            MOST_JOBS,
+            most_waiting,
+            most_jobs,
             KEPT_SECONDS * 1000,
         ]
-        if not await self.beginning(self.redis, on, args):
-            await self._forget_due(_due(job))
-            raise TooManyExports(f"{MOST_WAITING} exports wait, or there are {MOST_JOBS}, at EHR {job.ehr}")
-        return StoredJob(job, 1)
+        return bool(await self.beginning(self.redis, on, args))
 
     async def read(self, ehr: str, id_: str) -> StoredJob:
         """Return a job. Raises `NotFound`, `StoreUnavailable`, `SealBroken`."""

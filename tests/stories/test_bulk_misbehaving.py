@@ -1,5 +1,6 @@
 """An EHR whose answers about an export are of no use: behind the sandbox's kick-off, each byte is the test's."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from redis.asyncio import Redis
 from tests.ehr.server import ScriptedServer, reply, scripted_server
 from tests.stage import Sandbox, open_stage
 from tests.stories.exporting import APPS, Exporter, exporter
-from tests.stories.held import code_of
+from tests.stories.held import code_of, until
 
 TYPES = "Patient/$export?_type=Patient"
 FAILED = {"resourceType": "OperationOutcome", "issue": [{"code": "processing"}]}
@@ -34,6 +35,16 @@ async def exporting(
 
 def json_reply(document: Any, *headers: str, status: str = "200 OK") -> bytes:
     return reply(json.dumps(document).encode(), "Content-Type: application/json", *headers, status=status)
+
+
+def told(app: Exporter) -> list[tuple[str, str, str | None]]:
+    """Return what the audit trail says of exports: event, outcome, and the code of the reason."""
+    lines = [json.loads(line) for line in app.stage.audit_lines()]
+    return [
+        (line["event"], line["outcome"], line.get("reason", "").partition(":")[0] or None)
+        for line in lines
+        if line["event"].startswith("bulk.")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,3 +103,39 @@ async def test_a_next_manifest_at_a_url_that_is_never_called_is_not_kept(
         answer = await nightly.look(job)
 
         assert (answer.status_code, code_of(answer)) == (502, "ehr_misbehaved")
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["the EHR is told", "the EHR is busy"])
+async def test_an_export_that_is_cancelled_while_the_ehr_accepts_it_is_ended_there(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, *, is_told: bool
+) -> None:
+    """(BD-15) (blueprint §5.9) At once, or when the EHR has time: none runs on there unknown."""
+    async with exporting(sandbox, redis, tmp_path, ehr="bulk_jobs = 1") as (nightly, status_at):
+        running, job = await nightly.begun(TYPES), await nightly.begun(TYPES)
+        status_at.answers["/job"] = reply(b"", status="202 Accepted")
+        assert (await nightly.app.fhir(nightly.handle, running, method="DELETE")).status_code == 202
+        nightly.wait(16)
+        before = len(told(nightly))
+        sandbox.fault("fhir_delay", seconds=0.5)
+        poll = asyncio.create_task(nightly.app.fhir(nightly.handle, job))
+        await until(lambda: all(fault["name"] != "fhir_delay" for fault in sandbox.faults()))
+        status_at.answers["/job"] = reply(b"", status="202 Accepted" if is_told else "503 Busy")
+
+        cancelled = await nightly.app.fhir(nightly.handle, job, method="DELETE")
+
+        assert (cancelled.status_code, (await poll).status_code) == (202, 404)
+        assert told(nightly)[before:] == [
+            ("bulk.begin", "allowed", None),
+            ("bulk.cancel", "allowed", None),
+            ("bulk.answer", "allowed", None),
+            ("bulk.cancel", "allowed", None),
+            ("bulk.answer", "allowed", None),
+            *([] if is_told else [("bulk.answer", "failed", "ehr_unreachable")]),
+            ("bulk.answer", "failed", "not_found"),
+        ]
+        status_at.answers["/job"] = reply(b"", status="202 Accepted")
+        asked = len(status_at.requests)
+        nightly.wait(601)
+        assert await nightly.stage.broker.end_abandoned.look() == (0 if is_told else 1)
+        assert [one.method for one in status_at.requests[asked:]] == ([] if is_told else ["DELETE"])
+        assert {name async for name in redis.scan_iter(match="sb:bulk*:job:*")} == set()

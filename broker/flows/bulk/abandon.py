@@ -14,6 +14,7 @@ import structlog
 
 from broker.apps import Directory
 from broker.bulk import Due, FileLists, Job, Jobs
+from broker.bulk.jobs import AGAIN_SECONDS
 from broker.clock import Clock
 from broker.ehr.bulk_server import BulkServer, Credentials
 from broker.ehr.fhir_server import FHIR_JSON
@@ -25,8 +26,6 @@ from broker.refresh.current_token import Refresher
 
 log = structlog.get_logger()
 
-AGAIN_SECONDS: Final = 600.0
-"""When an end is tried again that the EHR could not be told."""
 MOST_AT_ONCE: Final = 20
 
 

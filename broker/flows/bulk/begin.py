@@ -12,14 +12,15 @@ from typing import Final
 from urllib.parse import urljoin
 
 from broker.apps import Directory
-from broker.bulk import Jobs, StoredJob
-from broker.bulk.jobs import turn_seconds
+from broker.bulk import Job, Jobs, StoredJob
+from broker.bulk.jobs import AGAIN_SECONDS, turn_seconds
 from broker.bulk.turns import Line
 from broker.bulk.waits import is_transient, next_wait
 from broker.clock import Clock
 from broker.ehr.fhir_server import FHIR_JSON
 from broker.errors import BrokerError, EhrAnswerLost, EhrMisbehaved, EhrUnreachable, NotFound
 from broker.flows.bulk.ask import AskEhrBulk
+from broker.flows.bulk.cancel import EndAtEhr
 from broker.flows.bulk.trail import BulkTrail
 from broker.flows.relay import FhirAnswer
 from broker.policy import Permit
@@ -46,6 +47,7 @@ class BeginAtEhr:
     directory: Directory
     jobs: Jobs
     ask: AskEhrBulk
+    end_at_ehr: EndAtEhr
     trail: BulkTrail
     clock: Clock
 
@@ -86,7 +88,7 @@ class BeginAtEhr:
         heard = await self.ask.hear(permit, job.method, target, headers=headers, content=content)
         self.trail.allowed("bulk.answer", permit, job, request_id, status=heard.status)
         if heard.status == 202:
-            return await self._accepted(permit, stored, target, heard.headers)
+            return await self._accepted(permit, stored, target, heard.headers, request_id)
         wait = next_wait(heard.headers, 0)
         if heard.status == 429:
             await self.jobs.hold(job, self.clock() + wait)
@@ -97,15 +99,26 @@ class BeginAtEhr:
         await self.jobs.end(job)
         return Begun(stored, wait, refusal)
 
-    async def _accepted(self, permit: Permit, stored: StoredJob, asked: str, headers: Mapping[str, str]) -> Begun:
+    async def _accepted(
+        self, permit: Permit, stored: StoredJob, asked: str, headers: Mapping[str, str], request_id: str
+    ) -> Begun:
         status_url, wait = _status_url(headers, asked), next_wait(headers, 0)
         self.ask.require_askable(permit.grant, status_url)
         accepted = replace(stored.job, tag=permit.grant.tag).accepted(status_url)
         try:
             return Begun(await self.jobs.write(stored, accepted, next_at=self.clock() + wait), wait)
         except NotFound:  # its app has cancelled it meanwhile: it must not go on at the EHR
-            await self.ask.hear(permit, "DELETE", status_url, headers={"accept": FHIR_JSON})
+            await self._end(permit, accepted, request_id)
             raise
+
+    async def _end(self, permit: Permit, job: Job, request_id: str) -> None:
+        """End at the EHR what has ended here. If it cannot be told now, that comes up again, as for abandoned ones."""
+        try:
+            self.trail.allowed("bulk.cancel", permit, job, request_id)
+            await self.end_at_ehr(permit, job, request_id)
+        except BrokerError as error:
+            await self.jobs.keep_again(job, abandoned_at=self.clock() + AGAIN_SECONDS)
+            self.trail.failed("bulk.answer", permit, job, request_id, error)
 
     async def _wait(self, stored: StoredJob, seconds: float) -> Begun:
         waiting = replace(stored.job, state="waiting")

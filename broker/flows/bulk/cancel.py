@@ -16,13 +16,30 @@ from broker.policy import Permit
 
 
 @dataclass(frozen=True, slots=True)
+class EndAtEhr:
+    """Tells the EHR."""
+
+    ask: AskEhrBulk
+    trail: BulkTrail
+
+    async def __call__(self, permit: Permit, job: Job, request_id: str) -> None:
+        """End an export there, if it was accepted; that it will be was recorded. Raises a `BrokerError`."""
+        if job.status_url is None:
+            return
+        headers = {"accept": FHIR_JSON, "x-request-id": request_id}
+        heard = await self.ask.hear(permit, "DELETE", job.status_url, headers=headers)
+        self.trail.allowed("bulk.answer", permit, job, request_id, status=heard.status)
+        require_ended(heard.status)
+
+
+@dataclass(frozen=True, slots=True)
 class CancelExport:
     """Ends exports for apps."""
 
     admit: Admit
     jobs: Jobs
     files: FileLists
-    ask: AskEhrBulk
+    end_at_ehr: EndAtEhr
     trail: BulkTrail
 
     @asynccontextmanager
@@ -32,19 +49,12 @@ class CancelExport:
         permit, job = admitted.permit, admitted.what.job
         self.trail.allowed("bulk.cancel", permit, job, request.request_id)
         try:
-            if job.status_url is not None:
-                await self._at_ehr(permit, job, job.status_url, request.request_id)
+            await self.end_at_ehr(permit, job, request.request_id)
             await forget(self.jobs, self.files, job)
         except BrokerError as error:
             self.trail.failed("bulk.answer", permit, job, request.request_id, error)
             raise
         yield FhirAnswer(202, {}, once(b""))
-
-    async def _at_ehr(self, permit: Permit, job: Job, url: str, request_id: str) -> None:
-        headers = {"accept": FHIR_JSON, "x-request-id": request_id}
-        heard = await self.ask.hear(permit, "DELETE", url, headers=headers)
-        self.trail.allowed("bulk.answer", permit, job, request_id, status=heard.status)
-        require_ended(heard.status)
 
 
 def require_ended(status: int) -> None:

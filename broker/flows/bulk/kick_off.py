@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from broker.apps import Directory
 from broker.bulk import Job, Jobs, new_job_id
 from broker.clock import Clock, Entropy
-from broker.errors import BrokerError
+from broker.errors import BrokerError, NotFound
 from broker.flows.at_ehr import at_ehr
 from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.answers import ExportAnswers
@@ -45,6 +45,8 @@ class KickOff:
         stored = await self.jobs.begin(job, abandoned_at=abandoned_at)
         try:
             begun = await self.begin(permit, stored, request.request_id)
+        except NotFound:  # it has ended already
+            raise
         except BrokerError:
             await self.jobs.end(job)
             raise
