@@ -105,6 +105,58 @@ async def test_a_next_manifest_at_a_url_that_is_never_called_is_not_kept(
         assert (answer.status_code, code_of(answer)) == (502, "ehr_misbehaved")
 
 
+@pytest.mark.parametrize("continues", [[], {}, ["x"], 1, None], ids=str)
+async def test_a_file_that_goes_on_in_what_is_no_url_goes_on_nowhere(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, continues: object
+) -> None:
+    """(BD-08)"""
+    async with exporting(sandbox, redis, tmp_path) as (nightly, status_at):
+        job = await nightly.begun(TYPES)
+        status_at.answers["/job"] = json_reply({"output": [{"url": "/file", "continuesInFile": continues}]})
+
+        ((entry,),) = [(await nightly.manifest(job))["output"]]
+
+        assert entry.keys() == {"url"}
+
+
+async def test_a_manifest_of_no_use_is_written_down_and_asked_for_again_a_little_later(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path
+) -> None:
+    """(BD-07) (blueprint §5.9)"""
+    async with exporting(sandbox, redis, tmp_path) as (nightly, status_at):
+        job = await nightly.begun(TYPES)
+        status_at.answers["/job"] = json_reply([])
+
+        assert (await nightly.look(job)).status_code == 502
+
+        early = await nightly.app.fhir(nightly.handle, job)
+        assert (early.status_code, early.headers["retry-after"]) == (202, "5")
+        assert told(nightly)[-3:] == [
+            ("bulk.poll", "allowed", None),
+            ("bulk.answer", "allowed", None),
+            ("bulk.answer", "failed", "ehr_misbehaved"),
+        ]
+        status_at.answers["/job"] = json_reply({"output": []})
+        assert (await nightly.look(job)).json()["output"] == []
+
+
+async def test_no_header_that_is_passed_on_shows_the_token(sandbox: Sandbox, redis: Redis, tmp_path: Path) -> None:
+    """(HB-07) (BD-06)"""
+    async with exporting(sandbox, redis, tmp_path) as (nightly, status_at):
+        job = await nightly.begun(TYPES)
+
+        async def echo(writer: asyncio.StreamWriter) -> None:
+            _, token = status_at.requests[-1].headers["authorization"].split()
+            writer.write(reply(b"", f"X-Progress: {token[:80]}", status="202 Accepted"))
+
+        status_at.answers["/job"] = echo
+        answer = await nightly.look(job)
+
+        _, token = status_at.requests[-1].headers["authorization"].split()
+        assert len(token) < 80
+        assert answer.headers["x-progress"] == "[removed]"
+
+
 @pytest.mark.parametrize("is_told", [True, False], ids=["the EHR is told", "the EHR is busy"])
 async def test_an_export_that_is_cancelled_while_the_ehr_accepts_it_is_ended_there(
     sandbox: Sandbox, redis: Redis, tmp_path: Path, *, is_told: bool

@@ -1,7 +1,7 @@
 """Ask the EHR about an export, with its token: renewed when it is due, and when the EHR refuses it (PX-08)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,6 +31,13 @@ class Heard:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    without_token: Callable[[str], str] = str
+    """Takes the token out of a text; the body has none any more."""
+
+    def told(self, name: str) -> str | None:
+        """Return a header as an app may see it (HB-07)."""
+        said = self.headers.get(name)
+        return None if said is None else self.without_token(said)
 
     @property
     def export_status(self) -> int:
@@ -81,7 +88,7 @@ class AskEhrBulk:
                 self._with_token(permit, method, url, headers, content) as (answer, token),
             ):
                 remover, body = SecretRemover(token.access_token), bytearray()
-                heard = Heard(answer.status, answer.headers, b"")
+                heard = Heard(answer.status, answer.headers, b"", remover.text)
                 most = limit if heard.export_status == 200 else TOLD_BYTES
                 async for chunk in answer.chunks:
                     body += remover.feed(chunk)

@@ -16,7 +16,7 @@ from broker.bulk.jobs import turn_seconds
 from broker.bulk.manifest import MANIFEST_BYTES, MOST_FILES, MOST_MANIFESTS
 from broker.bulk.waits import FIRST_SECONDS, clean_progress, is_transient, next_wait, retry_after
 from broker.clock import Clock
-from broker.errors import BrokerError, EhrError, EhrMisbehaved, EhrUnreachable
+from broker.errors import EhrError, EhrMisbehaved, EhrUnreachable
 from broker.flows.bulk.admit import Admit
 from broker.flows.bulk.answers import ExportAnswers
 from broker.flows.bulk.ask import AskEhrBulk, Heard
@@ -92,7 +92,7 @@ class Status:
             heard = await self._hear(permit, stored, number, request_id)
             self.trail.allowed("bulk.answer", permit, job, request_id, status=heard.status)
             return await self._heard(permit, stored, number, heard)
-        except BrokerError as error:
+        except Exception as error:
             self.trail.failed("bulk.answer", permit, job, request_id, error)
             raise
 
@@ -111,9 +111,14 @@ class Status:
         wait = next_wait(heard.headers, job.polls)
         match status:
             case 200:
-                return await self._complete(permit, stored, number, heard)
+                try:
+                    manifest, done = await self._listed(permit, stored, number, heard)
+                except Exception:  # the next one to ask need not wait until the turn of this one would have ended
+                    await self._again(stored, replace(job, polls=job.polls + 1), number, wait)
+                    raise
+                return await self._complete(stored, done, number, manifest)
             case 202:
-                going_on = replace(job, polls=job.polls + 1, progress=clean_progress(heard.headers.get("x-progress")))
+                going_on = replace(job, polls=job.polls + 1, progress=clean_progress(heard.told("x-progress")))
                 await self._again(stored, going_on, number, wait)
                 return self.answers.going_on(going_on, wait)
             case 404 | 410 if number == 0:
@@ -139,21 +144,25 @@ class Status:
         await self._again(stored, failed, number, FRESH_SECONDS)
         return self.answers.failed(failed)
 
-    async def _complete(self, permit: Permit, stored: StoredJob, number: int, heard: Heard) -> FhirAnswer:
-        """Keep the manifest, then tell it. What it lists under another version is there before the job says so."""
+    async def _listed(self, permit: Permit, stored: StoredJob, number: int, heard: Heard) -> tuple[Manifest, Job]:
+        """Keep what a manifest lists, and return the job that will say so. Raises `EhrMisbehaved` and others."""
         job, url = replace(stored.job, tag=permit.grant.tag), stored.job.listings[number].url
         manifest = await asyncio.to_thread(parse_manifest, heard.body, url)
         self._require_sound(permit, job, number, manifest)
         before = job.listings[number]
         version = before.version if before.shape == manifest.shape else before.version + 1
         listing = Listing(
-            url, version, manifest.shape, len(manifest.files), manifest.head, _expires(heard.headers.get("expires"))
+            url, version, manifest.shape, len(manifest.files), manifest.head, _expires(heard.told("expires"))
         )
         await self.files.keep(job, number, version, manifest.files)
-        done = replace(job, state="complete", polls=0).with_listing(number, listing, manifest.next_url)
+        return manifest, replace(job, state="complete", polls=0).with_listing(number, listing, manifest.next_url)
+
+    async def _complete(self, stored: StoredJob, done: Job, number: int, manifest: Manifest) -> FhirAnswer:
+        """Write that it is complete, and tell its manifest."""
         await self._again(stored, done, number, FRESH_SECONDS)
-        if version != before.version:
-            await self.files.forget(job, number, before)
+        before = stored.job.listings[number]
+        if before.version != done.listings[number].version:
+            await self.files.forget(done, number, before)
         return await self.answers.complete(done, number, list(manifest.files))
 
     def _require_sound(self, permit: Permit, job: Job, number: int, manifest: Manifest) -> None:

@@ -19,10 +19,9 @@ class BulkTrail:
         """Write what is done with an export; with the EHR's `status`, that it was. Raises `AuditUnavailable`."""
         self.audit.record(record_of(event, "allowed", permit, request_id, job=job.id, status=status))
 
-    def failed(self, event: Event, permit: Permit, job: Job, request_id: str, error: BrokerError) -> None:
-        """Write that it came to nothing."""
-        reason = f"{error.code}: {error.detail}"
-        self.audit.record(record_of(event, "failed", permit, request_id, job=job.id, reason=reason))
+    def failed(self, event: Event, permit: Permit, job: Job, request_id: str, error: Exception) -> None:
+        """Write that it came to nothing; of a fault of the broker, which kind."""
+        self.audit.record(record_of(event, "failed", permit, request_id, job=job.id, reason=_reason(error)))
 
     def abandoned(self, job: Job, outcome: Outcome, reason: str | None = None) -> None:
         """Write that a job is ended which its app has not asked for in long, or how that went."""
@@ -53,3 +52,9 @@ class BulkTrail:
                 reason=reason,
             )
         )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BrokerError):
+        return f"{error.code}: {error.detail}"
+    return f"{BrokerError.code}: {type(error).__name__}"
