@@ -17,6 +17,8 @@ from broker.json_values import MOST_VALUES, has_too_many_values
 MOST_CHARACTERS: Final = 8 << 20
 """Most that one entry, or one other member, may have. At most twice that is held."""
 _TOO_MANY: Final = f"has an entry of more than {MOST_VALUES} values"
+_MOST_MEMBERS: Final = 1000
+"""Of the Bundle itself, which has a dozen: their names are kept."""
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 Kind: TypeAlias = Literal["begin", "member", "open", "entry", "close", "end"]
 
@@ -179,6 +181,8 @@ class BundleParts:
         """Some clients do not distinguish case, so neither does a repetition."""
         if name.casefold() in self._names:
             _refuse("has a member twice")
+        if len(self._names) == _MOST_MEMBERS:
+            _refuse(f"has more than {_MOST_MEMBERS} members")
         self._names.add(name.casefold())
 
 

@@ -148,6 +148,15 @@ def test_an_entry_may_have_so_many_values_and_no_more(size: int) -> None:
         taken_apart(many.encode(), *range(0, len(many), size))
 
 
+def test_a_bundle_may_have_so_many_members_and_no_more() -> None:
+    """PX-12: their names are held, since none may come twice."""
+    few, many = (json.dumps({f"m{number}": 1 for number in range(count)}).encode() for count in (1000, 1001))
+
+    assert [part.kind for part in taken_apart(few)].count("member") == 1000
+    with pytest.raises(EhrMisbehaved, match="more than 1000 members"):
+        taken_apart(many)
+
+
 @pytest.mark.parametrize(("count", "allowed"), [(124_998, True), (124_999, False)])
 def test_one_resource_may_have_so_many_values(count: int, *, allowed: bool) -> None:
     body = b'{"a":[' + b"{}," * count + b"{}]}"
