@@ -1,7 +1,8 @@
 """The FastAPI application: routers in, one dialect out for everything that no route answered."""
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -23,9 +24,10 @@ _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 def create_application(
     routers: Iterable[APIRouter], fhir: ASGIApp, cors: Cors, certificates: ClientCertificates
 ) -> FastAPI:
-    """Build the application. `fhir` answers everything below `/fhir` that no router does.
+    """Build the application. `fhir` answers everything below `/fhir` that no router does, other methods included.
 
-    It is asked directly, because the framework's own way there takes longer than all that the broker does itself.
+    So a handle that is tried by any of them leaves a record. It is asked directly, because the framework's own way
+    there takes longer than all that the broker does itself.
     """
     app = FastAPI(
         title="SMART on FHIR token broker",
@@ -36,13 +38,16 @@ def create_application(
         redirect_slashes=False,  # such a redirect names the host and scheme that the caller wrote
         telemetry={"tracing": False, "logs": False},  # spans would hold codes, states, search values and patient ids
     )
-    routed: list[re.Pattern[str]] = []
+    routed: defaultdict[str, list[re.Pattern[str]]] = defaultdict(list)
     for router in routers:
         app.include_router(router)
-        below = (route for route in router.routes if isinstance(route, Route) and route.path.startswith("/fhir/"))
-        routed += [route.path_regex for route in below]
+        for route in router.routes:
+            if isinstance(route, Route) and route.path.startswith("/fhir/"):
+                for method in route.methods or ():
+                    routed[method].append(route.path_regex)
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_middleware(_Entrance, cors=cors, certificates=certificates, fhir=fhir, routed=_any_of(routed))
+    by_method = {method: _any_of(paths) for method, paths in routed.items()}
+    app.add_middleware(_Entrance, cors=cors, certificates=certificates, fhir=fhir, routed=by_method)
     return app
 
 
@@ -82,14 +87,14 @@ class _Entrance:
         cors: Cors,
         certificates: ClientCertificates,
         fhir: ASGIApp,
-        routed: re.Pattern[str],
+        routed: Mapping[str, re.Pattern[str]],
     ) -> None:
         self.app = app
         self._cors = cors
         self._certificates = certificates
         self._fhir = fhir
         self._routed = routed
-        """The paths below `/fhir` that have a route."""
+        """The paths below `/fhir` that have a route, by method."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -131,12 +136,16 @@ class _Entrance:
         if cause is None:
             if scope["http_version"] < "1.1" and scope["path"].startswith("/fhir/"):
                 raise HttpVersionNotSupported("a FHIR request over HTTP/1.0")
-            await self._app_of(scope["path"])(scope, receive, send)
+            await self._app_of(scope)(scope, receive, send)
             return
         rid = request_id_of(scope)
         self._certificates.report(cause, rid)
         await _translate(scope["path"], InvalidRequest(cause), rid)(scope, receive, send)
 
-    def _app_of(self, path: str) -> ASGIApp:
-        is_fhir = path.startswith("/fhir/") and not self._routed.match(path)
-        return self._fhir if is_fhir else self.app
+    def _app_of(self, scope: Scope) -> ASGIApp:
+        path: str = scope["path"]
+        if not path.startswith("/fhir/"):
+            return self.app
+        method = scope["method"]
+        routed = self._routed.get("GET" if method == "HEAD" else method)
+        return self._fhir if routed is None or not routed.match(path) else self.app

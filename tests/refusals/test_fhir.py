@@ -202,6 +202,19 @@ class TestHandles:
 
         assert_outcome(answer, 404, "not_found")
 
+    @pytest.mark.parametrize(
+        ("method", "document"),
+        [("POST", "metadata"), ("PATCH", "metadata"), ("PUT", ".well-known/smart-configuration")],
+    )
+    async def test_a_handle_that_is_tried_at_a_document_by_another_method_is_recorded(
+        self, stage: BrokerStage, app: App, chart: Chart, method: str, document: str
+    ) -> None:
+        """HB-09."""
+        with nothing_sent(stage.sandbox), audited(stage, "handle.use", "denied", "uninterpretable_interaction: "):
+            answer = await app.fhir(chart.handle, document, method=method)
+
+        assert_outcome(answer, 403, "uninterpretable_interaction", hides=[chart.handle])
+
     async def test_a_revoked_grant_kills_its_handles_at_once(
         self, stage: BrokerStage, app: App, patients: list[str]
     ) -> None:

@@ -614,11 +614,14 @@ async def test_what_cannot_be_checked_is_refused_before_an_export_is_begun(
     ("method", "path"), [("PUT", "$export"), ("DELETE", "Patient/$export"), ("POST", "_bulk/x"), ("PATCH", "_bulk/x/y")]
 )
 async def test_an_export_has_no_other_methods(nightly: Exporter, method: str, path: str) -> None:
+    """(HB-09): they are refused like any FHIR request that cannot be interpreted, and leave a record."""
     before = sent(nightly.stage.sandbox)
 
-    assert (await nightly.kick_off(path, method=method)).status_code == 405
+    assert (await nightly.kick_off(path, method=method)).status_code == 403
 
     assert sent(nightly.stage.sandbox) == before
+    record = json.loads(nightly.stage.audit_lines()[-1])
+    assert (record["event"], record["outcome"], record["app"]) == ("handle.use", "denied", "nightly")
 
 
 # How it ends
