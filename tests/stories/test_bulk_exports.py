@@ -19,6 +19,7 @@ from tests.stage import BrokerStage, Sandbox, open_stage
 from tests.stage.prover import Prover
 from tests.stories.exporting import APPS, ASYNC, SCOPE, SECRET, Exporter, exporter, sent, with_token
 from tests.stories.held import until
+from tests.stories.test_exchange import exchanged
 
 TYPES = "Patient/$export?_type=Patient,Condition"
 
@@ -640,6 +641,22 @@ async def test_an_app_ends_its_export_and_nothing_of_it_is_left(nightly: Exporte
     assert sent(nightly.stage.sandbox) == before
     left = {name async for name in redis.scan_iter(match="sb:bulk*")}
     assert left == {b"sb:bulk:{sandbox}:turns:sandbox-backend"}
+
+
+async def test_a_handle_that_may_only_read_ends_no_export(nightly: Exporter) -> None:
+    """(BD-14, HB-02): whoever was passed it can follow the export, and take it from nobody."""
+    job = await nightly.begun(TYPES)
+    reading = (await exchanged(nightly.app, nightly.handle, read_only="true"))["access_token"]
+    before = sent(nightly.stage.sandbox)
+
+    answer = await nightly.app.fhir(reading, job, method="DELETE")
+
+    assert (answer.status_code, code_of(answer)) == (403, "insufficient_scope")
+    assert sent(nightly.stage.sandbox) == before
+    record = json.loads(nightly.stage.audit_lines()[-1])
+    assert (record["event"], record["outcome"]) == ("bulk.cancel", "denied")
+    assert record["reason"] == "insufficient_scope: limit read_only: ending an export is no reading"
+    assert (await nightly.app.fhir(reading, job)).status_code == 202
 
 
 async def test_an_export_that_the_ehr_cannot_be_told_to_end_is_kept(nightly: Exporter) -> None:

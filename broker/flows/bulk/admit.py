@@ -31,7 +31,7 @@ from broker.flows.use_record import record_of_refusal
 from broker.grants import Grant
 from broker.handles import Handle, Handles
 from broker.interactions import Export, Interaction, parse_export
-from broker.policy import Permit, decide, effective_scopes
+from broker.policy import Permit, decide, effective_limits, effective_scopes
 
 KICK_OFF_BYTES: Final = 256 << 10
 """Most that a Parameters resource may be."""
@@ -103,6 +103,8 @@ class Admit:
             interaction, what = await understand(handle, grant)
             permit = decide(handle, grant, self.directory.app, interaction, request.find_arrival, searchable=())
             self._require_whole(permit, interaction)
+            if event == "bulk.cancel":
+                self._require_more_than_reading(permit)
             await self.handles.take_use(handle)
         except TooManyRequests:
             raise  # recorded by `fair_use`, which counts where it would be a flood
@@ -122,6 +124,15 @@ class Admit:
         for need in permit.interaction.needs:
             if not scopes.covers(need.type, need.letter, levels=_WIDE):
                 raise InsufficientScope(f"no system/ or user/ scope covers {need.type}.{need.letter} in an export")
+
+    def _require_more_than_reading(self, permit: Permit) -> None:
+        """Raise where the handle is limited to reading: an export is the app's, also for handles that have more."""
+        limits = effective_limits(permit.handle, permit.grant, self.directory.app)
+        if limits is not None and limits.read_only:
+            raise InsufficientScope(
+                "limit read_only: ending an export is no reading",
+                public="The access token does not allow this interaction: its limit is read_only.",
+            )
 
 
 async def _whole(request: FhirRequest) -> bytes | None:
