@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from math import isfinite
+from typing import Any, Final, NoReturn
 from urllib.parse import urljoin
 
 from broker.errors import EhrMisbehaved
@@ -101,7 +102,7 @@ def _document(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8-sig")  # bytes would be read in any encoding (HB-07)
         if has_too_many_values(text, MOST_VALUES):
             raise EhrMisbehaved(f"the manifest holds more than {MOST_VALUES} values")
-        document = json.loads(text, parse_int=_whole_number, parse_float=_decimal)
+        document = json.loads(text, parse_int=_whole_number, parse_float=_decimal, parse_constant=_no_number)
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
@@ -119,7 +120,13 @@ def _whole_number(digits: str) -> int:
 
 
 def _decimal(digits: str) -> float:
-    return float(_short(digits))
+    number = float(_short(digits))
+    return number if isfinite(number) else _no_number(digits)
+
+
+def _no_number(_said: str) -> NoReturn:
+    """NaN and infinity are no JSON (RFC 8259 §6), and an app could not read what is written of them."""
+    raise ValueError
 
 
 def _short(digits: str) -> str:
