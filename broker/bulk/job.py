@@ -14,6 +14,8 @@ State = Literal["waiting", "starting", "running", "complete", "failed"]
 """In line; asked of the EHR, whose answer is not known; accepted by it; done; the EHR says that it failed."""
 KEPT_SECONDS: Final = 2_592_000
 """How long a job is kept that nobody ended: 30 days from the last time that it was written."""
+JOB_BYTES: Final = 2 << 20
+"""Most that a job's record may be: it is read and written at each poll. A thousand manifests take half of it."""
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _ID_BYTES: Final = 16
 

@@ -206,6 +206,24 @@ async def test_no_more_wait_than_there_is_room_for(
     assert not await begin(99), "all there are count, too"
 
 
+async def test_a_job_that_still_runs_at_the_ehr_is_kept_again_however_many_there_are(
+    jobs: Jobs, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(BD-15)"""
+    stored = await begun(jobs, a_job(clock))
+    running = stored.job.accepted(STATUS)
+    await jobs.end(stored.job)
+    monkeypatch.setattr(limits, "MOST_WAITING", 0)
+
+    await jobs.keep_again(running, abandoned_at=clock() + 600)
+
+    assert (await jobs.read("ehr", running.id)).job == running
+    line = await jobs.line(running)
+    assert (line.running, line.waiting) == (1, [])
+    clock.advance(601)
+    assert [due.id for due in await jobs.take_abandoned(again=clock() + 600, most=9)] == [running.id]
+
+
 async def test_an_abandoned_job_is_taken_by_one_and_comes_up_again(jobs: Jobs, clock: MovableClock) -> None:
     """(BD-15)"""
     job = (await begun(jobs, a_job(clock))).job

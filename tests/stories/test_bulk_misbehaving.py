@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from broker.flows.bulk import status
 from tests.ehr.server import ScriptedServer, reply, scripted_server
 from tests.stage import Sandbox, open_stage
 from tests.stories.exporting import APPS, Exporter, exporter
@@ -103,6 +104,24 @@ async def test_a_next_manifest_at_a_url_that_is_never_called_is_not_kept(
         answer = await nightly.look(job)
 
         assert (answer.status_code, code_of(answer)) == (502, "ehr_misbehaved")
+
+
+async def test_manifests_say_no_more_beside_their_files_than_is_read_at_each_poll(
+    sandbox: Sandbox, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(BD-17) (PX-12)"""
+    monkeypatch.setattr(status, "JOB_BYTES", 3000)
+    async with exporting(sandbox, redis, tmp_path) as (nightly, status_at):
+        job = await nightly.begun(TYPES)
+        link = {"relation": "next", "url": f"{status_at.url}/next"}
+        status_at.answers["/job"] = json_reply({"output": [], "link": [link], "extension": "x" * 1500})
+        status_at.answers["/next"] = json_reply({"output": [], "extension": "x" * 1500})
+
+        first = await nightly.look(job)
+        second = await nightly.file(first.json()["link"][0]["url"])
+
+        assert (first.status_code, second.status_code, code_of(second)) == (200, 502, "ehr_misbehaved")
+        assert "say more than" in nightly.stage.audit_lines()[-1]
 
 
 @pytest.mark.parametrize("continues", [[], {}, ["x"], 1, None], ids=str)

@@ -11,7 +11,7 @@ from typing import Final
 
 from broker.apps import Directory
 from broker.bulk import FileLists, Job, Jobs, Listing, Manifest, StoredJob, parse_manifest
-from broker.bulk.job import no_such_export
+from broker.bulk.job import JOB_BYTES, no_such_export
 from broker.bulk.jobs import turn_seconds
 from broker.bulk.manifest import MANIFEST_BYTES, MOST_FILES, MOST_MANIFESTS
 from broker.bulk.waits import FIRST_SECONDS, clean_progress, is_transient, next_wait, retry_after
@@ -154,8 +154,11 @@ class Status:
         listing = Listing(
             url, version, manifest.shape, len(manifest.files), manifest.head, _expires(heard.told("expires"))
         )
+        done = replace(job, state="complete", polls=0).with_listing(number, listing, manifest.next_url)
+        if len(done.dump()) > JOB_BYTES:
+            raise EhrMisbehaved(f"the manifests of an export say more than {JOB_BYTES} bytes beside their files")
         await self.files.keep(job, number, version, manifest.files)
-        return manifest, replace(job, state="complete", polls=0).with_listing(number, listing, manifest.next_url)
+        return manifest, done
 
     async def _complete(self, stored: StoredJob, done: Job, number: int, manifest: Manifest) -> FhirAnswer:
         """Write that it is complete, and tell its manifest."""
