@@ -87,8 +87,9 @@ def relay(
     if 300 <= received.status < 400 and received.status != 304:
         raise EhrMisbehaved(f"the EHR redirects (status {received.status}); a token is never sent after it (PX-05)")
     require_readable(received)
-    raw = interaction.type in _RAW_TYPES and not is_json(received.headers)
-    if "content-type" in received.headers and not is_json(received.headers):
+    as_json = is_json(received.headers)
+    raw = interaction.type in _RAW_TYPES and not as_json
+    if "content-type" in received.headers and not as_json:
         _require_harmless(received, raw=raw)
     headers = {**answer_headers(received.headers), **_locations(received.headers, urls, interaction.path)}
     remover = SecretRemover(token)
