@@ -50,7 +50,7 @@ def _decoded(body: bytes) -> str:
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > 1 and len({name.casefold() for name, _ in pairs}) != len(pairs):
+    if len({name.casefold() for name, _ in pairs}) != len(pairs):
         raise ValueError("a member is there twice")
     return dict(pairs)
 

@@ -297,13 +297,13 @@ def _types(count: int) -> str:
 
 def test_more_scopes_than_can_be_compared_are_refused() -> None:
     assert len(Scopes.parse(_types(MOST_RESOURCE_SCOPES)).resources) == MOST_RESOURCE_SCOPES
-    with pytest.raises(InvalidScope, match="more than 200"):
+    with pytest.raises(InvalidScope, match=r"more than 200 different resource scopes$"):
         Scopes.parse(_types(MOST_RESOURCE_SCOPES + 1))
 
 
 def test_more_filters_for_one_type_than_can_be_compared_are_refused() -> None:
     assert len(Scopes.parse(_many(MOST_FILTERS)).resources) == MOST_FILTERS
-    with pytest.raises(InvalidScope, match="more than 16"):
+    with pytest.raises(InvalidScope, match=r"more than 16 different filters for one type$"):
         Scopes.parse(_many(MOST_FILTERS + 1))
 
 
