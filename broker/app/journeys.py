@@ -67,12 +67,12 @@ def application(
     ask_ehr = _ask_ehr(rooms)
     answer_app = AnswerApp(rooms.codes, rooms.entropy, issuer=rooms.settings.public_url)
     tell_identity = _tell_identity(rooms)
-    issue_handle = IssueHandle(directory, handles, tell_identity, audit)
+    issue_handle = IssueHandle(directory, handles, tell_identity)
     certificates = ClientCertificates(certificate_header, _report_to(audit, "app.authenticate"))
     arrivals = Arrivals(certificates, rooms.clock)
     exchange_code = ExchangeCode(directory, rooms.codes, rooms.grants, issue_handle, tell_identity)
     rotate_handle = RotateHandle(handles, rooms.grants, issue_handle)
-    exchange_handle = ExchangeHandle(directory, handles, rooms.exchanged_handles, tell_identity, audit, rooms.clock)
+    exchange_handle = ExchangeHandle(directory, handles, rooms.exchanged_handles, tell_identity, rooms.clock)
     check_dpop = _check_dpop(rooms)
     token = Token(exchange_code, rotate_handle, handle_backend, exchange_handle, check_dpop, audit)
     authorize_app = AuthorizeApp(directory, rooms.launches, rooms.codes, rooms.grants, ask_ehr, answer_app, audit)
@@ -201,7 +201,7 @@ def backend_handle(rooms: Rooms) -> BackendHandle:
             rooms.redis, rooms.shared, rooms.grants, rooms.keyed_hash, rooms.clock, rooms.entropy
         ),
         schedule=rooms.schedule,
-        issue_handle=IssueHandle(rooms.directory, rooms.handles, _tell_identity(rooms), rooms.audit),
+        issue_handle=IssueHandle(rooms.directory, rooms.handles, _tell_identity(rooms)),
         audit=rooms.audit,
         clock=rooms.clock,
         entropy=rooms.entropy,

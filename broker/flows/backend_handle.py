@@ -24,6 +24,7 @@ from broker.errors import (
     UnauthorizedClient,
 )
 from broker.flows.issue_handle import IssueHandle
+from broker.flows.mint_trail import MintTrail
 from broker.flows.scope_text import for_audit, read_requested
 from broker.grants import Grant, Grants, Terms
 from broker.grants.backend_grants import ASKED_SECONDS, MOST_ASKED, BackendGrants, Purpose
@@ -64,7 +65,7 @@ class BackendHandle:
     flights: SingleFlight[Grant] = field(default_factory=SingleFlight)
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], *, request_id: str, proven: Confirmation = UNBOUND
+        self, app: App, form: Mapping[str, str], trail: MintTrail, *, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidScope`, `UnauthorizedClient`, `InvalidTarget`, `EhrError`."""
         if app.settings.authentication == "none":
@@ -78,7 +79,7 @@ class BackendHandle:
         scopes = _within_policy(form.get("scope", ""), allowance)
         grant = await self._grant(app, ehr, allowance, _whole_types(scopes, allowance))
         family = self.entropy(_FAMILY_BYTES).hex()
-        return await self.issue_handle(app, grant, scopes, family=family, request_id=request_id, proven=proven)
+        return await self.issue_handle(app, grant, scopes, family=family, trail=trail, proven=proven)
 
     async def _grant(self, app: App, ehr: EhrSettings, allowance: Allowance, scopes: Scopes) -> Grant:
         purpose = Purpose(allowance.registration.id, ehr.fhir_base, scopes)

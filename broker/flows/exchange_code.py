@@ -13,6 +13,7 @@ from broker.codes import Code, Codes
 from broker.errors import InvalidGrant, InvalidRequest, NotFound
 from broker.flows.authorization_details import granted_details
 from broker.flows.issue_handle import IssueHandle
+from broker.flows.mint_trail import MintTrail
 from broker.flows.tell_identity import TellIdentity
 from broker.grants import Grant, Grants
 from broker.handles import UNBOUND, Confirmation
@@ -32,7 +33,7 @@ class ExchangeCode:
     tell_identity: TellIdentity
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], *, request_id: str, proven: Confirmation = UNBOUND
+        self, app: App, form: Mapping[str, str], trail: MintTrail, *, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidRequest`, `InvalidGrant`."""
         code = await self._take(app, form)
@@ -42,9 +43,7 @@ class ExchangeCode:
             grant = await self.grants.read(code.tag)
         except NotFound:
             raise InvalidGrant("the grant is gone") from None
-        response = await self.issue_handle(
-            app, grant, code.scopes, family=code.family, request_id=request_id, proven=proven
-        )
+        response = await self.issue_handle(app, grant, code.scopes, family=code.family, trail=trail, proven=proven)
         return {**response, **await self._told_once(code, grant, response["scope"])}
 
     async def _take(self, app: App, form: Mapping[str, str]) -> Code:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.apps import App, Directory
-from broker.audit import AuditRecord, AuditTrail
 from broker.clock import Clock
 from broker.errors import (
     InsufficientScope,
@@ -23,7 +22,8 @@ from broker.flows.arriving import require_arrived
 from broker.flows.binding import keep_binding, new_binding, require_bound
 from broker.flows.exchange_request import ACCESS_TOKEN, Exchange
 from broker.flows.issue_handle import REFRESHABLE, context_members, token_type
-from broker.flows.scope_text import for_audit, read_narrowed
+from broker.flows.mint_trail import MintTrail
+from broker.flows.scope_text import read_narrowed
 from broker.flows.tell_identity import TellIdentity, promised
 from broker.grants import Grant
 from broker.handles import UNBOUND, Confirmation, ExchangedHandles, Handle, Handles, actors
@@ -42,11 +42,10 @@ class ExchangeHandle:
     handles: Handles
     exchanged_handles: ExchangedHandles
     tell_identity: TellIdentity
-    audit: AuditTrail
     clock: Clock
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], arrival: Arrival, *, request_id: str, proven: Confirmation = UNBOUND
+        self, app: App, form: Mapping[str, str], arrival: Arrival, trail: MintTrail, *, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response (RFC 8693 §2.2.1).
 
@@ -54,7 +53,7 @@ class ExchangeHandle:
         `InvalidTarget`, `InvalidScope` for more than the subject has, `UnauthorizedClient` where a policy forbids it.
         """
         asked = Exchange.read(form)
-        subject, grant = await self._subject(app, asked.subject_token, arrival)
+        subject, grant = await self._subject(app, asked.subject_token, arrival, trail)
         keep_binding(app, subject.confirmation, proven)
         self._require_target(form, subject)
         grant.require_usable()
@@ -71,7 +70,14 @@ class ExchangeHandle:
             patient=patient,
             uses=asked.uses,
             limits=limits,
-            announce=lambda handle_id: self._record(app, grant, subject, scopes, limits, handle_id, request_id),
+            announce=lambda handle_id: trail.announced(
+                handle_id,
+                grant,
+                scopes,
+                actors=" ".join(actors((*subject.apps, app.id))) or None,
+                limits=limits,
+                reason=f"exchanged for handle {subject.id}",
+            ),
             bound_to=bound_to,
         )
         response = {
@@ -87,11 +93,12 @@ class ExchangeHandle:
         }
         return {name: value for name, value in response.items() if value is not None}
 
-    async def _subject(self, app: App, text: str, arrival: Arrival) -> tuple[Handle, Grant]:
+    async def _subject(self, app: App, text: str, arrival: Arrival, trail: MintTrail) -> tuple[Handle, Grant]:
         found = await self.handles.find(text)
         if found is None:
             raise _no_subject("subject_token is unknown, expired or revoked")
         handle, grant = found
+        trail.shown(handle, grant)
         if not may_exchange(app, handle.app):
             raise _no_subject(f"app {app.id} may not exchange handles of app {handle.app}")
         try:
@@ -131,33 +138,6 @@ class ExchangeHandle:
         if left < 1:
             raise InvalidRequest("not_after has passed", public="not_after must be later than now.")
         return min(left, app.settings.handle_lifetime, asked.expires_in or left)
-
-    def _record(
-        self,
-        app: App,
-        grant: Grant,
-        subject: Handle,
-        scopes: Scopes,
-        limits: Limits | None,
-        handle_id: str,
-        request_id: str,
-    ) -> None:
-        self.audit.record(
-            AuditRecord(
-                event="handle.mint",
-                outcome="allowed",
-                app=app.id,
-                ehr=grant.terms.ehr,
-                registration=grant.terms.registration,
-                grant=grant.tag,
-                handle=handle_id,
-                actors=" ".join(actors((*subject.apps, app.id))) or None,
-                scope=for_audit(scopes),
-                limits=limits.names if limits else None,
-                reason=f"exchanged for handle {subject.id}",
-                request_id=request_id,
-            )
-        )
 
 
 def _narrowed_patient(asked: str | None, subject: Handle, grant: Grant) -> str | None:

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.apps import App, Directory
-from broker.audit import AuditRecord, AuditTrail
 from broker.errors import InvalidScope
 from broker.flows.binding import new_binding
-from broker.flows.scope_text import for_audit
+from broker.flows.mint_trail import MintTrail
 from broker.flows.tell_identity import TellIdentity, promised
 from broker.grants import Grant, LaunchContext
 from broker.handles import UNBOUND, Confirmation, Handles, Issued, RefreshHandle
@@ -17,6 +16,8 @@ REFRESHABLE: Final = frozenset({"offline_access", "online_access"})
 _OWN: Final = frozenset({"access_token", "refresh_token", "id_token", "authorization_details"})
 """Members that only the broker writes: whatever a profile allows, an EHR's never pass for context."""
 
+_AGAIN: Final = "a spent refresh handle within its grace, if no successor was used"
+
 
 @dataclass(frozen=True, slots=True)
 class IssueHandle:
@@ -25,7 +26,6 @@ class IssueHandle:
     directory: Directory
     handles: Handles
     tell_identity: TellIdentity
-    audit: AuditTrail
 
     async def __call__(
         self,
@@ -34,7 +34,7 @@ class IssueHandle:
         requested: Scopes,
         *,
         family: str,
-        request_id: str,
+        trail: MintTrail,
         spends: RefreshHandle | None = None,
         proven: Confirmation = UNBOUND,
     ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class IssueHandle:
             family=family,
             lifetime=app.settings.handle_lifetime,
             refresh_lifetime=app.settings.refresh_lifetime if refreshable else 0,
-            announce=lambda handle_id: self._record(app, grant, scopes, handle_id, request_id, again=again),
+            announce=lambda handle_id: trail.announced(handle_id, grant, scopes, reason=_AGAIN if again else None),
             spends=spends,
             grace=app.settings.refresh_grace,
             bound_to=bound_to,
@@ -81,22 +81,6 @@ class IssueHandle:
             "refresh_token": issued.refresh_handle.reveal() if issued.refresh_handle is not None else None,
         }
         return {name: value for name, value in response.items() if value is not None}
-
-    def _record(self, app: App, grant: Grant, scopes: Scopes, handle_id: str, request_id: str, *, again: bool) -> None:
-        self.audit.record(
-            AuditRecord(
-                event="handle.mint",
-                outcome="allowed",
-                app=app.id,
-                ehr=grant.terms.ehr,
-                registration=grant.terms.registration,
-                grant=grant.tag,
-                handle=handle_id,
-                scope=for_audit(scopes),
-                reason="a spent refresh handle within its grace, if no successor was used" if again else None,
-                request_id=request_id,
-            )
-        )
 
 
 def token_type(jkt: str | None) -> str:

@@ -9,6 +9,7 @@ from broker.errors import InvalidGrant, InvalidHandle, InvalidRequest, NotFound
 from broker.flows.arriving import require_arrived
 from broker.flows.binding import keep_binding
 from broker.flows.issue_handle import IssueHandle
+from broker.flows.mint_trail import MintTrail
 from broker.flows.scope_text import read_narrowed
 from broker.grants import Grants
 from broker.handles import UNBOUND, Confirmation, Handles
@@ -27,7 +28,7 @@ class RotateHandle:
     issue_handle: IssueHandle
 
     async def __call__(
-        self, app: App, form: Mapping[str, str], arrival: Arrival, *, request_id: str, proven: Confirmation = UNBOUND
+        self, app: App, form: Mapping[str, str], arrival: Arrival, trail: MintTrail, *, proven: Confirmation = UNBOUND
     ) -> dict[str, Any]:
         """Return the token response. Raises `InvalidGrant`; `InvalidScope` for more than was given (RF-11).
 
@@ -50,7 +51,7 @@ class RotateHandle:
         except InvalidHandle as error:
             raise InvalidGrant(error.detail) from None
         return await self.issue_handle(
-            app, grant, scopes, family=spent.family, request_id=request_id, spends=spent, proven=proven
+            app, grant, scopes, family=spent.family, trail=trail, spends=spent, proven=proven
         )
 
     async def public_app_of(self, refresh_handle: str) -> str | None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.apps import App
-from broker.audit import AuditRecord, AuditTrail
-from broker.errors import BrokerError, InvalidRequest, Refusal, UnsupportedGrantType
+from broker.audit import AuditTrail
+from broker.errors import BrokerError, InvalidRequest, UnsupportedGrantType
 from broker.flows.backend_handle import BackendHandle
 from broker.flows.check_dpop import CheckDpop
 from broker.flows.exchange_code import ExchangeCode
 from broker.flows.exchange_handle import GRANT_TYPE as TOKEN_EXCHANGE
 from broker.flows.exchange_handle import ExchangeHandle
+from broker.flows.mint_trail import MintTrail
 from broker.flows.rotate_handle import RotateHandle
 from broker.handles import Confirmation
 from broker.limits import Arrival
@@ -34,19 +35,12 @@ class Token:
         self, app: App, form: Mapping[str, str], arrival: Arrival, *, request_id: str, proofs: Sequence[str] = ()
     ) -> dict[str, Any]:
         """Return the token response; `proofs` are the DPoP headers. Raises a `BrokerError` with its OAuth code."""
+        trail = MintTrail(self.audit, app, request_id)
         try:
             jkt = await self.check_dpop.at_token_endpoint(app, proofs)
-            return await self._by_grant_type(app, form, arrival, request_id, Confirmation(jkt, arrival.x5t))
+            return await self._by_grant_type(app, form, arrival, trail, Confirmation(jkt, arrival.x5t))
         except BrokerError as error:
-            self.audit.record(
-                AuditRecord(
-                    event="handle.mint",
-                    outcome="denied" if isinstance(error, Refusal) else "failed",
-                    app=app.id,
-                    reason=error.detail,
-                    request_id=request_id,
-                )
-            )
+            trail.refused(error)
             raise
 
     async def with_client_id(self, form: Mapping[str, str], authorization: str | None) -> Mapping[str, str]:
@@ -61,17 +55,17 @@ class Token:
         return form if app_id is None else {**form, "client_id": app_id}
 
     async def _by_grant_type(
-        self, app: App, form: Mapping[str, str], arrival: Arrival, request_id: str, proven: Confirmation
+        self, app: App, form: Mapping[str, str], arrival: Arrival, trail: MintTrail, proven: Confirmation
     ) -> dict[str, Any]:
         match form.get("grant_type"):
             case "authorization_code":
-                return await self.exchange_code(app, form, request_id=request_id, proven=proven)
+                return await self.exchange_code(app, form, trail, proven=proven)
             case "refresh_token":
-                return await self.rotate_handle(app, form, arrival, request_id=request_id, proven=proven)
+                return await self.rotate_handle(app, form, arrival, trail, proven=proven)
             case "client_credentials":
-                return await self.backend_handle(app, form, request_id=request_id, proven=proven)
+                return await self.backend_handle(app, form, trail, proven=proven)
             case grant_type if grant_type == TOKEN_EXCHANGE:
-                return await self.exchange_handle(app, form, arrival, request_id=request_id, proven=proven)
+                return await self.exchange_handle(app, form, arrival, trail, proven=proven)
             case None:
                 raise InvalidRequest("grant_type is missing", public="grant_type is required.")
             case _:

@@ -1,6 +1,7 @@
 """Token exchange at `/oauth/token` (RFC 8693, HB-05): what is none, whose handle it is not, what would be more."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -174,6 +175,10 @@ class TestASubjectThatIsNotTheirs:
             asking, subject = reports, (await app.standalone())["access_token"]
 
         await self.refused(stage, asking, subject, f"app {client_id} may not exchange handles of app")
+        held, _ = await stage.broker.handles.redeem(subject, "sandbox")
+        record = json.loads(stage.audit_lines()[-1])
+        named = {name: record[name] for name in ("app", "handle", "grant", "ehr")}
+        assert named == {"app": client_id, "handle": held.id, "grant": held.tag, "ehr": "sandbox"}
 
     async def test_its_grant_has_ended(self, stage: BrokerStage, app: App, handle: str) -> None:
         """OA-18, HB-08."""

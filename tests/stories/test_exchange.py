@@ -286,14 +286,20 @@ async def test_a_chain_of_exchanges_has_an_end(app: App) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
-async def test_a_handle_is_exchanged_a_bounded_number_of_times(app: App) -> None:
-    """HB-05."""
+async def test_a_handle_is_exchanged_a_bounded_number_of_times(app: App, stage: BrokerStage) -> None:
+    """HB-05, HB-09: of those that were announced and not stored the trail says so, by the same id."""
     handle = (await app.standalone())["access_token"]
 
     answers = await asyncio.gather(*(ask(app, handle) for _ in range(35)))
 
     assert sorted(answer.status_code for answer in answers) == [200] * 32 + [400] * 3
     assert {answer.json().get("error") for answer in answers} == {None, "invalid_request"}
+    refused = [record for record in records(stage, "handle.mint") if record["outcome"] == "denied"]
+    assert len(refused) == 3
+    announced = {record["handle"]: record for record in records(stage, "handle.mint") if record["outcome"] == "allowed"}
+    for record in refused:
+        before = announced[record["handle"]]
+        assert {**record, "at": 0, "reason": "", "outcome": "allowed"} == {**before, "at": 0, "reason": ""}
 
 
 # The end
