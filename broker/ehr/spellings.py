@@ -40,8 +40,9 @@ class Spellings:
         return "Spellings()"
 
     def find(self, text: bytes) -> list[Span]:
-        """Return where the token stands."""
-        return self._read(_Reading(text)) if self._may_begin_in(text) else []
+        """Return where the token stands. No spelling of it is shorter than itself."""
+        is_near = len(text) >= len(self._text) and self._may_begin_in(text)
+        return self._read(_Reading(text)) if is_near else []
 
     def look(self, window: bytes) -> tuple[list[Span], int]:
         """Return where the token stands, and how many bytes at the end may be the beginning of another one."""
