@@ -9,6 +9,7 @@ _POLICY: Final = (
     "tests/test_policy_binding.py",
     "tests/test_policy_narrowed.py",
     "tests/release/test_granular.py",
+    "tests/test_paging.py",
     "tests/bypass/test_oracle.py",
 )
 _INTERACTIONS: Final = (
@@ -19,6 +20,7 @@ _INTERACTIONS: Final = (
     "tests/interactions/test_bounds.py",
     "tests/interactions/test_refused.py",
     "tests/interactions/test_properties.py",
+    "tests/definitions/test_search_definitions.py",
     "tests/test_paging.py",
 )
 TARGETS: Final = {
