@@ -9,7 +9,7 @@ beyond the patient that the handle is for (PX-14). Then, in this order:
 4. else it is refused
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -20,7 +20,6 @@ from broker.interactions import Interaction, Need
 from broker.membership import is_shared
 from broker.part import OWN, WIDE, Held, Part, is_about_others
 from broker.release import Rule
-from broker.scopes import Parameters
 
 
 class SearchableWanted(Exception):
@@ -96,7 +95,7 @@ def _filter(part: Part, number: int, searchable: Searchable | None) -> None:
     pairs = as_search(groups)
     if pairs and is_said(pairs, need.parameters):
         part.is_filtered = True
-    elif pairs and part.may_add(number) and _can_search(searchable, need.type, pairs + need.parameters):
+    elif pairs and part.may_add(number) and _can_search(searchable, need.type, dict(pairs + need.parameters)):
         part.add(pairs)
     elif part.can_check(number):
         part.unsaid.append(number)
@@ -113,8 +112,7 @@ def _require_own_results(part: Part, searchable: Searchable | None) -> None:
     interaction = part.interaction
     if not interaction.unlisted or part.held.is_everything:
         return
-    asked = tuple((name, "") for name in interaction.unlisted)
-    if interaction.kind != "search-page" and _can_search(searchable, interaction.type or "*", asked):
+    if interaction.kind != "search-page" and _can_search(searchable, interaction.type or "*", interaction.unlisted):
         part.interaction = replace(interaction, unlisted=())
         return
     part.unsaid = list(range(len(interaction.needs)))
@@ -156,10 +154,10 @@ def _rules(part: Part, need: Need) -> Sequence[Rule]:
     return able
 
 
-def _can_search(searchable: Searchable | None, type_: str, pairs: Parameters) -> bool:
+def _can_search(searchable: Searchable | None, type_: str, names: Iterable[str]) -> bool:
     if searchable is None:
         raise SearchableWanted
-    return can_search(searchable, type_, pairs)
+    return can_search(searchable, type_, names)
 
 
 def _is_for_all(part: Part, need: Need) -> bool:

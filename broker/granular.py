@@ -5,7 +5,7 @@ Scopes are alternatives, and the pairs of one scope all hold; a search says alte
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from broker.scopes import Parameters
@@ -42,10 +42,10 @@ def _taken_apart(pairs: Parameters) -> Sequence[tuple[str, frozenset[str]]]:
     return [(name, frozenset(alternatives(value))) for name, value in pairs]
 
 
-def can_search(searchable: Searchable, type_: str, pairs: Parameters) -> bool:
+def can_search(searchable: Searchable, type_: str, names: Iterable[str]) -> bool:
     """Whether the EHR lists each of the parameters for the type, of a chain its first one.
 
     One that it does not list may be a page of another search, whatever else is said beside it.
     """
-    names = {_HEAD.split(name)[0] for name, _ in pairs}
-    return all((type_, name) in searchable or ("*", name) in searchable for name in names)
+    listed = {_HEAD.split(name)[0] for name in names}
+    return all((type_, name) in searchable or ("*", name) in searchable for name in listed)
