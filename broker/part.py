@@ -40,7 +40,7 @@ class Held:
     only: str | None = field(repr=False)
     """The one patient that the handle was narrowed to."""
     fhir_base: str
-    of_any_type: bool = True
+    of_any_type: bool
     """No limit keeps it to some types."""
 
     def covers(self, need: Need, levels: tuple[str, ...]) -> bool:

@@ -282,6 +282,7 @@ def own(request: str | Interaction, held: str, granted: str = "", searchable: Se
         ("Observation?category=laboratory&sessionID=C", LABORATORY, "", {"Observation"}),
         ("Practitioner?sessionID=C", MIXED, ALL, {"Practitioner"}),
         (f"Observation?patient={ME}&sessionID=C", "patient/*.rs", ALL, {"Observation"}),
+        (f"Observation?patient={ME}&sessionID=C", "patient/*.rs", MIXED, {"Observation"}),
         (f"Patient/{ME}/Observation?sessionID=C", "patient/Observation.rs", "", {"Observation"}),
         ("?_type=Patient&sessionID=C", "system/Patient.rs", "", {"Patient"}),
         ("Observation/$lastn?code=x&sessionID=C", "user/Observation.rs", "", {"Observation"}),

@@ -184,7 +184,7 @@ def test_what_a_handle_holds_opens_what_is_covered_of_whom_it_is_for(
     scopes: str, granted: str, in_context: str | None, only: str | None, rules: list[tuple[Any, Patient | None, bool]]
 ) -> None:
     """SC-05, PX-14: whose it is has to be seen where the EHR's token reaches further."""
-    held = Held(Scopes.parse(scopes), Scopes.parse(granted), in_context, only, ME.fhir_base)
+    held = Held(Scopes.parse(scopes), Scopes.parse(granted), in_context, only, ME.fhir_base, of_any_type=True)
     found = held.rules(Need("Observation", "s"))
 
     assert [(rule.filters, rule.patient, rule.with_shared) for rule in found] == rules
