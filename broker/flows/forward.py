@@ -134,11 +134,14 @@ class Forward:
         self, handle: Handle, grant: Grant, interaction: Interaction, find_arrival: FindArrival | None
     ) -> Permit:
         """Decide; ask what the EHR can search by only where a search has to be made to say more (SC-05)."""
+        decided = partial(
+            decide, handle, grant, self.directory.app, interaction, find_arrival, effective=self.effective
+        )
         try:
-            return decide(handle, grant, self.directory.app, interaction, find_arrival, effective=self.effective)
+            return decided()
         except SearchableWanted:
             searchable = await self.searchable(grant.terms.ehr)
-        return decide(handle, grant, self.directory.app, interaction, find_arrival, searchable)
+        return decided(searchable=searchable)
 
     async def _ask(self, permitted: Permitted) -> tuple[Permitted, StreamedAnswer, CurrentToken]:
         """Return the EHR's answer, what it answers, and the token that it was given for.
