@@ -343,6 +343,7 @@ def test_who_may_be_shown_all_that_the_token_opens_may_turn_any_page(url: str, h
     [
         "Observation?category=laboratory&code=x&value-quantity=gt5&_lastUpdated=gt2020&_count=5",
         "Observation?subject:Patient.name=x&_has:Provenance:target:agent=y",
+        "Observation?patient.name=x",
         "Observation?category:not=x&_sort=-date&_include=Observation:encounter&_summary=true",
     ],
 )

@@ -42,6 +42,11 @@ TARGETS: Final = {
     "broker/elements.py": ("tests/release/test_token_parameters.py", "tests/release/test_membership.py"),
     "broker/scopes": tuple(f"tests/scopes/test_{part}.py" for part in ("grammar", "dialects", "algebra")),
     "broker/interactions/interaction.py": ("tests/limits/test_reading.py", *_INTERACTIONS, "tests/limits"),
+    "broker/interactions/headers.py": (
+        "tests/flows/test_fhir_request.py",
+        "tests/interactions/test_export.py",
+        *_INTERACTIONS,
+    ),
     "broker/interactions": _INTERACTIONS,
     "broker/flows/binding.py": ("tests/flows/test_binding.py",),
 }
