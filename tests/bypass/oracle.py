@@ -6,6 +6,7 @@ listed, as far as its token opens it. What is listed must be what the handle may
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
@@ -56,7 +57,8 @@ WORLD: Final = (
 NAMED: Final = {thing.name: thing for thing in WORLD}
 TYPES: Final = sorted({thing.type for thing in WORLD})
 Deed: TypeAlias = tuple[str, Thing]
-"""A letter, and what it is done to. A capital one only tells of it: it is in no answer that could be looked at."""
+"""A letter, and what it is done to. A capital one only tells of it: it is in no answer that could be looked at. Of two
+letters either will do: what is included with the results of a search, a search for it would show as well."""
 Pairs: TypeAlias = list[tuple[str, str]]
 
 
@@ -74,14 +76,16 @@ class Holder:
         """Whether the handle may do it."""
         narrow = self.only is None or deed[1].patient in {None, self.only}
         return narrow and any(
-            _at(level, deed, self.context) and all(_says(text, level, deed) for text in self._texts)
-            for level in ("patient", "user", "system")
+            _at(level, deed, self.context) and all(_says(text, level, (letter, deed[1])) for text in self._texts)
+            for level, letter in product(("patient", "user", "system"), deed[0])
         )
 
     def opens(self, deed: Deed) -> bool:
         """Whether the EHR's token opens it."""
-        levels = ("patient", "user", "system")
-        return any(_at(level, deed, self.context) and _says(self.granted, level, deed) for level in levels)
+        return any(
+            _at(level, deed, self.context) and _says(self.granted, level, (letter, deed[1]))
+            for level, letter in product(("patient", "user", "system"), deed[0])
+        )
 
     @property
     def _texts(self) -> tuple[str, ...]:
@@ -96,7 +100,7 @@ def forbidden(
     What is answered and not released is not done.
     """
     done = [deed for method, url in requests for deed in _deeds(method, url)]
-    shown = [deed for deed in done if deed[0] not in {"r", "s"} or is_released(deed[1])]
+    shown = [deed for deed in done if deed[0] not in {"r", "s", "rs"} or is_released(deed[1])]
     return [deed for deed in shown if holder.opens(deed) and not holder.may(deed)]
 
 
@@ -177,7 +181,7 @@ def _search(things: list[Thing], pairs: Pairs) -> Iterator[Deed]:
         if name.startswith("_include"):
             included = [NAMED[target] for thing in found for target in thing.refers_to]
             wanted = value.split(":")[2:] or ([] if value.count(":") == 1 else TYPES)
-            yield from (("r", thing) for thing in included if thing.type in (wanted or _targets(value)))
+            yield from (("rs", thing) for thing in included if thing.type in (wanted or _targets(value)))
         elif name.startswith("_revinclude"):
             source = value.partition(":")[0]
             yield from (("s", thing) for thing in _referring(found) if source in {"*", thing.type})
@@ -227,8 +231,8 @@ def _operation(method: str, place: list[str], name: str, pairs: Pairs) -> Iterat
             listed = [type_ for key, value in pairs if key == "_type" for type_ in value.split(",")] or TYPES
             chart = [thing for thing in WORLD if whose is None or thing.patient == whose]
             yield from (("r", thing) for thing in chart if thing.type in {*listed, "Patient"})
-        case "$lastn":
-            yield from (("r", thing) for _, thing in _search(_of("Observation"), pairs) if thing.type == "Observation")
+        case "$lastn":  # shows what a search by the same parameters does
+            yield from _search(_of("Observation"), pairs)
         case "$meta":
             yield from (("r" if len(place) > 1 else "s", thing) for thing in _at_place(place))
         case _:  # whatever it is, it may be anything, as far as its method is true
