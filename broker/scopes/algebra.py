@@ -24,7 +24,8 @@ class Scopes:
     others: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "resources", _canonical(self.resources))
+        if len(self.resources) > 1 or any(scope.parameters for scope in self.resources):  # else nothing is said twice
+            object.__setattr__(self, "resources", _canonical(self.resources))
 
     @classmethod
     def parse(cls, text: str, *, lenient: bool = False) -> "Scopes":
