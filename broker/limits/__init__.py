@@ -1,6 +1,6 @@
 """Limits: what a handle may not do of what its scopes allow. Values and pure checks; they only ever take away."""
 
-from broker.limits.applying import applied, require_met
+from broker.limits.applying import applied, beyond, require_met
 from broker.limits.arrival import Arrival
 from broker.limits.limits import Limits, meet
 from broker.limits.networks import Address, Network, canonical, is_within, plain_address, read_network
@@ -12,6 +12,7 @@ __all__ = [
     "Limits",
     "Network",
     "applied",
+    "beyond",
     "canonical",
     "is_within",
     "meet",

@@ -40,15 +40,16 @@ def applied(limits: Limits, interaction: Interaction) -> Interaction:
 
 def _require_within(limits: Limits, part: Interaction) -> None:
     if limits.interactions is not None and part.code not in limits.interactions:
-        raise _beyond("interactions", f"{part.code} is not among them")
+        raise beyond("interactions", f"{part.code} is not among them")
     for need in part.needs:
         if limits.types is not None and need.type not in limits.types:
-            raise _beyond("types", f"{need.type}.{need.letter} is of none of them")
+            raise beyond("types", f"{need.type}.{need.letter} is of none of them")
         if limits.read_only and need.letter not in _READING:
-            raise _beyond("read_only", f"{need.type}.{need.letter} is no reading")
+            raise beyond("read_only", f"{need.type}.{need.letter} is no reading")
 
 
-def _beyond(limit: str, why: str) -> InsufficientScope:
+def beyond(limit: str, why: str) -> InsufficientScope:
+    """Return the refusal of what goes beyond a limit, which is named to the app, too."""
     return InsufficientScope(
         f"limit {limit}: {why}", public=f"The access token does not allow this interaction: its limit is {limit}."
     )

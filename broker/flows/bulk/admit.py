@@ -31,6 +31,7 @@ from broker.flows.use_record import record_of_refusal
 from broker.grants import Grant
 from broker.handles import Handle, Handles
 from broker.interactions import Export, Interaction, parse_export
+from broker.limits import beyond
 from broker.policy import Permit, decide, effective_limits, effective_scopes
 
 KICK_OFF_BYTES: Final = 256 << 10
@@ -129,10 +130,7 @@ class Admit:
         """Raise where the handle is limited to reading: an export is the app's, also for handles that have more."""
         limits = effective_limits(permit.handle, permit.grant, self.directory.app)
         if limits is not None and limits.read_only:
-            raise InsufficientScope(
-                "limit read_only: ending an export is no reading",
-                public="The access token does not allow this interaction: its limit is read_only.",
-            )
+            raise beyond("read_only", "ending an export is no reading")
 
 
 async def _whole(request: FhirRequest) -> bytes | None:
